@@ -1,0 +1,452 @@
+//! The configuration: nginx's language read into one immutable value.
+//!
+//! `lexer` and `tree` turn text into directives with places, `directives` is the table of what each may be,
+//! `build` makes the typed [`Config`] of it, `lint` says what will surprise its author.
+
+pub mod diagnostic;
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use crate::{
+    http::head::HeadLimits,
+    route::{
+        location::Locations,
+        map::Map,
+        rewrite::{Regex, Script},
+        server_name::{ServerId, ServerNames},
+    },
+    tls::{BackendTls, ServerTls},
+    variables::Template,
+    websocket::handshake::Protocols,
+};
+
+/// Everything one file (and its includes) says.
+#[derive(Debug)]
+pub struct Config {
+    /// The main context and `events`.
+    pub main: Main,
+    /// One for each distinct address of the file.
+    pub listeners: Vec<Listener>,
+    /// Server blocks in the order of the file.
+    pub servers: Vec<Server>,
+    /// Upstream groups, and one implicit group for each `proxy_pass` to a host or address without `upstream` block.
+    pub upstreams: Vec<Upstream>,
+    /// `map` blocks, by [`crate::variables::Variable::Map`]'s number.
+    pub maps: Vec<Map>,
+    /// Names of the writable variables, by slot.
+    pub slots: Vec<Box<str>>,
+}
+
+/// The main context.
+#[derive(Debug, Clone)]
+pub struct Main {
+    /// Worker threads (`worker_processes`; `auto` = cores this process may use). Default `auto`: unlike nginx's 1.
+    pub workers: usize,
+    /// CPU for each worker (`worker_cpu_affinity`; default `auto`: worker N on the N-th allowed core). None: not pinned.
+    pub affinity: Option<Vec<Vec<usize>>>,
+    /// `worker_rlimit_nofile`.
+    pub nofile: Option<u64>,
+    /// `worker_connections`: connections (client and backend) a worker may have. None: what nofile allows.
+    pub worker_connections: Option<usize>,
+    /// `user NAME [GROUP]`; honoured when started as root.
+    pub user: Option<(Box<str>, Option<Box<str>>)>,
+    /// `pid FILE`. None: no pid file.
+    pub pid: Option<PathBuf>,
+    /// `daemon on`. Default off: unlike nginx.
+    pub daemon: bool,
+    /// `use io_uring | epoll`.
+    pub driver: Driver,
+    /// `error_log` of the main context; servers' and locations' own are in [`Settings`].
+    pub error_logs: Vec<ErrorLog>,
+    /// The prefix (`-p`).
+    pub prefix: PathBuf,
+}
+
+/// `use`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Driver {
+    /// io_uring where the kernel lets us, else epoll.
+    Auto,
+    /// io_uring, falling back with a line in the log.
+    IoUring,
+    /// epoll.
+    Epoll,
+}
+
+/// One address, and the servers that listen on it.
+#[derive(Debug)]
+pub struct Listener {
+    /// Where.
+    pub address: ListenAddress,
+    /// Socket options.
+    pub options: ListenOptions,
+    /// `ssl`.
+    pub ssl: bool,
+    /// The server for names that none has: `default_server`, else the first.
+    pub default: ServerId,
+    /// Names of every server on this address.
+    pub names: ServerNames,
+    /// All servers on this address.
+    pub servers: Vec<ServerId>,
+}
+
+/// An address to listen on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ListenAddress {
+    /// TCP.
+    Tcp(SocketAddr),
+    /// A unix socket's path.
+    Unix(PathBuf),
+}
+
+/// `listen`'s parameters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenOptions {
+    /// `backlog=`; default 511 as nginx, raised by the guide in `tuning`.
+    pub backlog: i32,
+    /// `rcvbuf=`, bytes.
+    pub rcvbuf: Option<usize>,
+    /// `sndbuf=`, bytes.
+    pub sndbuf: Option<usize>,
+    /// `so_keepalive=`: None: off, as nginx's default.
+    pub keepalive: Option<KeepAlive>,
+    /// `ipv6only=`; default on.
+    pub ipv6only: bool,
+    /// `fastopen=`
+    pub fastopen: Option<i32>,
+    /// `deferred`
+    pub deferred: bool,
+}
+
+/// `so_keepalive=idle:interval:count`; None: the system's value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct KeepAlive {
+    /// TCP_KEEPIDLE
+    pub idle: Option<Duration>,
+    /// TCP_KEEPINTVL
+    pub interval: Option<Duration>,
+    /// TCP_KEEPCNT
+    pub count: Option<u32>,
+}
+
+/// A `server` block.
+#[derive(Debug)]
+pub struct Server {
+    /// The first name, for `$server_name` and logs; may be empty.
+    pub name: Box<str>,
+    /// `file:line` of the block.
+    pub place: Box<str>,
+    /// Bounds of request heads.
+    pub head: HeadLimits,
+    /// `client_header_timeout`
+    pub header_timeout: Duration,
+    /// TLS, when any listener of it is `ssl`.
+    pub tls: Option<Arc<ServerTls>>,
+    /// The server's own rewrite directives.
+    pub script: Script,
+    /// Which location.
+    pub routes: Locations,
+    /// The locations, by id, those made by `if` blocks included.
+    pub locations: Vec<Location>,
+    /// Settings while no location is chosen.
+    pub settings: Arc<Settings>,
+}
+
+/// A `location` block (or an `if` block in one that has settings of its own).
+#[derive(Debug)]
+pub struct Location {
+    /// As written, for logs: `/ws/`, `~ \.php$`, `@fallback`.
+    pub name: Box<str>,
+    /// `internal`
+    pub internal: bool,
+    /// Rewrite directives.
+    pub script: Script,
+    /// What a request here gets once the script is through.
+    pub content: Content,
+    /// Everything else.
+    pub settings: Arc<Settings>,
+}
+
+/// Where the answer of a location comes from.
+#[derive(Debug)]
+pub enum Content {
+    /// `proxy_pass`
+    Proxy(ProxyPass),
+    /// Nothing: 404, since no files are served here.
+    NotFound,
+    /// `try_files` whose files never exist here: its last argument.
+    Fallback(Fallback),
+}
+
+/// The last argument of `try_files`, or the target of `error_page`.
+#[derive(Debug, Clone)]
+pub enum Fallback {
+    /// `=404`
+    Status(u16),
+    /// `@name`
+    Named(Box<str>),
+    /// A path, with `?args` if any.
+    Uri(Template),
+}
+
+/// `proxy_pass`.
+#[derive(Debug)]
+pub struct ProxyPass {
+    /// To where.
+    pub target: ProxyTarget,
+    /// `https://`
+    pub tls: bool,
+    /// The URI part: replaces the part of the path the location matched. With variables: the whole request URI.
+    pub uri: Option<Template>,
+    /// Length of the location's prefix that `uri` replaces (0 with a regex, named or `if` location, where nginx has no URI part).
+    pub prefix: usize,
+}
+
+/// The host part of `proxy_pass`.
+#[derive(Debug)]
+pub enum ProxyTarget {
+    /// A group, and `$proxy_host` as it was written.
+    Upstream(usize, Box<str>),
+    /// A text with variables that expands to `host[:port]`, `unix:path` or a group's name, optionally with the scheme in
+    /// front and a URI behind: judged at the request.
+    Variable(Template),
+}
+
+/// What is inherited down to a location.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `proxy_set_header`: name and value; an empty value removes the field. Includes none of the defaults
+    /// (`Host $proxy_host`, `Connection close`), which are the forwarding's.
+    pub set_headers: Vec<(Box<str>, Template)>,
+    /// `proxy_http_version` 1.0 or 1.1; default 1.1.
+    pub proxy_http_10: bool,
+    /// `proxy_connect_timeout` (60s)
+    pub connect_timeout: Duration,
+    /// `proxy_read_timeout` (60s): for plain HTTP.
+    pub read_timeout: Duration,
+    /// `proxy_send_timeout` (60s)
+    pub send_timeout: Duration,
+    /// Idle time of a tunnel: `websocket_timeout` if set, else `proxy_read_timeout` if the file sets it, else 1h. Zero: never.
+    pub tunnel_timeout: Duration,
+    /// `send_timeout` (60s), toward the client.
+    pub client_send_timeout: Duration,
+    /// `client_body_timeout` (60s)
+    pub body_timeout: Duration,
+    /// `keepalive_timeout` (75s); zero: no keep-alive.
+    pub keepalive_timeout: Duration,
+    /// Second argument of `keepalive_timeout`: sent as `Keep-Alive: timeout=`.
+    pub keepalive_header: Option<u64>,
+    /// `keepalive_requests` (1000)
+    pub keepalive_requests: u64,
+    /// `client_max_body_size`, bytes (1m); 0: no limit.
+    pub max_body_bytes: u64,
+    /// `add_header`
+    pub add_headers: Vec<AddHeader>,
+    /// `proxy_hide_header`, lower case, nginx's own (Date, Server, X-Pad, X-Accel-...) not included: Date and Server are left alone.
+    pub hide_headers: Vec<Box<str>>,
+    /// `proxy_pass_header`, lower case.
+    pub pass_headers: Vec<Box<str>>,
+    /// `proxy_redirect`; `default` is already expanded for the location.
+    pub redirects: Vec<Redirect>,
+    /// `proxy_method`
+    pub method: Option<Template>,
+    /// `proxy_buffer_size`: largest response head, bytes (default 16k: nginx's 4k/8k is often raised).
+    pub response_head_bytes: usize,
+    /// `error_page`
+    pub error_pages: Vec<ErrorPage>,
+    /// `proxy_intercept_errors`
+    pub intercept_errors: bool,
+    /// `proxy_next_upstream` and its limits.
+    pub next_upstream: NextUpstream,
+    /// `access_log`; empty: off.
+    pub access_logs: Vec<AccessLog>,
+    /// `error_log`, when set below main: the lowest level written; empty: main's.
+    pub error_logs: Vec<ErrorLog>,
+    /// `upgrade_protocols`
+    pub protocols: Protocols,
+    /// `websocket_origin`; none: any.
+    pub origins: Option<Vec<Origin>>,
+    /// `proxy_ssl_*`
+    pub backend_tls: Arc<BackendTls>,
+    /// `server_tokens`
+    pub server_tokens: bool,
+    /// `default_type`
+    pub default_type: Box<str>,
+    /// `proxy_socket_keepalive`
+    pub backend_keepalive: bool,
+    /// `reset_timedout_connection`
+    pub reset_timedout: bool,
+}
+
+/// `add_header`.
+#[derive(Debug, Clone)]
+pub struct AddHeader {
+    /// Field name.
+    pub name: Box<str>,
+    /// Value; nothing is sent when it expands to nothing.
+    pub value: Template,
+    /// `always`: on every status, not only 200, 201, 204, 206, 301, 302, 303, 304, 307, 308.
+    pub always: bool,
+}
+
+/// `proxy_redirect FROM TO`.
+#[derive(Debug, Clone)]
+pub enum Redirect {
+    /// A prefix of Location (and Refresh) and what replaces it.
+    Prefix(Template, Template),
+    /// A regular expression and the whole new value.
+    Regex(Regex, Template),
+}
+
+/// `error_page`.
+#[derive(Debug, Clone)]
+pub struct ErrorPage {
+    /// Statuses it is for.
+    pub statuses: Vec<u16>,
+    /// `=CODE`, or `=` (0: the status of the page).
+    pub status: Option<u16>,
+    /// Where to. A full URL (`http://...`) becomes a 302.
+    pub target: Fallback,
+}
+
+/// `proxy_next_upstream`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NextUpstream {
+    /// `error`
+    pub error: bool,
+    /// `timeout`
+    pub timeout: bool,
+    /// `invalid_header`
+    pub invalid_header: bool,
+    /// `non_idempotent`
+    pub non_idempotent: bool,
+    /// `http_500` ... as statuses.
+    pub statuses: Vec<u16>,
+    /// `proxy_next_upstream_tries`; 0: no limit but the number of servers.
+    pub tries: u32,
+    /// `proxy_next_upstream_timeout`; zero: none.
+    pub timeout_total: Duration,
+}
+
+/// `websocket_origin`'s patterns.
+#[derive(Debug, Clone)]
+pub enum Origin {
+    /// Host or `scheme://host[:port]`, lower case; `*.x` matches below x.
+    Text(Box<str>),
+    /// `~regex`
+    Regex(Regex),
+    /// `none`: requests without Origin (clients that are no browsers).
+    None,
+    /// `same`: Origin's host equals Host.
+    Same,
+}
+
+/// `access_log`.
+#[derive(Debug, Clone)]
+pub struct AccessLog {
+    /// Where to.
+    pub target: LogTarget,
+    /// The format, compiled.
+    pub format: Arc<LogFormat>,
+    /// `if=`
+    pub condition: Option<Template>,
+}
+
+/// `log_format`.
+#[derive(Debug)]
+pub struct LogFormat {
+    /// Its name.
+    pub name: Box<str>,
+    /// How values are escaped.
+    pub escape: Escape,
+    /// The line.
+    pub template: Template,
+}
+
+/// `escape=`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Escape {
+    /// `"`, `\` and bytes outside 32 to 126 as `\xXX`; no value as `-`.
+    Default,
+    /// As JSON strings; no value as nothing.
+    Json,
+    /// As it is.
+    None,
+}
+
+/// Where a log is written.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum LogTarget {
+    /// A file, opened for appending.
+    File(PathBuf),
+    /// `stderr` and `/dev/stderr`.
+    Stderr,
+    /// `/dev/stdout`.
+    Stdout,
+}
+
+/// `error_log FILE LEVEL`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ErrorLog {
+    /// Where to.
+    pub target: LogTarget,
+    /// Lowest level.
+    pub level: Level,
+}
+
+/// nginx's levels, the most severe first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs)]
+pub enum Level {
+    Emerg,
+    Alert,
+    Crit,
+    Error,
+    Warn,
+    Notice,
+    Info,
+    Debug,
+}
+
+/// An `upstream` group.
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    /// Its name, or `host:port` of an implicit group.
+    pub name: Box<str>,
+    /// `file:line:column` where it was named, for an error about its address.
+    pub place: Box<str>,
+    /// Its servers.
+    pub servers: Vec<UpstreamServer>,
+    /// An `upstream` block (not made by a `proxy_pass` to an address).
+    pub declared: bool,
+}
+
+/// `server` in `upstream`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamServer {
+    /// Where.
+    pub address: BackendAddress,
+    /// As written, for logs.
+    pub name: Box<str>,
+    /// `weight=` (1)
+    pub weight: u32,
+    /// `max_fails=` (1); 0: never counted out.
+    pub max_fails: u32,
+    /// `fail_timeout=` (10s)
+    pub fail_timeout: Duration,
+    /// `backup`
+    pub backup: bool,
+    /// `down`
+    pub down: bool,
+}
+
+/// A backend's address before names are resolved.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum BackendAddress {
+    /// A literal address.
+    Ip(SocketAddr),
+    /// A name to resolve.
+    Name(Box<str>, u16),
+    /// A unix socket's path.
+    Unix(PathBuf),
+}

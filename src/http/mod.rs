@@ -1,0 +1,6 @@
+//! HTTP/1.x heads and bodies: bytes in, value or refusal out. Nothing here does I/O.
+
+pub mod body;
+pub mod fields;
+pub mod head;
+pub mod refusal;

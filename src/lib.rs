@@ -1,0 +1,39 @@
+//! longsplice: a WebSocket (ws/wss) edge proxy that runs nginx's configuration language.
+//!
+//! The life of a connection is in [`session`]; what it becomes after the handshake is in [`tunnel`].
+//! `ARCHITECTURE.md` has the map. Modules point one way: each may use those above it in this list.
+#![deny(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod sys;
+
+pub mod limits;
+pub mod wheel;
+
+pub mod http;
+pub mod variables;
+pub mod websocket;
+
+pub mod route;
+pub mod tls;
+
+pub mod config;
+
+pub mod request;
+
+pub mod observe;
+pub mod upstream;
+
+pub mod reactor;
+pub mod tunnel;
+
+pub mod exchange;
+pub mod session;
+
+pub mod listener;
+pub mod worker;
+
+pub mod server;
+
+pub mod cli;
+pub mod demo;

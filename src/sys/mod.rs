@@ -1,0 +1,1 @@
+//! Every system call that has no safe wrapper in nix or socket2, and every `unsafe`.
