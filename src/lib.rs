@@ -25,6 +25,8 @@ pub mod observe;
 pub mod upstream;
 
 pub mod reactor;
+pub mod scratch;
+pub mod stream;
 pub mod tunnel;
 
 pub mod exchange;

@@ -53,6 +53,10 @@ pub const ACCEPTS_PER_TURN: usize = 64;
 pub const ACCEPT_PAUSE_MS: u64 = 100;
 /// Bytes read and dropped from a client that is sent a refusal while it is still sending.
 pub const LINGER_BYTES: usize = 1 << 20;
+/// How long that may take, seconds (nginx's `lingering_timeout`).
+pub const LINGER_SECS: u64 = 5;
+/// Most bytes a task takes from a socket at once: heads and bodies of plain HTTP. Tunnels take [`SCRATCH_BYTES`].
+pub const STREAM_READ_BYTES: usize = 64 << 10;
 
 /// Resolution of every deadline, milliseconds.
 pub const TICK_MS: u64 = 100;

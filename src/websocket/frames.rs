@@ -40,6 +40,11 @@ impl Frames {
         unimplemented!()
     }
 
+    /// Stops following frames.
+    pub fn lost(&mut self) {
+        unimplemented!()
+    }
+
     /// True between two frames: a frame of our own could be put here.
     pub fn at_boundary(&self) -> bool {
         unimplemented!()
