@@ -21,6 +21,8 @@ pub mod config;
 
 pub mod request;
 
+pub mod forward;
+
 pub mod observe;
 pub mod upstream;
 
@@ -29,11 +31,15 @@ pub mod scratch;
 pub mod stream;
 pub mod tunnel;
 
+pub mod worker;
+
+pub mod backend;
 pub mod exchange;
+pub mod proxy;
 pub mod session;
 
 pub mod listener;
-pub mod worker;
+pub mod runtime;
 
 pub mod server;
 

@@ -51,6 +51,9 @@ pub const BYTES_PER_TURN: usize = 4 << 20;
 pub const ACCEPTS_PER_TURN: usize = 64;
 /// How long a listener rests after the kernel had no descriptor or memory for a connection, milliseconds.
 pub const ACCEPT_PAUSE_MS: u64 = 100;
+/// How long a taken address is tried again at start, milliseconds: the ports of a process that owned an io_uring stay bound a
+/// moment after its exit, until the kernel has torn the ring down.
+pub const BIND_RETRY_MS: u64 = 1_000;
 /// Bytes read and dropped from a client that is sent a refusal while it is still sending.
 pub const LINGER_BYTES: usize = 1 << 20;
 /// How long that may take, seconds (nginx's `lingering_timeout`).
