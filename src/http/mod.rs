@@ -3,4 +3,6 @@
 pub mod body;
 pub mod fields;
 pub mod head;
+pub mod host;
+pub(crate) mod path;
 pub mod refusal;
