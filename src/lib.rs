@@ -21,6 +21,7 @@ pub mod config;
 
 pub mod request;
 
+pub mod host;
 pub mod observe;
 pub mod upstream;
 

@@ -2,7 +2,11 @@
 
 use std::{os::fd::OwnedFd, sync::Arc, thread::JoinHandle};
 
-use crate::{config::Config, observe::Logs, upstream::Upstreams};
+use crate::{
+    config::Config,
+    observe::{Logs, counters::Counters},
+    upstream::Upstreams,
+};
 
 /// What a worker starts with.
 pub struct Plan {
@@ -16,6 +20,8 @@ pub struct Plan {
     pub upstreams: Arc<Upstreams>,
     /// Logs, shared.
     pub logs: Arc<Logs>,
+    /// What this worker counts; the server reads it.
+    pub counters: Arc<Counters>,
     /// A bound and listening socket for each of `config.listeners`, in its order.
     pub sockets: Vec<OwnedFd>,
 }
