@@ -23,6 +23,7 @@ pub mod request;
 
 pub mod forward;
 
+pub mod host;
 pub mod observe;
 pub mod upstream;
 

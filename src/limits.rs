@@ -95,8 +95,10 @@ pub const PID_FILE_BYTES: u64 = 64;
 pub const STOP_WAIT_SECS: u64 = 5;
 /// Descriptors kept free of connections for each process: logs, pid file, epoll, resolver, standard streams.
 pub const NOFILE_RESERVE: u64 = 64;
-/// Stack of the threads that only wait (signals, the end of a worker), bytes.
-pub const WAITING_STACK_BYTES: usize = 128 << 10;
+/// How often the main thread looks whether every worker lives, milliseconds.
+pub const SUPERVISE_MS: u64 = 500;
+/// The same while workers are told to end, milliseconds.
+pub const STOP_POLL_MS: u64 = 10;
 
 /// Connections the demo's backend serves at once.
 pub const DEMO_CONNECTIONS: usize = 256;

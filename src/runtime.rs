@@ -52,6 +52,8 @@ pub struct Plan {
     pub upstreams: Arc<Upstreams>,
     /// Logs, shared.
     pub logs: Arc<Logs>,
+    /// What this worker counts; the server reads it.
+    pub counters: Arc<Counters>,
     /// A bound and listening socket for each of `config.listeners`, in its order.
     pub sockets: Vec<OwnedFd>,
 }
@@ -69,8 +71,6 @@ pub enum Message {
 pub struct Handle {
     /// Its thread; ends after `Stop` or a finished `Quit`.
     pub thread: JoinHandle<()>,
-    /// What it counts.
-    pub counters: Arc<Counters>,
     inbox: Sender<Message>,
     bell: EventFd,
 }
@@ -93,21 +93,19 @@ pub fn start(plan: Plan) -> io::Result<Handle> {
     let (inbox, messages) = channel();
     let bell = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
     let rung = bell.as_fd().try_clone_to_owned()?;
-    let counters = Arc::new(Counters::default());
-    let counted = Arc::clone(&counters);
     let thread = thread::Builder::new()
         .name(format!("worker {}", plan.id))
-        .spawn(move || run(plan, counted, messages, rung))?;
-    Ok(Handle { thread, counters, inbox, bell })
+        .spawn(move || run(plan, messages, rung))?;
+    Ok(Handle { thread, inbox, bell })
 }
 
-fn run(plan: Plan, counters: Arc<Counters>, messages: Receiver<Message>, bell: OwnedFd) {
+fn run(plan: Plan, messages: Receiver<Message>, bell: OwnedFd) {
     if let Err(error) = pin_to(plan.cpus.as_deref()) {
         let message = format_args!("worker {} runs on any core: sched_setaffinity() failed ({error})", plan.id);
         error_log::event(&plan.logs, Level::Warn, &About::Process, message);
     }
     let logs = Arc::clone(&plan.logs);
-    let result = runtime(&plan).and_then(|mut runtime| runtime.block_on(serve(plan, counters, messages, bell)));
+    let result = runtime(&plan).and_then(|mut runtime| runtime.block_on(serve(plan, messages, bell)));
     if let Err(error) = result {
         error_log::event(&logs, Level::Emerg, &About::Process, format_args!("a worker ended: {error}"));
     }
@@ -144,8 +142,8 @@ fn runtime(plan: &Plan) -> io::Result<FusionRuntime<IoUringDriver, LegacyDriver>
     RuntimeBuilder::<LegacyDriver>::new().build().map(Into::into)
 }
 
-async fn serve(plan: Plan, counters: Arc<Counters>, messages: Receiver<Message>, bell: OwnedFd) -> io::Result<()> {
-    let worker = Worker::new(plan.id, plan.config, plan.upstreams, plan.logs, counters)?;
+async fn serve(plan: Plan, messages: Receiver<Message>, bell: OwnedFd) -> io::Result<()> {
+    let worker = Worker::new(plan.id, plan.config, plan.upstreams, plan.logs, plan.counters)?;
     let reactor = Rc::clone(&worker.reactor);
     for (index, socket) in plan.sockets.into_iter().enumerate() {
         monoio::spawn(listener::accept_all(Rc::clone(&worker), index, reactor.watch(socket)?));

@@ -298,7 +298,7 @@ impl Session {
 
     /// Answers with an error page of our own, and says why in the log.
     async fn refuse(&mut self, request: &mut Request, refusal: &Refusal) -> Next {
-        self.worker.counters.refusals.add(refusal.reason, 1);
+        self.worker.counters.refusals.bump(refusal.reason);
         request.close_reason = Some(refusal.reason);
         let level = if refusal.status >= 500 { Level::Error } else { Level::Info };
         self.worker.log(
@@ -409,7 +409,7 @@ impl Session {
 pub fn tunnel_ended(worker: &Worker, finished: Finished<Record>) {
     let Finished { record: mut request, outcome, detail } = finished;
     Counters::bump(&worker.counters.tunnels_ended);
-    worker.counters.closes.add(outcome.reason.label(), 1);
+    worker.counters.closes.bump(outcome.reason.label());
     request.close_reason = Some(outcome.reason.label());
     request.received += outcome.from_client;
     request.bytes_sent += outcome.from_upstream;

@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 
 mod pipe;
+pub mod process;
 mod socket;
 
 pub use pipe::{Pipe, splice_in, splice_out};
