@@ -2,7 +2,6 @@
 
 use std::{
     cell::RefCell,
-    future::Future,
     io,
     os::fd::{AsFd, OwnedFd},
     rc::Rc,
@@ -10,6 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    time::Instant,
 };
 
 use socket2::{SockAddr, SockRef};
@@ -26,8 +26,11 @@ use crate::{
     observe::{access_log, counters::Counters, error_log::About},
     proxy::{self, Client, Next, Opening},
     reactor::{Either, race},
-    request::{Address, ClientConnection, Record, Request, routing::{self, Routed}},
-    route::server_name::NameMatch,
+    request::{
+        Address, ClientConnection, Record, Request,
+        routing::{self, Routed},
+    },
+    route::location::LocationId,
     stream::{End, Failure, Stream},
     tls,
     tunnel::{self, Finished, Pair},
@@ -47,6 +50,11 @@ struct Session {
     config: Arc<Config>,
     listener: usize,
     ordinal: u64,
+    /// When the current request's first byte was there, and the length of its head.
+    head_began: Instant,
+    head_bytes: u64,
+    /// It was there before the one before it was answered.
+    pipelined: bool,
 }
 
 /// What came instead of a request.
@@ -74,8 +82,18 @@ pub async fn serve(worker: Rc<Worker>, listener: usize, fd: OwnedFd, peer: SockA
         }
     };
     let stream = Stream::new(io, Rc::clone(&worker.scratch));
-    let mut session =
-        Session { worker, stream, client: Rc::new(client), buffer: RefCell::default(), config, listener, ordinal: 0 };
+    let mut session = Session {
+        head_began: client.accepted,
+        worker,
+        stream,
+        client: Rc::new(client),
+        buffer: RefCell::default(),
+        config,
+        listener,
+        ordinal: 0,
+        head_bytes: 0,
+        pipelined: false,
+    };
     loop {
         let (request, next) = match session.next_head().await {
             Ok(head) => session.answer(head).await,
@@ -101,8 +119,10 @@ pub async fn serve(worker: Rc<Worker>, listener: usize, fd: OwnedFd, peer: SockA
 impl Session {
     /// Waits for the next request's head. The time for the first runs from accept, TLS included.
     async fn next_head(&mut self) -> Result<RequestHead, Gone> {
-        if self.ordinal > 0 && self.buffer.borrow().is_empty() {
+        self.pipelined = !self.buffer.get_mut().is_empty();
+        if self.ordinal > 0 && !self.pipelined {
             self.idle().await?;
+            self.head_began = self.worker.reactor.now();
         }
         let limit = self.default_server().header_timeout;
         let reactor = Rc::clone(&self.worker.reactor);
@@ -132,6 +152,7 @@ impl Session {
             match parsed.map_err(Gone::Refused)? {
                 Parsed::Complete(head, length) => {
                     self.buffer.get_mut().drain(..length);
+                    self.head_bytes = length as u64;
                     return Ok(head);
                 }
                 Parsed::Partial => {
@@ -226,25 +247,31 @@ impl Session {
         let mut routed = routing::route(&mut request);
         loop {
             let refusal = match routed {
-                Routed::Answer { status, text } => return self.return_text(request, status, text).await,
-                Routed::Refuse(status) => Refusal::new(status, "routing", "too many internal redirects, or an internal location"),
-                Routed::Content(id) => {
-                    let config = Arc::clone(&request.config);
-                    match &config.servers[request.server].locations[id].content {
-                        Content::NotFound => Refusal::new(404, "not_found", "no proxy_pass here, and no files are served"),
-                        Content::Fallback(fallback) => {
-                            routed = routing::internal_redirect(&mut request, fallback);
-                            continue;
-                        }
-                        Content::Proxy(pass) => match proxy::serve(self.to_forward(&request), &mut request, pass).await {
-                            Ok(next) => return (request, next),
-                            Err(refusal) => refusal,
-                        },
-                    }
+                Routed::Content(id) => match self.forward(&mut request, id).await {
+                    Ok(next) => return (request, next),
+                    Err(refusal) => refusal,
+                },
+                Routed::Answer { status, body } => {
+                    let next = self.return_text(&mut request, status, &body).await;
+                    return (request, next);
                 }
+                Routed::Redirect { status, ref location } => match routing::redirect_error(&mut request, status) {
+                    Some(elsewhere) => {
+                        routed = elsewhere;
+                        continue;
+                    }
+                    None => {
+                        let next = self.redirect(&mut request, status, location).await;
+                        return (request, next);
+                    }
+                },
+                Routed::Refuse(status) => of_the_file(status),
             };
-            match routing::error_redirect(&mut request, refusal.status) {
-                Some(elsewhere) => routed = elsewhere,
+            match routing::redirect_error(&mut request, refusal.status) {
+                Some(elsewhere) => {
+                    self.log_refusal(&request, &refusal);
+                    routed = elsewhere;
+                }
                 None => {
                     let next = self.refuse(&mut request, &refusal).await;
                     return (request, next);
@@ -253,31 +280,28 @@ impl Session {
         }
     }
 
-    /// `return`, and redirects.
-    async fn return_text(&mut self, mut request: Box<Request>, status: u16, text: Option<Vec<u8>>) -> (Box<Request>, Next) {
-        if status == 444 {
-            return (request, Next::Close);
+    /// `proxy_pass`.
+    async fn forward(&mut self, request: &mut Request, location: LocationId) -> Result<Next, Refusal> {
+        let config = Arc::clone(&request.config);
+        match &config.servers[request.server].locations[location].content {
+            Content::Proxy(pass) => proxy::serve(self.to_forward(request), request, pass).await,
+            Content::NotFound | Content::Fallback(_) => Err(of_the_file(404)),
         }
-        let keep = self.may_keep(&request);
-        let is_redirect = matches!(status, 301 | 302 | 303 | 307 | 308);
-        let head_only = request.head.method.as_ref() == "HEAD";
-        let reply = match text {
-            Some(url) if is_redirect => {
-                let location = forward::absolute_location(&request, &url);
-                let body = refusal::page(status);
-                forward::own_response(&mut request, status, "text/html", &body, &[("Location", &location)], keep, head_only)
-            }
-            Some(text) => {
-                let kind = request.settings().default_type.clone();
-                forward::own_response(&mut request, status, &kind, &text, &[], keep, head_only)
-            }
-            None => {
-                let body = if status == 204 { Vec::new() } else { refusal::page(status) };
-                forward::own_response(&mut request, status, "text/html", &body, &[], keep, head_only)
-            }
-        };
-        let next = self.reply(&mut request, &reply, keep).await;
-        (request, next)
+    }
+
+    /// `return` with a text.
+    async fn return_text(&mut self, request: &mut Request, status: u16, body: &[u8]) -> Next {
+        let keep = self.may_keep(request);
+        let kind = request.settings().default_type.clone();
+        let reply = forward::own_response(request, status, &kind, body, &[], keep);
+        self.reply(request, &reply, keep).await
+    }
+
+    async fn redirect(&mut self, request: &mut Request, status: u16, location: &[u8]) -> Next {
+        let keep = self.may_keep(request);
+        let body = refusal::page(status);
+        let reply = forward::own_response(request, status, "text/html", &body, &[("Location", location)], keep);
+        self.reply(request, &reply, keep).await
     }
 
     /// A request head that is none.
@@ -289,7 +313,7 @@ impl Session {
             self.ordinal + 1,
             self.listener().default,
             line,
-            self.worker.reactor.now(),
+            self.head_began,
         ));
         request.received = self.buffer.get_mut().len() as u64;
         let next = self.refuse(&mut request, refusal).await;
@@ -298,28 +322,26 @@ impl Session {
 
     /// Answers with an error page of our own, and says why in the log.
     async fn refuse(&mut self, request: &mut Request, refusal: &Refusal) -> Next {
-        self.worker.counters.refusals.bump(refusal.reason);
+        self.log_refusal(request, refusal);
         request.close_reason = Some(refusal.reason);
-        let level = if refusal.status >= 500 { Level::Error } else { Level::Info };
-        self.worker.log(
-            level,
-            &About::Request(request),
-            format_args!("{} ({} {})", refusal.detail, refusal.status, refusal.reason),
-        );
         if matches!(refusal.status, 444 | 499) {
             request.status = refusal.status;
             return Next::Close;
         }
-        let keep = self.may_keep(request) && refusal.status != 400 && refusal.status != 408;
-        let head_only = request.head.method.as_ref() == "HEAD";
+        let keep = self.may_keep(request) && !matches!(refusal.status, 400 | 408 | 413..=414 | 431 | 494..=497);
         let body = refusal::page(refusal.status);
-        let extra: &[(&str, &[u8])] = if refusal.status == 426 {
-            &[("Sec-WebSocket-Version", b"13"), ("Upgrade", b"websocket")]
-        } else {
-            &[]
-        };
-        let reply = forward::own_response(request, refusal.status, "text/html", &body, extra, keep, head_only);
+        // RFC 6455 section 4.2.2: which version the other side may try instead.
+        let version: &[(&str, &[u8])] = &[("Sec-WebSocket-Version", b"13"), ("Upgrade", b"websocket")];
+        let extra = if refusal.status == 426 { version } else { &[] };
+        let reply = forward::own_response(request, refusal.status, "text/html", &body, extra, keep);
         self.reply(request, &reply, keep).await
+    }
+
+    fn log_refusal(&self, request: &Request, refusal: &Refusal) {
+        self.worker.counters.refusals.bump(refusal.reason);
+        let level = if refusal.status >= 500 { Level::Error } else { Level::Info };
+        let message = format_args!("{} ({} {})", refusal.detail, refusal.status, refusal.reason);
+        self.worker.log(level, &About::Request(request), message);
     }
 
     /// Sends a whole answer.
@@ -357,11 +379,14 @@ impl Session {
     }
 
     fn request(&self, head: RequestHead) -> Request {
-        let listener = self.listener();
-        let found = listener.names.find(&head.host);
-        let found = found.unwrap_or_else(|| NameMatch { server: listener.default, ..NameMatch::default() });
-        let started = self.worker.reactor.now();
-        Request::new(Arc::clone(&self.config), Rc::clone(&self.client), self.ordinal + 1, head, found, started)
+        let line = [head.method.as_bytes(), b" ", &head.target, b" ", head.version.name().as_bytes()].concat();
+        let (config, client) = (Arc::clone(&self.config), Rc::clone(&self.client));
+        let default = self.listener().default;
+        let mut request = Request::new(config, client, self.ordinal + 1, default, head, line, self.head_began);
+        request.choose_server(self.listener());
+        request.received = self.head_bytes;
+        request.pipelined = self.pipelined;
+        request
     }
 
     fn request_ended(&mut self, mut request: Box<Request>) {
@@ -402,6 +427,16 @@ impl Session {
 
     fn log(&self, level: Level, message: std::fmt::Arguments<'_>) {
         self.worker.log(level, &About::Connection(&self.client), message);
+    }
+}
+
+/// The refusals that routing decides on.
+fn of_the_file(status: u16) -> Refusal {
+    match status {
+        404 => Refusal::new(404, "not_found", "no location with a proxy_pass, and no files are served"),
+        444 => Refusal::new(444, "return_444", "the file says so"),
+        500 => Refusal::new(500, "redirect_cycle", "too many internal redirects"),
+        status => Refusal::new(status, "returned", "the file says so"),
     }
 }
 
