@@ -114,3 +114,10 @@ pub const DEMO_OUTBOX_LINES: usize = 64;
 pub const DEMO_NAME_CHARS: usize = 32;
 /// How long the demo's backend waits for a request head, or for a reader to take a message, seconds.
 pub const DEMO_WAIT_SECS: u64 = 10;
+/// Ciphertext kept while a handshake message is cut into several records, bytes: rustls takes messages of up to 64 KiB (a long
+/// certificate chain), and their records' heads and tags come on top.
+pub const TLS_PENDING_BYTES: usize = 128 << 10;
+/// Longest ClientHello, bytes with its records' heads. Browsers send under 2 KiB, with post-quantum key shares included.
+pub const TLS_HELLO_BYTES: usize = 16 << 10;
+/// Threads that resolve backend names at the same time.
+pub const RESOLVERS: usize = 32;
