@@ -176,11 +176,6 @@ impl Frames {
         }
     }
 
-    /// Stops following frames.
-    pub fn lost(&mut self) {
-        unimplemented!()
-    }
-
     /// True between two frames: a frame of our own could be put here.
     pub fn at_boundary(&self) -> bool {
         self.left == 0 && self.gathered == 0
