@@ -133,7 +133,7 @@ fn frames_of_every_size_pass_unaltered_both_ways() {
 }
 
 #[test]
-fn a_large_frame_is_spliced_and_small_ones_after_it_are_not() {
+fn a_large_frame_is_spliced_and_those_after_it_arrive() {
     let mut bench = Bench::new(Some(0));
     let mut stream = frame(Side::Upstream, 8 << 20);
     (0..200).for_each(|_| stream.extend(frame(Side::Upstream, 100)));
@@ -141,6 +141,15 @@ fn a_large_frame_is_spliced_and_small_ones_after_it_are_not() {
     bench.pass(Side::Upstream, &stream, usize::MAX);
     assert_eq!(bench.table.tunnels[0].half(Side::Upstream).bytes, stream.len() as u64);
     assert!(bench.table.tunnels[0].half(Side::Upstream).frames.at_boundary());
+    assert!(bench.table.pipes.idle() > 0, "no pipe was used");
+}
+
+#[test]
+fn frames_of_16_kib_are_copied() {
+    let mut bench = Bench::new(Some(0));
+    let stream: Vec<u8> = (0..500).flat_map(|_| frame(Side::Upstream, 16 << 10)).collect();
+    bench.pass(Side::Upstream, &stream, usize::MAX);
+    assert_eq!(bench.table.pipes.idle(), 0, "a pipe was used");
 }
 
 #[test]
