@@ -32,6 +32,7 @@ pub mod scratch;
 pub mod stream;
 pub mod tunnel;
 
+pub mod record;
 pub mod worker;
 
 pub mod backend;

@@ -114,6 +114,3 @@ pub struct Request {
     /// Nesting of variables being computed.
     pub depth: u8,
 }
-
-/// What a tunnel keeps of its request until its last line in the log.
-pub type Record = Box<Request>;

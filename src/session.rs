@@ -26,8 +26,9 @@ use crate::{
     observe::{access_log, counters::Counters, error_log::About},
     proxy::{self, Client, Next, Opening},
     reactor::{Either, race},
+    record::Record,
     request::{
-        Address, ClientConnection, Record, Request,
+        Address, ClientConnection, Request,
         routing::{self, Routed},
     },
     route::location::LocationId,
@@ -407,7 +408,7 @@ impl Session {
             from_upstream: opening.greeting,
             frames: opening.frames,
             idle,
-            record: request,
+            record: Record::of(request),
         };
         Counters::bump(&self.worker.counters.tunnels);
         let scratch = &mut self.worker.scratch.borrow_mut();
@@ -442,7 +443,8 @@ fn of_the_file(status: u16) -> Refusal {
 
 /// The end of a tunnel: its line in the access log.
 pub fn tunnel_ended(worker: &Worker, finished: Finished<Record>) {
-    let Finished { record: mut request, outcome, detail } = finished;
+    let Finished { record, outcome, detail } = finished;
+    let (mut request, sealed) = record.into_request();
     Counters::bump(&worker.counters.tunnels_ended);
     worker.counters.closes.bump(outcome.reason.label());
     request.close_reason = Some(outcome.reason.label());
@@ -463,7 +465,10 @@ pub fn tunnel_ended(worker: &Worker, finished: Finished<Record>) {
     };
     let detail = detail.as_deref().unwrap_or("tunnel closed");
     worker.log(level, &About::Request(&request), format_args!("{detail} ({})", outcome.reason));
-    access_log::record(&worker.logs, &mut request);
+    match sealed {
+        Some(sealed) => access_log::record_sealed(&worker.logs, &sealed, &mut request),
+        None => access_log::record(&worker.logs, &mut request),
+    }
 }
 
 fn local_address(fd: &impl AsFd) -> Address {

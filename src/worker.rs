@@ -21,7 +21,7 @@ use crate::{
         error_log::{self, About},
     },
     reactor::Reactor,
-    request::Record,
+    record::Record,
     scratch::Scratch,
     tunnel::Table,
     upstream::Upstreams,
