@@ -125,6 +125,30 @@ known! {
     CloseReason "close_reason",
 }
 
+impl Known {
+    /// True when a tunnel's value is known only at its end.
+    pub const fn waits_for_the_end(self) -> bool {
+        matches!(
+            self,
+            Self::RequestTime
+                | Self::RequestLength
+                | Self::RequestCompletion
+                | Self::BytesSent
+                | Self::BodyBytesSent
+                | Self::BytesReceived
+                | Self::ConnectionTime
+                | Self::Msec
+                | Self::TimeLocal
+                | Self::TimeIso8601
+                | Self::UpstreamResponseTime
+                | Self::UpstreamResponseLength
+                | Self::UpstreamBytesSent
+                | Self::UpstreamBytesReceived
+                | Self::CloseReason
+        )
+    }
+}
+
 /// Text with variables in it, compiled.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Template {
