@@ -118,7 +118,10 @@ impl Session {
     /// The handshake failed; `out` then has the alert to send.
     pub fn handshake(&mut self, received: &[u8], out: &mut Vec<u8>) -> Result<bool, TlsError> {
         match self.stage {
-            Stage::Traffic => return Ok(true),
+            Stage::Traffic => {
+                self.partial.extend_from_slice(received);
+                return Ok(true);
+            }
             Stage::Failed => return Err(closed()),
             Stage::Hello | Stage::Handshake => {}
         }
