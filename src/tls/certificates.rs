@@ -110,7 +110,12 @@ fn encrypted_key(path: &Path) -> String {
 }
 
 /// The key must belong to the chain's first certificate: the most frequent fault is a chain in the wrong order.
-fn matching(chain: &[CertificateDer<'_>], key: &dyn SigningKey, certificate: &Path, key_path: &Path) -> Result<(), String> {
+fn matching(
+    chain: &[CertificateDer<'_>],
+    key: &dyn SigningKey,
+    certificate: &Path,
+    key_path: &Path,
+) -> Result<(), String> {
     let Some(public) = key.public_key() else { return Ok(()) };
     let belongs = |der: &CertificateDer<'_>| parsed(der).is_ok_and(|cert| cert.public_key().raw == public.as_ref());
     match chain.iter().position(belongs) {
@@ -121,7 +126,9 @@ fn matching(chain: &[CertificateDer<'_>], key: &dyn SigningKey, certificate: &Pa
             other + 1,
             quoted(certificate)
         )),
-        None => Err(format!("the key in {} does not match the certificate in {}", quoted(key_path), quoted(certificate))),
+        None => {
+            Err(format!("the key in {} does not match the certificate in {}", quoted(key_path), quoted(certificate)))
+        }
     }
 }
 

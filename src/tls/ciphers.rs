@@ -18,12 +18,81 @@ static TLS12: [(&str, &SupportedCipherSuite); 6] = [
 
 /// Words of the language that stand for suites rustls leaves out as weak or unused: taking them away changes nothing.
 const ABSENT: &[&str] = &[
-    "aNULL", "eNULL", "NULL", "ADH", "AECDH", "EXP", "EXPORT", "EXPORT40", "EXPORT56", "LOW", "MEDIUM", "MD5", "SHA", "SHA1",
-    "SHA256", "SHA384", "RC2", "RC4", "DES", "3DES", "IDEA", "SEED", "CAMELLIA", "CAMELLIA128", "CAMELLIA256", "ARIA",
-    "ARIA128", "ARIA256", "ARIAGCM", "AESCCM", "AESCCM8", "CBC", "DSS", "aDSS", "DH", "DHE", "EDH", "kDH", "kDHE", "kEDH",
-    "kDHd", "kDHr", "aDH", "ECDH", "kECDH", "kECDHe", "kECDHr", "aECDH", "RSA", "kRSA", "PSK", "kPSK", "aPSK", "kDHEPSK",
-    "kECDHEPSK", "kRSAPSK", "SRP", "kSRP", "aSRP", "GOST", "aGOST", "KRB5", "kKRB5", "aKRB5", "FZA", "SSLv2", "SSLv3", "TLSv1",
-    "TLSv1.0", "COMPLEMENTOFALL", "COMPLEMENTOFDEFAULT", "GOST94", "GOST89MAC", "kGOST", "aGOST01",
+    "aNULL",
+    "eNULL",
+    "NULL",
+    "ADH",
+    "AECDH",
+    "EXP",
+    "EXPORT",
+    "EXPORT40",
+    "EXPORT56",
+    "LOW",
+    "MEDIUM",
+    "MD5",
+    "SHA",
+    "SHA1",
+    "SHA256",
+    "SHA384",
+    "RC2",
+    "RC4",
+    "DES",
+    "3DES",
+    "IDEA",
+    "SEED",
+    "CAMELLIA",
+    "CAMELLIA128",
+    "CAMELLIA256",
+    "ARIA",
+    "ARIA128",
+    "ARIA256",
+    "ARIAGCM",
+    "AESCCM",
+    "AESCCM8",
+    "CBC",
+    "DSS",
+    "aDSS",
+    "DH",
+    "DHE",
+    "EDH",
+    "kDH",
+    "kDHE",
+    "kEDH",
+    "kDHd",
+    "kDHr",
+    "aDH",
+    "ECDH",
+    "kECDH",
+    "kECDHe",
+    "kECDHr",
+    "aECDH",
+    "RSA",
+    "kRSA",
+    "PSK",
+    "kPSK",
+    "aPSK",
+    "kDHEPSK",
+    "kECDHEPSK",
+    "kRSAPSK",
+    "SRP",
+    "kSRP",
+    "aSRP",
+    "GOST",
+    "aGOST",
+    "KRB5",
+    "kKRB5",
+    "aKRB5",
+    "FZA",
+    "SSLv2",
+    "SSLv3",
+    "TLSv1",
+    "TLSv1.0",
+    "COMPLEMENTOFALL",
+    "COMPLEMENTOFDEFAULT",
+    "GOST94",
+    "GOST89MAC",
+    "kGOST",
+    "aGOST01",
 ];
 
 /// True when `word` (an alias or a name, OpenSSL's or the RFC's) stands for this suite.
@@ -41,7 +110,8 @@ fn names(word: &str, (name, suite): &(&str, &SupportedCipherSuite)) -> bool {
 /// A word this table knows, whether or not a suite of ours answers to it.
 fn known(word: &str) -> bool {
     // What the parts of OpenSSL's suite names are called, beside the aliases.
-    const PARTS: &[&str] = &["GCM", "CCM", "CCM8", "CBC3", "POLY1305", "AES128", "AES256", "CHACHA20", "ECDHE", "ECDSA", "AES"];
+    const PARTS: &[&str] =
+        &["GCM", "CCM", "CCM8", "CBC3", "POLY1305", "AES128", "AES256", "CHACHA20", "ECDHE", "ECDSA", "AES"];
     word.split('-').all(|part| PARTS.contains(&part) || ABSENT.contains(&part))
         || word.starts_with("TLS_")
         || TLS12.iter().any(|suite| names(word, suite))
@@ -61,7 +131,8 @@ pub(super) fn choose(list: &str) -> Result<(Vec<SupportedCipherSuite>, Option<St
             b'!' | b'-' | b'+' | b'@' => element.split_at(1),
             _ => ("", element),
         };
-        let matching: Vec<usize> = (0..TLS12.len()).filter(|&i| words.split('+').all(|w| names(w, &TLS12[i]))).collect();
+        let matching: Vec<usize> =
+            (0..TLS12.len()).filter(|&i| words.split('+').all(|w| names(w, &TLS12[i]))).collect();
         match operation {
             "@" => {
                 if words == "STRENGTH" {
@@ -79,8 +150,7 @@ pub(super) fn choose(list: &str) -> Result<(Vec<SupportedCipherSuite>, Option<St
                 alive.extend(moved);
             }
             _ => {
-                let new: Vec<usize> =
-                    matching.iter().copied().filter(|i| !killed[*i] && !alive.contains(i)).collect();
+                let new: Vec<usize> = matching.iter().copied().filter(|i| !killed[*i] && !alive.contains(i)).collect();
                 alive.extend(new);
             }
         }

@@ -7,6 +7,7 @@ mod backend;
 mod certificates;
 mod ciphers;
 mod hello;
+mod records;
 mod resumption;
 mod server;
 mod session;
@@ -129,8 +130,10 @@ fn versions(
     tls13: bool,
     directive: &'static str,
 ) -> Result<Vec<&'static SupportedProtocolVersion>, TlsConfigError> {
-    let versions: Vec<_> =
-        [(tls13, &version::TLS13), (tls12, &version::TLS12)].into_iter().filter_map(|(on, v)| on.then_some(v)).collect();
+    let versions: Vec<_> = [(tls13, &version::TLS13), (tls12, &version::TLS12)]
+        .into_iter()
+        .filter_map(|(on, v)| on.then_some(v))
+        .collect();
     if versions.is_empty() {
         return Err(TlsConfigError {
             directive,

@@ -69,8 +69,11 @@ fn suites(
     if options.ciphers.is_empty() || !options.tls12 {
         return Ok(ciphers::all());
     }
-    let (suites, note) = ciphers::choose(&options.ciphers)
-        .map_err(|message| TlsConfigError { directive: "ssl_ciphers", index: 0, message })?;
+    let (suites, note) = ciphers::choose(&options.ciphers).map_err(|message| TlsConfigError {
+        directive: "ssl_ciphers",
+        index: 0,
+        message,
+    })?;
     notes.extend(note);
     Ok(suites)
 }

@@ -115,6 +115,37 @@ fn tickets_cut_into_many_records_do_not_disturb_what_we_send_meanwhile() {
 }
 
 #[test]
+fn buffers_too_short_for_what_is_kept_end_the_session_without_a_panic() {
+    let identity = Identity::new("a.example");
+    for length in [1, 40, 70, 100, 200, 300] {
+        let mut config = identity.backend(&[&TLS13]);
+        config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().expect("tickets");
+        config.max_fragment_size = Some(40);
+        let tls = build(&backend_options());
+        let (mut ours, mut theirs) = (Ours::client(&tls, "a.example"), Theirs::server(config));
+        ours.receive(&[]).expect("a hello");
+        while !ours.open {
+            theirs.receive(&ours.taken()).expect("good");
+            ours.receive(&theirs.taken()).expect("good");
+        }
+        theirs.receive(&ours.taken()).expect("finished");
+        let tickets = theirs.taken();
+        let (mut rest, mut buffer, mut reply) = (&tickets[..], vec![0; length], Vec::new());
+        let error = loop {
+            let kept = ours.session.resume(&mut buffer);
+            let n = rest.len().min(length - kept);
+            buffer[kept..kept + n].copy_from_slice(&rest[..n]);
+            rest = &rest[n..];
+            match ours.session.decrypt(&mut buffer, kept + n, &mut reply) {
+                Err(error) => break error,
+                Ok(_) => ours.send(b"m"),
+            }
+        };
+        assert_eq!(error.reason, "tls_protocol", "buffer of {length}");
+    }
+}
+
+#[test]
 fn clear_text_before_the_handshake_ends_is_refused() {
     for injected in [&b"HTTP/1.1 101 Switching Protocols\r\n\r\n"[..], b"\x17\x03\x03\x00\x05hello"] {
         let mut ours = Ours::client(&build(&backend_options()), "a.example");

@@ -26,7 +26,8 @@ fn assert_says(error: &TlsConfigError, directive: &str, words: &[&str]) {
 #[test]
 fn missing_files_are_all_named() {
     let files = |n: u8| (format!("/nonexistent/{n}.crt").into(), format!("/nonexistent/{n}.key").into());
-    let options = ServerTlsOptions { certificates: vec![files(0), files(1)], tls12: true, tls13: true, ..Default::default() };
+    let options =
+        ServerTlsOptions { certificates: vec![files(0), files(1)], tls12: true, tls13: true, ..Default::default() };
     let errors = errors(&options);
     assert_eq!(errors.len(), 4);
     assert_says(&errors[0], "ssl_certificate", &["cannot open \"/nonexistent/0.crt\"", "No such file"]);
@@ -118,7 +119,8 @@ fn ciphers_are_judged_only_where_they_matter() {
 
 #[test]
 fn old_protocols_alone_are_an_error_beside_all_others() {
-    let options = ServerTlsOptions { certificates: vec![("/nonexistent".into(), "/nonexistent".into())], ..Default::default() };
+    let options =
+        ServerTlsOptions { certificates: vec![("/nonexistent".into(), "/nonexistent".into())], ..Default::default() };
     let errors = errors(&options);
     assert_says(&errors[0], "ssl_protocols", &["TLSv1.2 TLSv1.3"]);
     assert_eq!(errors.len(), 3);

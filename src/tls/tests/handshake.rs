@@ -95,7 +95,8 @@ fn alpn_chooses_http_1_and_refuses_a_client_that_wants_only_h2() {
 #[test]
 fn a_rejecting_server_says_unrecognized_name_and_needs_no_certificate() {
     let identity = Identity::new("a.example");
-    let (tls, notes) = ServerTls::build(&ServerTlsOptions { reject: true, ..ServerTlsOptions::default() }).expect("built");
+    let (tls, notes) =
+        ServerTls::build(&ServerTlsOptions { reject: true, ..ServerTlsOptions::default() }).expect("built");
     assert!(notes.is_empty());
     let (mut ours, mut theirs) = (Ours::server(&tls), Theirs::client(identity.client(&VERSIONS), "a.example"));
     assert_eq!(ours.receive(&theirs.taken()).expect_err("rejected").reason, "tls_unrecognized_name");

@@ -61,9 +61,8 @@ fn a_ticket_is_bound_to_its_name_within_one_server_block() {
         let config = Arc::new(identity.client(&[version]));
         // A client that keeps its sessions under one key whatever the name.
         let mut blind = (*config).clone();
-        blind.resumption = rustls::client::Resumption::store(Arc::new(OneShelf(
-            rustls::client::ClientSessionMemoryCache::new(8),
-        )));
+        blind.resumption =
+            rustls::client::Resumption::store(Arc::new(OneShelf(rustls::client::ClientSessionMemoryCache::new(8))));
         assert!(!resumes(&tls, &tls, blind, ["a.example", "b.example"]));
     }
 }
