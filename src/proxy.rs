@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    net::SocketAddr,
     rc::Rc,
     sync::Arc,
     time::Instant,
@@ -11,7 +12,7 @@ use crate::{
     backend,
     config::{Level, NextUpstream, ProxyPass, ProxyTarget, Settings},
     exchange::{self, Beside, Download, DownloadError, Upload, UploadError},
-    forward,
+    forward::{self, VariableTarget},
     http::{
         body::{Framing, response_framing},
         head::{ResponseHead, Version},
@@ -20,7 +21,7 @@ use crate::{
     limits::INTERIM_RESPONSES,
     observe::error_log::About,
     reactor::{Either, race},
-    request::{Attempt, Request},
+    request::{Attempt, Request, routing},
     route::origin,
     stream::Stream,
     upstream::{Backend, Choice, Group, Tried},
@@ -75,6 +76,7 @@ pub async fn serve(client: Client<'_>, request: &mut Request, pass: &ProxyPass) 
     if upgrade.is_some() {
         check_origin(client, request, &settings)?;
     }
+    let method = forward::backend_method(request, upgrade.as_ref())?;
     if let Framing::Length(length) = request.head.body
         && settings.max_body_bytes > 0
         && length > settings.max_body_bytes
@@ -82,8 +84,8 @@ pub async fn serve(client: Client<'_>, request: &mut Request, pass: &ProxyPass) 
         return Err(Refusal::new(413, "body_too_large", "Content-Length is beyond client_max_body_size"));
     }
     let target = target(client, request, pass)?;
-    let head = forward::request_head(request, target.pass.as_ref().unwrap_or(pass), upgrade.as_ref())?;
-    let round = Round { client, settings: &settings, target: &target, head: &head, upgrade: upgrade.as_ref() };
+    let head = forward::request_head(request, pass, upgrade.as_ref())?;
+    let round = Round { client, settings: &settings, target: &target, method: &method, head: &head, upgrade: upgrade.as_ref() };
     round.run(request).await
 }
 
@@ -98,70 +100,67 @@ fn check_origin(client: Client<'_>, request: &Request, settings: &Settings) -> R
 
 /// Where a request goes.
 struct Target<'a> {
-    group: GroupRef<'a>,
-    /// For logs: `http` or `https`.
+    group: Route<'a>,
+    /// Over TLS: the name to send and to verify (nginx's default of `proxy_ssl_name`, `$proxy_host`).
     tls_name: Option<String>,
-    /// What a `proxy_pass` with variables came to.
-    pass: Option<ProxyPass>,
 }
 
-enum GroupRef<'a> {
-    Shared(&'a Group),
-    Own(Group),
+enum Route<'a> {
+    /// A group of the file, its state shared by all workers.
+    Group(&'a Group),
+    /// An address that a `proxy_pass` with variables came to.
+    Address(Group),
 }
 
-impl GroupRef<'_> {
-    fn get(&self) -> &Group {
-        match self {
-            Self::Shared(group) => group,
-            Self::Own(group) => group,
+impl Target<'_> {
+    fn group(&self) -> &Group {
+        match &self.group {
+            Route::Group(group) => group,
+            Route::Address(group) => group,
         }
     }
 }
 
 fn target<'a>(client: Client<'a>, request: &mut Request, pass: &ProxyPass) -> Result<Target<'a>, Refusal> {
-    match &pass.target {
-        ProxyTarget::Upstream(index, name) => {
-            name_target(request, name, pass.tls);
-            Ok(Target {
-                group: GroupRef::Shared(&client.worker.upstreams.groups[*index]),
-                tls_name: pass.tls.then(|| host_of(name).to_owned()),
-                pass: None,
-            })
-        }
+    let groups = &client.worker.upstreams.groups;
+    let (name, tls, group) = match &pass.target {
+        ProxyTarget::Upstream(index, name) => (name.clone(), pass.tls, Route::Group(&groups[*index])),
         ProxyTarget::Variable(template) => {
-            let text = template.expand(request);
-            let resolved = forward::expanded_target(&text, pass.tls)?;
-            name_target(request, &resolved.name, resolved.tls);
-            let config = Arc::clone(&request.config);
-            let declared = config.upstreams.iter().position(|group| group.declared && group.name == resolved.name);
-            let group = match (declared, resolved.backend) {
-                (Some(index), _) => GroupRef::Shared(&client.worker.upstreams.groups[index]),
-                (None, Some(backend)) => GroupRef::Own(Group::single(backend)),
-                (None, None) => {
-                    let detail = format!("no resolver defined to resolve {}", resolved.name).into();
-                    return Err(Refusal { status: 502, reason: "no_resolver", detail });
-                }
+            let VariableTarget { address, tls, .. } = forward::variable_target(&template.expand(request), pass.tls)?;
+            let declared = request.config.upstreams.iter().position(|group| group.declared && group.name == address);
+            let group = match declared {
+                Some(index) => Route::Group(&groups[index]),
+                None => Route::Address(Group::single(literal(&address, tls)?)),
             };
-            Ok(Target {
-                group,
-                tls_name: resolved.tls.then(|| host_of(&resolved.name).to_owned()),
-                pass: Some(ProxyPass {
-                    target: ProxyTarget::Upstream(usize::MAX, resolved.name),
-                    tls: resolved.tls,
-                    uri: resolved.uri,
-                    prefix: usize::MAX,
-                }),
-            })
+            (address, tls, group)
         }
+    };
+    let tls_name = tls.then(|| host_of(&name).to_owned());
+    name_target(request, name, tls);
+    Ok(Target { group, tls_name })
+}
+
+/// The address a text is, since names are resolved only at start.
+fn literal(address: &str, tls: bool) -> Result<Backend, Refusal> {
+    if let Some(path) = address.strip_prefix("unix:") {
+        return Ok(Backend::Unix(path.into()));
     }
+    let port = if tls { 443 } else { 80 };
+    let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
+    let socket = address.parse().or_else(|_| bare.parse().map(|ip| SocketAddr::new(ip, port)));
+    socket.map(Backend::Tcp).map_err(|_| Refusal {
+        status: 502,
+        reason: "no_resolver",
+        detail: format!("no resolver defined to resolve {address}").into(),
+    })
 }
 
 /// `$proxy_host` and `$proxy_port`.
-fn name_target(request: &mut Request, name: &str, tls: bool) {
+fn name_target(request: &mut Request, name: Box<str>, tls: bool) {
     let default = if tls { "443" } else { "80" };
-    let port = name.strip_prefix(host_of(name)).and_then(|rest| rest.strip_prefix(':')).unwrap_or(default);
-    (request.proxy_host, request.proxy_port) = (name.into(), port.into());
+    let port = name.strip_prefix(host_of(&name)).and_then(|rest| rest.strip_prefix(':')).unwrap_or(default);
+    request.proxy_port = port.into();
+    request.proxy_host = name;
 }
 
 /// `host` of `host:port`, `[::1]` of `[::1]:80`.
@@ -177,6 +176,7 @@ struct Round<'a> {
     client: Client<'a>,
     settings: &'a Settings,
     target: &'a Target<'a>,
+    method: &'a str,
     head: &'a [u8],
     upgrade: Option<&'a Upgrade>,
 }
@@ -203,7 +203,7 @@ enum Kind {
 
 impl Round<'_> {
     async fn run(&self, request: &mut Request) -> Result<Next, Refusal> {
-        let group = self.target.group.get();
+        let group = self.target.group();
         let next = &self.settings.next_upstream;
         let started = Instant::now();
         let mut tried = Tried::default();
@@ -237,7 +237,7 @@ impl Round<'_> {
         if let Some(attempt) = request.attempts.last_mut() {
             attempt.status = if let Kind::Status(status) = failed.kind { status } else { failed.refusal.status };
         }
-        let group = self.target.group.get();
+        let group = self.target.group();
         if group.failed(choice.peer, Instant::now()) {
             let message = format_args!("upstream server {} temporarily disabled", group.name(choice.peer));
             self.client.worker.log(Level::Warn, &About::Request(request), message);
@@ -274,7 +274,7 @@ impl Round<'_> {
         match handshake::judge_answer(&head, self.upgrade).map_err(|refusal| failed(refusal, Kind::InvalidHeader))? {
             Answer::Switched { rsv } => {
                 drop(upload);
-                let frames = self.upgrade.and_then(|upgrade| upgrade.accept).map(|_| rsv);
+                let frames = self.upgrade.and_then(|upgrade| upgrade.websocket.as_ref()).map(|_| rsv);
                 self.switch(request, &head, Opening { backend, greeting: buffer, frames }).await
             }
             Answer::Plain => {
@@ -283,11 +283,11 @@ impl Round<'_> {
                     return Err(failed(refusal, Kind::Status(head.status)));
                 }
                 let intercept = self.settings.intercept_errors && head.status >= 300;
-                if intercept && request.has_error_page(head.status) {
+                if intercept && routing::error_page(request, head.status).is_some() {
                     let refusal = Refusal::new(head.status, "intercepted", "proxy_intercept_errors");
                     return Err(failed(refusal, Kind::Client));
                 }
-                let framing = response_framing(&head, &request.head.method)
+                let framing = response_framing(&head, self.method)
                     .map_err(|refusal| failed(refusal, Kind::InvalidHeader))?;
                 let relay = Relay { round: self, backend: &backend, wire: &wire, started };
                 Ok(relay.run(request, head, framing, buffer, &mut upload).await)

@@ -9,7 +9,6 @@ use crate::{
 };
 
 /// A request's remains: around a hundred bytes, and the access log's lines as far as they are known.
-#[derive(Debug)]
 pub enum Record {
     /// The rule.
     Small(Box<Small>),
@@ -18,7 +17,6 @@ pub enum Record {
 }
 
 /// See [`Record`].
-#[derive(Debug)]
 pub struct Small {
     config: Arc<Config>,
     lines: Option<Box<Sealed>>,

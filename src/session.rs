@@ -19,7 +19,7 @@ use crate::{
     forward,
     http::{
         body::Framing,
-        head::{Parsed, RequestHead, parse_request},
+        head::{Parsed, RequestHead, Version, parse_request},
         refusal::{self, Refusal},
     },
     limits::STREAM_READ_BYTES,
@@ -294,15 +294,13 @@ impl Session {
     async fn return_text(&mut self, request: &mut Request, status: u16, body: &[u8]) -> Next {
         let keep = self.may_keep(request);
         let kind = request.settings().default_type.clone();
-        let reply = forward::own_response(request, status, &kind, body, &[], keep);
-        self.reply(request, &reply, keep).await
+        self.own(request, status, &kind, body, &[], keep).await
     }
 
     async fn redirect(&mut self, request: &mut Request, status: u16, location: &[u8]) -> Next {
         let keep = self.may_keep(request);
         let body = refusal::page(status);
-        let reply = forward::own_response(request, status, "text/html", &body, &[("Location", location)], keep);
-        self.reply(request, &reply, keep).await
+        self.own(request, status, "text/html", &body, &[("Location", location)], keep).await
     }
 
     /// A request head that is none.
@@ -331,11 +329,7 @@ impl Session {
         }
         let keep = self.may_keep(request) && !matches!(refusal.status, 400 | 408 | 413..=414 | 431 | 494..=497);
         let body = refusal::page(refusal.status);
-        // RFC 6455 section 4.2.2: which version the other side may try instead.
-        let version: &[(&str, &[u8])] = &[("Sec-WebSocket-Version", b"13"), ("Upgrade", b"websocket")];
-        let extra = if refusal.status == 426 { version } else { &[] };
-        let reply = forward::own_response(request, refusal.status, "text/html", &body, extra, keep);
-        self.reply(request, &reply, keep).await
+        self.own(request, refusal.status, "text/html", &body, refusal.fields(), keep).await
     }
 
     fn log_refusal(&self, request: &Request, refusal: &Refusal) {
@@ -345,12 +339,24 @@ impl Session {
         self.worker.log(level, &About::Request(request), message);
     }
 
-    /// Sends a whole answer.
-    async fn reply(&mut self, request: &mut Request, reply: &[u8], keep: bool) -> Next {
+    /// Sends a whole answer of our own.
+    async fn own(
+        &mut self,
+        request: &mut Request,
+        status: u16,
+        content_type: &str,
+        body: &[u8],
+        extra: &[(&str, &[u8])],
+        keep: bool,
+    ) -> Next {
+        let head_only = request.head.method.as_ref() == "HEAD";
+        let reply = forward::own_response(request, status, content_type, body, extra, keep, head_only);
         let limit = request.settings().client_send_timeout;
-        match self.worker.reactor.within(limit, self.stream.write_all(reply)).await {
+        match self.worker.reactor.within(limit, self.stream.write_all(&reply)).await {
             Ok(Ok(())) => {
                 request.bytes_sent += reply.len() as u64;
+                request.body_bytes_sent += if head_only { 0 } else { body.len() as u64 };
+                request.completed = true;
                 if keep { Next::KeepAlive } else { Next::Linger }
             }
             _ => Next::Cut,
@@ -380,7 +386,8 @@ impl Session {
     }
 
     fn request(&self, head: RequestHead) -> Request {
-        let line = [head.method.as_bytes(), b" ", &head.target, b" ", head.version.name().as_bytes()].concat();
+        let version = if head.version == Version::Http10 { "HTTP/1.0" } else { "HTTP/1.1" };
+        let line = [head.method.as_bytes(), b" ", &head.target, b" ", version.as_bytes()].concat();
         let (config, client) = (Arc::clone(&self.config), Rc::clone(&self.client));
         let default = self.listener().default;
         let mut request = Request::new(config, client, self.ordinal + 1, default, head, line, self.head_began);

@@ -7,7 +7,7 @@ pub mod diagnostic;
 
 pub use crate::route::origin::Origin;
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{
     http::head::HeadLimits,
@@ -99,6 +99,15 @@ pub enum ListenAddress {
     Tcp(SocketAddr),
     /// A unix socket's path.
     Unix(PathBuf),
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(formatter),
+            Self::Unix(path) => write!(formatter, "unix:{}", path.display()),
+        }
+    }
 }
 
 /// `listen`'s parameters.

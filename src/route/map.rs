@@ -43,6 +43,11 @@ impl Map {
         Self { name: name.into(), source, hostnames, volatile, ..Self::default() }
     }
 
+    /// Every text it is made of: what is looked up, and the values.
+    pub fn texts(&self) -> impl Iterator<Item = &Template> {
+        std::iter::once(&self.source).chain(&self.values)
+    }
+
     /// Adds a line: `key` as written after unquoting (`default`, `\default`, `~re`, `~*re`, text; `*.x`, `.x`, `x.*` with `hostnames`).
     ///
     /// # Errors
