@@ -21,6 +21,8 @@ pub mod config;
 
 pub mod request;
 
+pub mod forward;
+
 pub mod observe;
 pub mod upstream;
 
