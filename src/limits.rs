@@ -68,3 +68,8 @@ pub const ADDRESSES_PER_NAME: usize = 64;
 pub const RESOLVE_TIMEOUT_SECS: u64 = 30;
 /// TLS ciphertext kept for a connection whose record is not complete: one record (RFC 8446 section 5.1: 2^14 + 256, and its head).
 pub const TLS_RECORD_BYTES: usize = (16 << 10) + 256 + 5;
+
+/// Size of one compiled regular expression, bytes: a counted repetition of a repetition is refused and not tried.
+pub const REGEX_PROGRAM_BYTES: usize = 2 << 20;
+/// Automaton states an expression may cache for each thread that runs it, bytes; a full cache begins anew.
+pub const REGEX_CACHE_BYTES: usize = 1 << 20;
