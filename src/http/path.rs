@@ -1,4 +1,4 @@
-//! Paths: the one normal form that both matching and access rules see, and the way back into a request target.
+//! Paths: the one normal form that both matching and access rules see.
 
 use super::refusal::Flaw;
 
@@ -61,33 +61,6 @@ fn decode(path: &[u8]) -> Result<Vec<u8>, Flaw> {
 
 fn hex(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).map(|value| value as u8)
-}
-
-/// Appends a decoded path so that it may stand in a request target: nginx's `ngx_escape_uri` with `NGX_ESCAPE_URI` (1.21.1
-/// and later), which encodes controls, high bytes, space and `"#%<>?\^`{|}`.
-pub(crate) fn escape_into(path: &[u8], target: &mut Vec<u8>) {
-    encode_into(path, target, |byte| {
-        !byte.is_ascii_graphic()
-            || matches!(byte, b'"' | b'#' | b'%' | b'<' | b'>' | b'?' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}')
-    });
-}
-
-/// Appends text that is meant to be a request target, or a part of one, already: escapes in it stay, and only what can never
-/// stand in a target (control, space, `#`, high byte) is encoded.
-pub(crate) fn escape_target_into(text: &[u8], target: &mut Vec<u8>) {
-    encode_into(text, target, |byte| !byte.is_ascii_graphic() || byte == b'#');
-}
-
-/// Appends text with the bytes that `encoded` picks as `%XX`.
-pub(crate) fn encode_into(text: &[u8], out: &mut Vec<u8>, encoded: impl Fn(u8) -> bool) {
-    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    for &byte in text {
-        if encoded(byte) {
-            out.extend([b'%', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
-        } else {
-            out.push(byte);
-        }
-    }
 }
 
 #[cfg(test)]
@@ -160,20 +133,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_nginx_escapes_is_escaped() {
-        let mut out = Vec::new();
-        escape_into(b"/a b\r\n%?#\"<>\\^`{|}\x7f\xff~!$&'()*+,;=:@[]", &mut out);
-        assert_eq!(out, b"/a%20b%0D%0A%25%3F%23%22%3C%3E%5C%5E%60%7B%7C%7D%7F%FF~!$&'()*+,;=:@[]");
-    }
-
-    #[test]
-    fn a_target_keeps_its_escapes_but_no_space_or_control() {
-        let mut out = Vec::new();
-        escape_target_into(b"/a%20b?c=%zz\r\nX: y#", &mut out);
-        assert_eq!(out, b"/a%20b?c=%zz%0D%0AX:%20y%23");
-    }
-
     proptest! {
         #[test]
         fn a_normal_path_is_rooted_and_has_no_dot_segments(path in "[/.%25eEfFa0]{0,24}", merge: bool) {
@@ -181,18 +140,6 @@ mod tests {
                 prop_assert!(normal.starts_with(b"/"));
                 prop_assert!(!normal.split(|byte| *byte == b'/').any(|segment| segment == b"." || segment == b".."));
                 prop_assert!(!merge || !normal.windows(2).any(|pair| pair == b"//"));
-            }
-        }
-
-        #[test]
-        fn escaping_a_normal_path_and_normalising_it_gives_it_back(path in proptest::collection::vec(1u8.., 0..32)) {
-            let path = [b"/", &path[..]].concat();
-            let mut raw = Vec::new();
-            escape_into(&path, &mut raw);
-            if let Ok(normal) = normalise(&raw, true) {
-                let mut escaped = Vec::new();
-                escape_into(&normal, &mut escaped);
-                prop_assert_eq!(normalise(&escaped, true), Ok(normal));
             }
         }
     }
