@@ -43,11 +43,7 @@ pub fn backend_method(request: &mut Request, upgrade: Option<&Upgrade>) -> Resul
 /// # Errors
 /// 411 for a chunked body where `proxy_http_version 1.0` is set: its length would have to be known before it has come, and
 /// nothing here keeps a body. 500 where variables of the file expand to what cannot be sent.
-pub fn request_head(
-    request: &mut Request,
-    pass: &ProxyPass,
-    upgrade: Option<&Upgrade>,
-) -> Result<Vec<u8>, Refusal> {
+pub fn request_head(request: &mut Request, pass: &ProxyPass, upgrade: Option<&Upgrade>) -> Result<Vec<u8>, Refusal> {
     let settings = Arc::clone(request.settings());
     // There is no upgrade in 1.0.
     let http_10 = settings.proxy_http_10 && upgrade.is_none();
@@ -67,8 +63,9 @@ pub fn request_head(
     framing_line(request.head.body, &mut out);
     set.append(&mut out);
     for (name, value) in passing(&request.head.fields) {
+        let unknown = http_10 && name.eq_ignore_ascii_case(b"expect");
         let superseded = name.eq_ignore_ascii_case(b"host") || set.names(name);
-        if !superseded && !(http_10 && name.eq_ignore_ascii_case(b"expect")) {
+        if !unknown && !superseded {
             line(&mut out, name, value);
         }
     }

@@ -10,13 +10,7 @@ use super::{
 };
 use crate::{
     config::Settings,
-    http::{
-        body::Framing,
-        date::imf_fixdate,
-        fields::Fields,
-        head::ResponseHead,
-        refusal::phrase,
-    },
+    http::{body::Framing, date::imf_fixdate, fields::Fields, head::ResponseHead, refusal::phrase},
     request::Request,
     websocket::handshake::Upgrade,
 };
@@ -26,12 +20,7 @@ use crate::{
 ///
 /// Date and Server are the backend's; a missing Date is added. Of a response without body to HEAD, and of a 304, the backend's
 /// Content-Length is kept: it says what a GET would bring. Where `error_page` wants another status, it has that one.
-pub fn response_head(
-    request: &mut Request,
-    head: &ResponseHead,
-    framing: Framing,
-    client_keep_alive: bool,
-) -> Vec<u8> {
+pub fn response_head(request: &mut Request, head: &ResponseHead, framing: Framing, client_keep_alive: bool) -> Vec<u8> {
     let settings = Arc::clone(request.settings());
     let mut reply = Reply::new(request, request.error_status.unwrap_or(head.status));
     reply.pass(request, head, &settings);
@@ -95,7 +84,7 @@ pub fn own_response(
         reply.frame(Framing::Length(body.len() as u64));
     }
     for (name, text) in extra {
-        reply.field(*name, value(text));
+        reply.field(name, value(text));
     }
     reply.add(request, &settings);
     reply.connection(&settings, keep_alive);
@@ -121,10 +110,13 @@ fn status_line(status: u16, reason: &[u8]) -> Vec<u8> {
     out
 }
 
+/// Text of the backend, of the file, or made here.
+type Text<'a> = Cow<'a, [u8]>;
+
 /// A response head in the making.
 struct Reply<'a> {
     status: u16,
-    fields: Vec<(Cow<'a, [u8]>, Cow<'a, [u8]>)>,
+    fields: Vec<(Text<'a>, Text<'a>)>,
 }
 
 impl<'a> Reply<'a> {
@@ -134,7 +126,7 @@ impl<'a> Reply<'a> {
         Self { status, fields: Vec::with_capacity(24) }
     }
 
-    fn field(&mut self, name: &'a str, value: impl Into<Cow<'a, [u8]>>) {
+    fn field(&mut self, name: &'a str, value: impl Into<Text<'a>>) {
         self.fields.push((Cow::Borrowed(name.as_bytes()), value.into()));
     }
 
@@ -166,10 +158,10 @@ impl<'a> Reply<'a> {
     /// `add_header`. As in nginx it takes the place of the backend's ETag and Last-Modified, and otherwise stands beside its fields.
     fn add(&mut self, request: &mut Request, settings: &'a Settings) {
         const PLAIN: [u16; 10] = [200, 201, 204, 206, 301, 302, 303, 304, 307, 308];
-        let always = !PLAIN.contains(&self.status);
+        let plain = PLAIN.contains(&self.status);
         // `$sent_http_NAME` sees what the answer has so far.
         request.sent_fields = self.sent();
-        for add in settings.add_headers.iter().filter(|add| !is_ours(add.name.as_bytes()) && (add.always || !always)) {
+        for add in settings.add_headers.iter().filter(|add| !is_ours(add.name.as_bytes()) && (add.always || plain)) {
             let value = value(&add.value.expand(request));
             if ["etag", "last-modified"].iter().any(|name| add.name.eq_ignore_ascii_case(name)) {
                 self.fields.retain(|(name, _)| !name.eq_ignore_ascii_case(add.name.as_bytes()));

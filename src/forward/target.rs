@@ -10,7 +10,8 @@ use crate::{
     route::escape,
 };
 
-const BAD_VARIABLE: Flaw = Flaw::new("bad_proxy_pass", "the variables of proxy_pass expand to no host, unix: path or upstream");
+const BAD_VARIABLE: Flaw =
+    Flaw::new("bad_proxy_pass", "the variables of proxy_pass expand to no host, unix: path or upstream");
 
 /// The host part of a `proxy_pass` with variables, once they are expanded.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,5 +1,7 @@
 use std::{rc::Rc, sync::Arc, time::Instant};
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::{
     config::{AddHeader, ProxyPass, ProxyTarget, Redirect, Settings},
@@ -378,7 +380,9 @@ fn head_and_304_keep_the_content_length_and_204_does_not() {
 fn an_error_pages_status_replaces_the_backends() {
     let mut request = request(&get("/"), |_| {});
     request.error_status = Some(404);
-    assert!(replied(&mut request, "HTTP/1.1 200 Fine", Framing::Length(0), true).starts_with("HTTP/1.1 404 Not Found\r\n"));
+    assert!(
+        replied(&mut request, "HTTP/1.1 200 Fine", Framing::Length(0), true).starts_with("HTTP/1.1 404 Not Found\r\n")
+    );
     assert_eq!(request.status, 404);
 }
 
@@ -417,7 +421,11 @@ fn added_fields_can_neither_frame_nor_split_a_response() {
 fn proxy_redirect_makes_the_backends_addresses_ours() {
     let regex = crate::route::rewrite::Regex::new("^http://([a-z]+)/(.*)$", false, &mut |_| 0).expect("compiles");
     let captured = Template {
-        parts: vec![Part::Text(b"/".as_slice().into()), Part::Variable(Variable::Capture(1)), Part::Variable(Variable::Capture(2))],
+        parts: vec![
+            Part::Text(b"/".as_slice().into()),
+            Part::Variable(Variable::Capture(1)),
+            Part::Variable(Variable::Capture(2)),
+        ],
     };
     let redirects = vec![
         Redirect::Prefix(Template::text("http://127.0.0.1:3000/"), Template::text("/ws/")),
@@ -473,12 +481,9 @@ fn an_answer_of_our_own_is_complete() {
     let answer = own(&mut request, 301, &[("Location", b"/a\r\nX: y")], false);
     assert!(answer.starts_with("HTTP/1.1 301 Moved Permanently\r\nServer: longsplice\r\nDate: "), "{answer}");
     assert!(answer.ends_with("\r\n\r\nhello"), "{answer}");
-    for (name, value) in [
-        ("Content-Type", "text/plain"),
-        ("Content-Length", "5"),
-        ("Location", "/a%0D%0AX: y"),
-        ("Connection", "close"),
-    ] {
+    for (name, value) in
+        [("Content-Type", "text/plain"), ("Content-Length", "5"), ("Location", "/a%0D%0AX: y"), ("Connection", "close")]
+    {
         assert_eq!(lines(&answer, name), [value]);
     }
     assert_eq!(request.status, 301);
@@ -509,4 +514,78 @@ fn a_426_names_protocol_and_version() {
     let answer = own(&mut request(&get("/"), |_| {}), 426, refusal.fields(), false);
     assert_eq!((lines(&answer, "Upgrade"), lines(&answer, "Sec-WebSocket-Version")), (vec!["websocket"], vec!["13"]));
     assert_eq!(lines(&answer, "Connection"), ["close, upgrade"]);
+}
+
+/// Everything a client can put into variables, forwarded in the places where a file puts variables.
+fn variables_everywhere(settings: &mut Settings) {
+    let argument = || Template { parts: vec![Part::Variable(Variable::Argument("a".into()))] };
+    settings.set_headers = vec![("X-A".into(), argument()), ("X-Uri".into(), variable(Known::Uri))];
+    settings.add_headers = vec![add("X-Uri", variable(Known::Uri), true), add("X-A", argument(), true)];
+    settings.redirects = vec![Redirect::Prefix(Template::text("http://b"), variable(Known::Uri))];
+}
+
+fn escaped_path() -> impl Strategy<Value = String> {
+    let part = prop_oneof![
+        any::<u8>().prop_map(|byte| format!("%{byte:02x}")),
+        prop::sample::select(vec!["/", "a", "?a=", "=", "&", ":", "%0d%0a", "%20", "+"]).prop_map(str::to_owned),
+    ];
+    proptest::collection::vec(part, 0..12).prop_map(|parts| format!("/{}", parts.concat()))
+}
+
+fn a_request(target: &str, fields: &[String]) -> Option<RequestHead> {
+    let text = format!("POST {target} HTTP/1.1\r\nHost: a\r\n{}\r\n", fields.concat());
+    match parse_request(text.as_bytes(), &LIMITS) {
+        Ok(Parsed::Complete(head, _)) => Some(head),
+        _ => None,
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_a_client_sends_the_backend_gets_one_request_framed_as_the_body_is(
+        target in escaped_path(),
+        fields in proptest::collection::vec("(Connection|Upgrade|TE|Content-Length|Transfer-Encoding|X-A): (X-A|close|upgrade|chunked|3)\r\n", 0..5),
+        uri in prop::sample::select(vec![None, Some("/"), Some("/b/"), Some("$uri")]),
+    ) {
+        let Some(head) = a_request(&target, &fields) else { return Ok(()) };
+        let (body, fields) = (head.body, head.fields.len());
+        let mut request = request(&get("/"), variables_everywhere);
+        (request.uri, request.args) = (head.path.clone(), head.query.as_deref().unwrap_or_default().to_vec());
+        request.head = head;
+        let mut pass = pass(uri);
+        if uri == Some("$uri") {
+            pass.uri = Some(variable(Known::Uri));
+        }
+        let sent = request_head(&mut request, &pass, None).expect("nothing here is refused");
+        match parse_request(&sent, &LIMITS) {
+            Ok(Parsed::Complete(received, used)) => {
+                prop_assert_eq!(used, sent.len());
+                prop_assert_eq!(received.body, body);
+                prop_assert!(received.fields.len() <= fields + 4);
+                prop_assert!(!received.fields.lists("connection", "upgrade"));
+                prop_assert!(received.fields.get("upgrade").is_none());
+            }
+            Err(refusal) if uri.is_some() => prop_assert_eq!(refusal.reason, "path_above_root"),
+            other => prop_assert!(false, "{other:?}\n{}", sent.escape_ascii()),
+        }
+    }
+
+    #[test]
+    fn whatever_a_client_sends_it_gets_one_response(
+        target in escaped_path(),
+        location in "http://b[ -~]{0,10}",
+        framing in prop::sample::select(vec![Framing::None, Framing::Length(7), Framing::Chunked, Framing::UntilClose]),
+    ) {
+        let Some(head) = a_request(&target, &[]) else { return Ok(()) };
+        let mut request = request(&get("/"), variables_everywhere);
+        (request.uri, request.args) = (head.path.clone(), head.query.as_deref().unwrap_or_default().to_vec());
+        request.head = head;
+        let backend = answer(&format!("HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 99"));
+        let sent = response_head(&mut request, &backend, framing, true);
+        let Ok(Parsed::Complete(received, used)) = parse_response(&sent, 1 << 20) else { panic!("{}", sent.escape_ascii()) };
+        prop_assert_eq!(used, sent.len());
+        prop_assert_eq!(received.keep_alive, framing != Framing::UntilClose);
+        let seen = crate::http::body::response_framing(&received, "GET").expect("unambiguous");
+        prop_assert_eq!(seen, if framing == Framing::None { Framing::UntilClose } else { framing });
+    }
 }

@@ -77,23 +77,6 @@ pub struct RequestHead {
 }
 
 impl RequestHead {
-    /// What stands for the head of a request that was refused before it had one.
-    pub fn empty() -> Self {
-        Self {
-            method: Box::default(),
-            target: Box::default(),
-            version: Version::Http11,
-            fields: Fields::default(),
-            host: Box::default(),
-            authority: Box::default(),
-            path: b"/".to_vec(),
-            query: None,
-            body: Framing::None,
-            keep_alive: false,
-            expects_continue: false,
-        }
-    }
-
     /// Path and query as sent, without scheme and authority: what nginx calls `$request_uri` and what is forwarded.
     /// An absolute target whose path is empty has the path `/` (RFC 9112 section 3.2.1).
     pub fn origin_form(&self) -> Cow<'_, [u8]> {

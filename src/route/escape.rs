@@ -18,6 +18,16 @@ pub fn field(text: &[u8], out: &mut Vec<u8>) {
     escape(text, out, |byte| byte <= b' ' || byte >= 0x7f);
 }
 
+/// Appends text that should be a request target already, with only those bytes encoded that no target may have.
+pub fn target(text: &[u8], out: &mut Vec<u8>) {
+    escape(text, out, |byte| byte <= b' ' || byte >= 0x7f || byte == b'#');
+}
+
+/// Appends text as it may stand as the value of a field: only control bytes but TAB are encoded.
+pub fn control(text: &[u8], out: &mut Vec<u8>) {
+    escape(text, out, |byte| byte.is_ascii_control() && byte != b'\t');
+}
+
 fn not_in_path(byte: u8) -> bool {
     byte <= b' '
         || byte >= 0x7f
