@@ -57,19 +57,19 @@ Exit status: 0, or 1 for any error.";
     max_term_width = 100,
 )]
 struct Arguments {
-    /// Configuration file, whole or a conf.d fragment [default: /etc/longsplice/nginx.conf]
+    /// Configuration file, or a conf.d fragment [/etc/longsplice/nginx.conf]
     #[arg(short, value_name = "FILE", overrides_with = "config", help_heading = "nginx's options")]
     config: Option<PathBuf>,
-    /// What relative log and pid files are relative to [default: the directory of the file]
+    /// What log and pid files are relative to [the file's directory]
     #[arg(short, value_name = "PREFIX", overrides_with = "prefix", help_heading = "nginx's options")]
     prefix: Option<PathBuf>,
     /// Directives of the main context, before those of the file
     #[arg(short = 'g', value_name = "DIRECTIVES", overrides_with = "globals", help_heading = "nginx's options")]
     globals: Option<String>,
-    /// Error log, where the file names none in its main context [default: stderr]
+    /// Error log where the file names none [stderr]
     #[arg(short, value_name = "FILE", overrides_with = "error_log", help_heading = "nginx's options")]
     error_log: Option<PathBuf>,
-    /// Test the configuration and exit: errors, warnings, and notes on what has no effect here
+    /// Test the configuration: errors, warnings, and what has no effect here
     #[arg(short, overrides_with = "test", help_heading = "nginx's options")]
     test: bool,
     /// The same, and print every file that was read
@@ -78,23 +78,29 @@ struct Arguments {
     /// Say nothing but errors
     #[arg(short, overrides_with = "quiet", help_heading = "nginx's options")]
     quiet: bool,
-    /// Send a signal to the running process: stop at once, or quit when the last tunnel has closed
-    #[arg(short, value_name = "SIGNAL", overrides_with = "signal", help_heading = "nginx's options")]
+    /// Signal the running process: `stop`, or `quit` after the last tunnel
+    #[arg(
+        short,
+        value_name = "SIGNAL",
+        hide_possible_values = true,
+        overrides_with = "signal",
+        help_heading = "nginx's options"
+    )]
     signal: Option<Order>,
 
-    /// Where to listen: PORT, ADDRESS:PORT or unix:PATH; may be given several times
+    /// PORT, ADDRESS:PORT or unix:PATH; may be given several times
     #[arg(long, value_name = "ADDR", requires = "to", conflicts_with_all = ["config", "signal"], help_heading = "Without a file")]
     listen: Vec<String>,
-    /// Backend: ADDRESS:PORT, PORT, https://NAME or unix:PATH; several take turns
+    /// Backend: PORT, NAME:PORT, https://NAME or unix:PATH; several take turns
     #[arg(long, value_name = "ADDR", requires = "listen", help_heading = "Without a file")]
     to: Vec<String>,
-    /// Certificate chain (PEM): clients speak TLS, so wss://
+    /// Certificate chain (PEM): clients then speak wss:// and https://
     #[arg(long, value_name = "FILE", requires = "tls_key", requires = "listen", help_heading = "Without a file")]
     tls_cert: Option<PathBuf>,
     /// Its private key (PEM)
     #[arg(long, value_name = "FILE", requires = "tls_cert", requires = "listen", help_heading = "Without a file")]
     tls_key: Option<PathBuf>,
-    /// Close a tunnel that was silent for so long: 90s, 10m, 1h [default: 1h]
+    /// Close a tunnel that was silent for so long: 90s, 10m [1h]
     #[arg(long, value_name = "TIME", requires = "listen", help_heading = "Without a file")]
     idle_timeout: Option<String>,
 
@@ -114,7 +120,9 @@ struct Arguments {
 enum Order {
     Stop,
     Quit,
+    #[value(hide = true)]
     Reload,
+    #[value(hide = true)]
     Reopen,
 }
 
