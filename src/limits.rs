@@ -10,6 +10,8 @@ pub const INCLUDE_DEPTH: usize = 32;
 pub const BLOCK_DEPTH: usize = 64;
 /// Files read for one configuration, all includes together.
 pub const CONFIG_FILES: usize = 10_000;
+/// Most worker threads (`worker_processes`).
+pub const WORKERS: usize = 1_024;
 /// Errors printed for one configuration; the rest are counted.
 pub const DIAGNOSTICS: usize = 100;
 
