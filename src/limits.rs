@@ -70,3 +70,10 @@ pub const ADDRESSES_PER_NAME: usize = 64;
 pub const RESOLVE_TIMEOUT_SECS: u64 = 30;
 /// TLS ciphertext kept for a connection whose record is not complete: one record (RFC 8446 section 5.1: 2^14 + 256, and its head).
 pub const TLS_RECORD_BYTES: usize = (16 << 10) + 256 + 5;
+/// Ciphertext kept while a handshake message is cut into several records, bytes: rustls takes messages of up to 64 KiB (a long
+/// certificate chain), and their records' heads and tags come on top.
+pub const TLS_PENDING_BYTES: usize = 128 << 10;
+/// Longest ClientHello, bytes with its records' heads. Browsers send under 2 KiB, with post-quantum key shares included.
+pub const TLS_HELLO_BYTES: usize = 16 << 10;
+/// Threads that resolve backend names at the same time.
+pub const RESOLVERS: usize = 32;
