@@ -28,7 +28,9 @@ pub async fn connect(
     let opening = open(reactor, scratch, backend, tls_name, settings);
     match reactor.within(settings.connect_timeout, opening).await {
         Ok(result) => result,
-        Err(_) => Err(Refusal::new(504, "upstream_connect_timeout", "the backend did not answer proxy_connect_timeout long")),
+        Err(_) => {
+            Err(Refusal::new(504, "upstream_connect_timeout", "the backend did not answer proxy_connect_timeout long"))
+        }
     }
 }
 
@@ -52,7 +54,8 @@ async fn open(
     descriptor.connected().await.map_err(refused)?;
     let stream = Stream::new(descriptor, Rc::clone(scratch));
     if let Some(name) = tls_name {
-        let session = tls::Session::client(&settings.backend_tls, name).map_err(|error| tls_failed(&Failure::Tls(error)))?;
+        let session =
+            tls::Session::client(&settings.backend_tls, name).map_err(|error| tls_failed(&Failure::Tls(error)))?;
         stream.handshake(Box::new(session), Vec::new()).await.map_err(|error| tls_failed(&error))?;
     }
     Ok(stream)
@@ -63,5 +66,9 @@ fn refused(error: io::Error) -> Refusal {
 }
 
 fn tls_failed(failure: &Failure) -> Refusal {
-    Refusal { status: 502, reason: "upstream_tls", detail: format!("TLS handshake with the backend failed ({failure})").into() }
+    Refusal {
+        status: 502,
+        reason: "upstream_tls",
+        detail: format!("TLS handshake with the backend failed ({failure})").into(),
+    }
 }

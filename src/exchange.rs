@@ -121,7 +121,11 @@ impl Upload<'_> {
                 self.received.set(self.received.get() + payload.len() as u64);
                 let limit = self.settings.max_body_bytes;
                 if limit > 0 && self.received.get() > limit {
-                    return Err(UploadError::Client(Refusal::new(413, "body_too_large", "beyond client_max_body_size")));
+                    return Err(UploadError::Client(Refusal::new(
+                        413,
+                        "body_too_large",
+                        "beyond client_max_body_size",
+                    )));
                 }
                 self.send(&frame(&payload, framing == Framing::Chunked)).await?;
             } else if !body.is_done() {
@@ -149,16 +153,19 @@ impl Upload<'_> {
     }
 
     async fn send(&self, bytes: &[u8]) -> Result<(), UploadError> {
-        let refusal = match self.client.reactor().within(self.settings.send_timeout, self.backend.write_all(bytes)).await {
-            Ok(Ok(())) => {
-                self.sent.set(self.sent.get() + bytes.len() as u64);
-                return Ok(());
-            }
-            Ok(Err(error)) => {
-                Refusal { status: 502, reason: "upstream_send", detail: format!("sending the body failed ({error})").into() }
-            }
-            Err(_) => Refusal::new(504, "upstream_send_timeout", "the backend took no byte for proxy_send_timeout"),
-        };
+        let refusal =
+            match self.client.reactor().within(self.settings.send_timeout, self.backend.write_all(bytes)).await {
+                Ok(Ok(())) => {
+                    self.sent.set(self.sent.get() + bytes.len() as u64);
+                    return Ok(());
+                }
+                Ok(Err(error)) => Refusal {
+                    status: 502,
+                    reason: "upstream_send",
+                    detail: format!("sending the body failed ({error})").into(),
+                },
+                Err(_) => Refusal::new(504, "upstream_send_timeout", "the backend took no byte for proxy_send_timeout"),
+            };
         Err(UploadError::Backend(refusal))
     }
 }
@@ -265,10 +272,14 @@ impl Download<'_> {
         let reading = race(self.backend.read(buffer), self.client.descriptor().hangup());
         let refusal = match self.client.reactor().within(self.settings.read_timeout, reading).await {
             Ok(Either::Left(Ok(count))) => return Ok(count == 0),
-            Ok(Either::Left(Err(error))) => {
-                Refusal { status: 502, reason: "upstream_reset", detail: format!("reading upstream failed ({error})").into() }
+            Ok(Either::Left(Err(error))) => Refusal {
+                status: 502,
+                reason: "upstream_reset",
+                detail: format!("reading upstream failed ({error})").into(),
+            },
+            Ok(Either::Right(())) => {
+                return Err(DownloadError::Client("the client closed before the response was complete"));
             }
-            Ok(Either::Right(())) => return Err(DownloadError::Client("the client closed before the response was complete")),
             Err(_) => Refusal::new(504, "upstream_read_timeout", "upstream timed out while reading upstream"),
         };
         Err(DownloadError::Backend(refusal))

@@ -10,6 +10,8 @@ pub const INCLUDE_DEPTH: usize = 32;
 pub const BLOCK_DEPTH: usize = 64;
 /// Files read for one configuration, all includes together.
 pub const CONFIG_FILES: usize = 10_000;
+/// Most worker threads (`worker_processes`).
+pub const WORKERS: usize = 1_024;
 /// Errors printed for one configuration; the rest are counted.
 pub const DIAGNOSTICS: usize = 100;
 
@@ -114,6 +116,7 @@ pub const DEMO_OUTBOX_LINES: usize = 64;
 pub const DEMO_NAME_CHARS: usize = 32;
 /// How long the demo's backend waits for a request head, or for a reader to take a message, seconds.
 pub const DEMO_WAIT_SECS: u64 = 10;
+
 /// Ciphertext kept while a handshake message is cut into several records, bytes: rustls takes messages of up to 64 KiB (a long
 /// certificate chain), and their records' heads and tags come on top.
 pub const TLS_PENDING_BYTES: usize = 128 << 10;

@@ -183,7 +183,9 @@ async fn accept_turn(worker: &Rc<Worker>, index: usize, socket: &Descriptor) {
 
 fn is_shortage(error: &io::Error) -> bool {
     use nix::errno::Errno::{EMFILE, ENFILE, ENOBUFS, ENOMEM};
-    error.raw_os_error().is_some_and(|code| [EMFILE, ENFILE, ENOBUFS, ENOMEM].contains(&nix::errno::Errno::from_raw(code)))
+    error
+        .raw_os_error()
+        .is_some_and(|code| [EMFILE, ENFILE, ENOBUFS, ENOMEM].contains(&nix::errno::Errno::from_raw(code)))
 }
 
 /// No descriptor or memory for a connection. The reserve descriptor lets one waiting client in to be told so; then the listener
@@ -193,14 +195,19 @@ async fn shortage(worker: &Rc<Worker>, index: usize, socket: &Descriptor, error:
     worker.log(
         Level::Crit,
         &About::Process,
-        format_args!("accept4() failed ({error}): resting the listener for {ACCEPT_PAUSE_MS} ms; raise worker_rlimit_nofile"),
+        format_args!(
+            "accept4() failed ({error}): resting the listener for {ACCEPT_PAUSE_MS} ms; raise worker_rlimit_nofile"
+        ),
     );
     if worker.reserve.take().is_some() {
         if let Ok((fd, _)) = sys::accept(socket.as_fd())
             && !worker.config().listeners[index].ssl
         {
             // One short answer fits any socket buffer; a client that cannot take it is closed all the same.
-            let _ = sys::send(fd.as_fd(), b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+            let _ = sys::send(
+                fd.as_fd(),
+                b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+            );
         }
         worker.open_reserve();
     }

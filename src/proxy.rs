@@ -85,7 +85,8 @@ pub async fn serve(client: Client<'_>, request: &mut Request, pass: &ProxyPass) 
     }
     let target = target(client, request, pass)?;
     let head = forward::request_head(request, pass, upgrade.as_ref())?;
-    let round = Round { client, settings: &settings, target: &target, method: &method, head: &head, upgrade: upgrade.as_ref() };
+    let round =
+        Round { client, settings: &settings, target: &target, method: &method, head: &head, upgrade: upgrade.as_ref() };
     round.run(request).await
 }
 
@@ -279,7 +280,11 @@ impl Round<'_> {
             }
             Answer::Plain => {
                 if !last && self.settings.next_upstream.statuses.contains(&head.status) {
-                    let refusal = Refusal::new(head.status, "upstream_status", "the backend answered with a status to be tried elsewhere");
+                    let refusal = Refusal::new(
+                        head.status,
+                        "upstream_status",
+                        "the backend answered with a status to be tried elsewhere",
+                    );
                     return Err(failed(refusal, Kind::Status(head.status)));
                 }
                 let intercept = self.settings.intercept_errors && head.status >= 300;
@@ -287,8 +292,8 @@ impl Round<'_> {
                     let refusal = Refusal::new(head.status, "intercepted", "proxy_intercept_errors");
                     return Err(failed(refusal, Kind::Client));
                 }
-                let framing = response_framing(&head, self.method)
-                    .map_err(|refusal| failed(refusal, Kind::InvalidHeader))?;
+                let framing =
+                    response_framing(&head, self.method).map_err(|refusal| failed(refusal, Kind::InvalidHeader))?;
                 let relay = Relay { round: self, backend: &backend, wire: &wire, started };
                 Ok(relay.run(request, head, framing, buffer, &mut upload).await)
             }
@@ -322,7 +327,8 @@ impl Round<'_> {
                 Err(wire.failed(Refusal { status: 502, reason: "upstream_send", detail }, Kind::Error))
             }
             Err(_) => {
-                let refusal = Refusal::new(504, "upstream_send_timeout", "the backend took no byte for proxy_send_timeout");
+                let refusal =
+                    Refusal::new(504, "upstream_send_timeout", "the backend took no byte for proxy_send_timeout");
                 Err(wire.failed(refusal, Kind::Timeout))
             }
         }
@@ -449,7 +455,7 @@ impl Relay<'_> {
         let keep = delimited && !upload.is_running() && client.keep_alive;
         let out = if chunked { Framing::Chunked } else { framing };
         let reply = forward::response_head(request, &head, out, keep);
-                match client.worker.reactor.within(settings.client_send_timeout, client.stream.write_all(&reply)).await {
+        match client.worker.reactor.within(settings.client_send_timeout, client.stream.write_all(&reply)).await {
             Ok(Ok(())) => request.bytes_sent += reply.len() as u64,
             _ => {
                 request.close_reason = Some("client_closed");
@@ -457,8 +463,14 @@ impl Relay<'_> {
             }
         }
         let (sent, received) = (Cell::new(0), Cell::new(0));
-        let download =
-            Download { backend: self.backend, client: client.stream, settings, chunked, sent: &sent, received: &received };
+        let download = Download {
+            backend: self.backend,
+            client: client.stream,
+            settings,
+            chunked,
+            sent: &sent,
+            received: &received,
+        };
         let mut download = Box::pin(download.run(framing, buffer));
         let result = loop {
             if let Either::Left(result) = upload.with(&mut download).await {
@@ -478,7 +490,8 @@ impl Relay<'_> {
     }
 
     fn ended(&self, request: &mut Request, result: Result<(), DownloadError>, keep: bool) -> Next {
-        let log = |request: &Request, level, message| self.round.client.worker.log(level, &About::Request(request), message);
+        let log =
+            |request: &Request, level, message| self.round.client.worker.log(level, &About::Request(request), message);
         match result {
             Ok(()) if keep => Next::KeepAlive,
             Ok(()) => Next::Linger,

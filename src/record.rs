@@ -75,7 +75,8 @@ impl Record {
         request.received = small.received;
         request.bytes_sent = u64::from(small.sent);
         request.status = 101;
-        request.attempts = vec![Attempt { status: 101, bytes_sent: u64::from(small.to_upstream), ..Attempt::default() }];
+        request.attempts =
+            vec![Attempt { status: 101, bytes_sent: u64::from(small.to_upstream), ..Attempt::default() }];
         (Box::new(request), Some(small.lines.unwrap_or_default()))
     }
 }

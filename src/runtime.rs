@@ -93,9 +93,7 @@ pub fn start(plan: Plan) -> io::Result<Handle> {
     let (inbox, messages) = channel();
     let bell = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
     let rung = bell.as_fd().try_clone_to_owned()?;
-    let thread = thread::Builder::new()
-        .name(format!("worker {}", plan.id))
-        .spawn(move || run(plan, messages, rung))?;
+    let thread = thread::Builder::new().name(format!("worker {}", plan.id)).spawn(move || run(plan, messages, rung))?;
     Ok(Handle { thread, inbox, bell })
 }
 

@@ -27,13 +27,13 @@ use crate::{
     limits::{STOP_POLL_MS, STOP_WAIT_SECS, SUPERVISE_MS},
     listener,
     observe::{
-        Logs,
+        Logs, check_file,
         counters::Counters,
         error_log::{self, About},
         library_log, os_error,
     },
-    upstream::Upstreams,
     runtime::{self, Message, Plan},
+    upstream::{Unresolved, Upstreams},
 };
 
 /// How to serve, beyond what the configuration says.
@@ -73,6 +73,20 @@ pub fn serve(config: Config, options: Options) -> ExitCode {
     };
     logs.flush();
     code
+}
+
+/// What would keep a configuration from being served, as far as that can be known without touching anything: for `-t`.
+pub fn check(config: &Config) -> Vec<String> {
+    let mut errors = user::identity(config.main.user.as_ref()).err().into_iter().collect::<Vec<_>>();
+    errors.extend(Logs::check(config).err().into_iter().flatten());
+    errors.extend(config.main.pid.as_ref().and_then(|path| check_file(path).err()));
+    errors.extend(Upstreams::resolve(config).err().into_iter().flat_map(unresolved));
+    errors
+}
+
+/// nginx's words, with the place.
+fn unresolved(names: Vec<Unresolved>) -> Vec<String> {
+    names.into_iter().map(|name| format!("{} in {}", name.message, name.place)).collect()
 }
 
 /// Says a startup message as nginx does: on stderr, and in the files of the error log.
@@ -135,9 +149,7 @@ impl Server {
     fn start(config: Arc<Config>, logs: &Arc<Logs>, signals: Signals) -> Result<Self, Vec<String>> {
         let identity = user::identity(config.main.user.as_ref()).map_err(|error| vec![error])?;
         warn_of_what_is_short(&config, logs);
-        let upstreams = Arc::new(Upstreams::resolve(&config).map_err(|names| {
-            names.iter().map(|name| format!("{} in {}", name.message, name.place)).collect::<Vec<_>>()
-        })?);
+        let upstreams = Arc::new(Upstreams::resolve(&config).map_err(unresolved)?);
         let sockets = listener::bind(&config, config.main.workers)?;
         let pid_file = config.main.pid.as_ref().map(|path| PidFile::write(path, identity.as_ref())).transpose();
         let pid_file = pid_file.map_err(|error| vec![error])?;

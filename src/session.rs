@@ -305,7 +305,8 @@ impl Session {
 
     /// A request head that is none.
     async fn refuse_head(&mut self, refusal: &Refusal) -> (Box<Request>, Next) {
-        let line = self.buffer.get_mut().split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default().to_vec();
+        let line =
+            self.buffer.get_mut().split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default().to_vec();
         let mut request = Box::new(Request::refused(
             Arc::clone(&self.config),
             Rc::clone(&self.client),
@@ -421,7 +422,11 @@ impl Session {
         let scratch = &mut self.worker.scratch.borrow_mut();
         if let Err(error) = self.worker.tunnels.borrow_mut().carry(pair, scratch) {
             Counters::bump(&self.worker.counters.tunnels_ended);
-            self.worker.log(Level::Crit, &About::Process, format_args!("epoll_ctl() failed ({error}): a tunnel was closed"));
+            self.worker.log(
+                Level::Crit,
+                &About::Process,
+                format_args!("epoll_ctl() failed ({error}): a tunnel was closed"),
+            );
         }
     }
 

@@ -120,7 +120,11 @@ impl Worker {
             .await;
             if ended.is_err() {
                 Counters::bump(&worker.counters.panics);
-                worker.log(Level::Alert, &About::Process, format_args!("a session panicked and was closed; please report it"));
+                worker.log(
+                    Level::Alert,
+                    &About::Process,
+                    format_args!("a session panicked and was closed; please report it"),
+                );
             }
             worker.sessions.set(worker.sessions.get() - 1);
             worker.wake_if_drained();

@@ -3,7 +3,20 @@
 //! `lexer` and `tree` turn text into directives with places, `directives` is the table of what each may be,
 //! `build` makes the typed [`Config`] of it, `lint` says what will surprise its author.
 
+mod build;
+mod check;
 pub mod diagnostic;
+pub mod directives;
+mod level;
+mod lexer;
+pub mod lint;
+mod load;
+mod names;
+mod template;
+mod tree;
+mod values;
+
+pub use load::{LoadOptions, Loaded, Source, load};
 
 pub use crate::route::origin::Origin;
 
@@ -279,6 +292,8 @@ pub struct Settings {
     pub origins: Option<Vec<Origin>>,
     /// `proxy_ssl_*`
     pub backend_tls: Arc<BackendTls>,
+    /// `proxy_ssl_name`: the name to verify and to send as SNI; none: `$proxy_host`, without a port.
+    pub backend_tls_name: Option<Template>,
     /// `server_tokens`
     pub server_tokens: bool,
     /// `default_type`

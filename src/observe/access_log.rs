@@ -52,7 +52,9 @@ pub fn seal(request: &mut Request) -> Option<Sealed> {
     let mut lines = Vec::new();
     for (index, log) in logs.iter().enumerate() {
         let known_now = |template: &Template| template.parts.iter().all(|part| !waits(part, &config));
-        if !log.condition.as_ref().is_none_or(known_now) || log.format.template.parts.iter().any(|part| is_map(part, &config)) {
+        if !log.condition.as_ref().is_none_or(known_now)
+            || log.format.template.parts.iter().any(|part| is_map(part, &config))
+        {
             return None;
         }
         if holds(log, request) {
@@ -92,7 +94,10 @@ fn waits(part: &Part, config: &Config) -> bool {
 /// A `map` whose value is known only at the end.
 fn is_map(part: &Part, config: &Config) -> bool {
     let Part::Variable(Variable::Map(number)) = part else { return false };
-    config.maps.get(*number).is_some_and(|map| map.texts().any(|text| text.parts.iter().any(|part| waits(part, config))))
+    config
+        .maps
+        .get(*number)
+        .is_some_and(|map| map.texts().any(|text| text.parts.iter().any(|part| waits(part, config))))
 }
 
 /// `if=`: nothing is logged when it expands to nothing or to `0`.
@@ -140,9 +145,7 @@ fn append(line: &mut Vec<u8>, variable: &Variable, escape: Escape, scope: &mut d
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        config::{Level, LogTarget},
-    };
+    use crate::config::{Level, LogTarget};
 
     /// `$request` and `$http_user_agent` have hostile values, `$remote_user` has none, `$status` is as given.
     struct Values(&'static str);
