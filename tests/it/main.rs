@@ -6,5 +6,9 @@
 
 mod handshake;
 mod http;
+mod nginx;
+mod seeds;
+mod tls;
 mod tunnel;
+mod upstream;
 mod util;

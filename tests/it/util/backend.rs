@@ -116,7 +116,7 @@ impl Backend {
     }
 
     /// Answers every request with its own head as the body: what the backend saw. The length and the checksum of the
-    /// request's body are in `X-Body-Length` and `X-Body-Sum`.
+    /// request's body are in `X-Body-Length` and `X-Body-Sum`; a field `X-Answer` of the request is the status of the answer.
     pub fn mirror() -> Self {
         Self::http(mirrored)
     }
@@ -168,7 +168,8 @@ impl Drop for Backend {
 
 fn mirrored(head: &super::Head, body: &[u8]) -> Vec<u8> {
     let mut answer = format!(
-        "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nX-Body-Length: {}\r\nX-Body-Sum: {:x}\r\n\r\n",
+        "HTTP/1.1 {}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nX-Body-Length: {}\r\nX-Body-Sum: {:x}\r\n\r\n",
+        head.get("x-answer").unwrap_or("200 OK"),
         head.raw.len(),
         body.len(),
         checksum(body)

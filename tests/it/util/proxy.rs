@@ -1,7 +1,7 @@
 //! The program under test as a process of its own, or nginx with the same file.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     env, fs,
     io::{BufRead, BufReader, Read},
     net::SocketAddr,
@@ -42,6 +42,11 @@ pub fn nginx_stands_in() -> bool {
     env::var("LONGSPLICE_TEST_PROXY").is_ok_and(|name| name == "nginx")
 }
 
+/// Who runs the files of the tests.
+pub fn under_test() -> Program {
+    if nginx_stands_in() { Program::Nginx } else { Program::Longsplice }
+}
+
 /// The program's file.
 pub fn executable() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_longsplice"))
@@ -56,6 +61,8 @@ pub struct Setup {
     driver: Driver,
     program: Program,
     values: BTreeMap<String, String>,
+    /// Names whose value the test gave: not ours to listen on.
+    given: BTreeSet<String>,
     dir: TempDir,
 }
 
@@ -63,6 +70,7 @@ impl Setup {
     /// What `%NAME%` stands for: a backend's address, mostly.
     pub fn set(mut self, name: &str, value: impl ToString) -> Self {
         self.values.insert(name.to_owned(), value.to_string());
+        self.given.insert(name.to_owned());
         self
     }
 
@@ -159,7 +167,7 @@ impl Setup {
             Program::Nginx => (
                 "user root;",
                 "client_body_temp_path %dir%/body; proxy_temp_path %dir%/proxy; fastcgi_temp_path %dir%/f;
-                 uwsgi_temp_path %dir%/u; scgi_temp_path %dir%/s; server_names_hash_bucket_size 128;",
+                 uwsgi_temp_path %dir%/u; scgi_temp_path %dir%/s; server_names_hash_bucket_size 128; ssl_protocols TLSv1.2 TLSv1.3;",
             ),
         };
         let workers = if main.contains("worker_processes") { "" } else { "worker_processes 2;" };
@@ -194,13 +202,12 @@ impl Setup {
 
     /// Starts the program and waits until it listens wherever its file has a `%NAME%` that no [`Setup::set`] gave.
     pub fn start(mut self) -> Proxy {
-        let given: Vec<String> = self.values.keys().cloned().collect();
         let file = self.write();
         let mut command = self.command(&file);
         let listening: Vec<u16> = self
             .values
             .iter()
-            .filter(|(name, _)| !given.contains(name))
+            .filter(|(name, _)| !self.given.contains(*name))
             .filter_map(|(_, value)| value.rsplit(':').next()?.parse().ok())
             .collect();
         let running = Running::spawn(&mut command);
@@ -426,8 +433,9 @@ impl Proxy {
             main: String::new(),
             whole: false,
             driver: Driver::IoUring,
-            program: if nginx_stands_in() { Program::Nginx } else { Program::Longsplice },
+            program: under_test(),
             values: BTreeMap::new(),
+            given: BTreeSet::new(),
             dir,
         }
     }
