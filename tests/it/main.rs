@@ -4,11 +4,16 @@
 //! in its log: so each test here is also one of that.
 #![allow(missing_docs)]
 
+mod cli;
+mod clients;
 mod handshake;
 mod http;
+mod logs;
 mod nginx;
 mod seeds;
+mod tidy;
 mod tls;
 mod tunnel;
 mod upstream;
 mod util;
+mod workers;

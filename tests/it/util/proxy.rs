@@ -7,7 +7,7 @@ use std::{
     net::SocketAddr,
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
@@ -340,8 +340,19 @@ pub struct Running {
 
 impl Running {
     pub fn spawn(command: &mut Command) -> Self {
+        Self::reading(command, Stdio::null())
+    }
+
+    /// With its standard input in our hands: what is written to it was typed.
+    pub fn spawn_interactive(command: &mut Command) -> (Self, ChildStdin) {
+        let mut running = Self::reading(command, Stdio::piped());
+        let keyboard = running.child.stdin.take().expect("piped");
+        (running, keyboard)
+    }
+
+    fn reading(command: &mut Command, input: Stdio) -> Self {
         let mut child = command
-            .stdin(Stdio::null())
+            .stdin(input)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
