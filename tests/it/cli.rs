@@ -50,7 +50,13 @@ fn dump_prints_every_file_of_the_configuration() {
         .file("conf.d/a.conf", "map $uri $a { default 1; }\n")
         .file("conf.d/b.conf", "server { listen %http%; return 200 ok; }\n");
     let finished = setup.run(&["-T"]);
-    finished.expect_code(0).expect(&["# configuration file", "nginx.conf", "conf.d/a.conf", "conf.d/b.conf", "map $uri $a"]);
+    finished.expect_code(0).expect(&[
+        "# configuration file",
+        "nginx.conf",
+        "conf.d/a.conf",
+        "conf.d/b.conf",
+        "map $uri $a",
+    ]);
 }
 
 #[test]
@@ -89,7 +95,7 @@ http {
     }
 }
 ";
-    let finished = Proxy::config(text).as_written().run(&["-t"]);
+    let finished = Proxy::config(text).verbatim().run(&["-t"]);
     finished.expect_code(1).expect(&[
         "nginx.conf:2:5",
         "proxy_raed_timeout",
@@ -121,7 +127,7 @@ fn broken_syntax_is_named_with_its_place() {
         ("http { upstream u { } server { } }", vec!["u"]),
         ("http { server { location / { proxy_pass http://u:; } } }", vec!["u:"]),
     ] {
-        let finished = Proxy::config(text).as_written().run(&["-t"]);
+        let finished = Proxy::config(text).verbatim().run(&["-t"]);
         assert_eq!(finished.code(), 1, "{text}: {}", finished.said());
         finished.expect(&words);
     }
@@ -137,13 +143,19 @@ fn a_file_that_cannot_be_read_is_named_with_its_cause() {
 fn a_missing_include_is_named_and_an_empty_glob_is_none() {
     let missing = Proxy::config("include %dir%/nowhere.conf;\nserver { listen %http%; return 200 ok; }").run(&["-t"]);
     missing.expect_code(1).expect(&["nowhere.conf", "No such file", "nginx.conf:"]);
-    Proxy::config("include %dir%/nothing.d/*.conf;\nserver { listen %http%; return 200 ok; }").run(&["-t"]).expect_code(0);
+    Proxy::config("include %dir%/nothing.d/*.conf;\nserver { listen %http%; return 200 ok; }")
+        .run(&["-t"])
+        .expect_code(0);
 }
 
 #[test]
 fn a_file_that_includes_itself_ends_with_an_error() {
     beyond_nginx!();
-    Proxy::config("include %dir%/loop.conf;").file("loop.conf", "include %dir%/loop.conf;\n").run(&["-t"]).expect_code(1).expect(&["loop.conf"]);
+    Proxy::config("include %dir%/loop.conf;")
+        .file("loop.conf", "include %dir%/loop.conf;\n")
+        .run(&["-t"])
+        .expect_code(1)
+        .expect(&["loop.conf"]);
 }
 
 #[test]
@@ -172,7 +184,11 @@ fn a_taken_port_is_named_and_nothing_starts() {
 #[test]
 fn settings_not_built_yet_are_refused_and_never_ignored() {
     beyond_nginx!();
-    for directive in ["limit_conn_zone $binary_remote_addr zone=a:1m;", "limit_req_zone $binary_remote_addr zone=a:1m rate=1r/s;", "geo $a { default 1; }"] {
+    for directive in [
+        "limit_conn_zone $binary_remote_addr zone=a:1m;",
+        "limit_req_zone $binary_remote_addr zone=a:1m rate=1r/s;",
+        "geo $a { default 1; }",
+    ] {
         let text = format!("{directive}\nserver {{ listen %http%; return 200 ok; }}");
         Proxy::config(&text).run(&["-t"]).expect_code(1).expect(&["not supported yet"]);
     }
@@ -195,7 +211,11 @@ fn what_cannot_matter_is_accepted_with_a_note() {
 
 #[test]
 fn main_directives_come_from_the_command_line_too() {
-    let finished = Proxy::config(GOOD).main("error_log %dir%/error.log;").run(&["-t", "-g", "worker_processes 3; worker_rlimit_nofile;"]);
+    let finished = Proxy::config(GOOD).main("error_log %dir%/error.log;").run(&[
+        "-t",
+        "-g",
+        "worker_processes 3; worker_rlimit_nofile;",
+    ]);
     finished.expect_code(1).expect(&["worker_rlimit_nofile"]);
 }
 
@@ -243,7 +263,10 @@ fn quit_lets_what_runs_end_and_accepts_nothing_more() {
     client.websocket("/");
     tell(&proxy, "quit").expect_code(0);
     let address = proxy.http();
-    assert!(eventually(|| std::net::TcpStream::connect_timeout(&address, Duration::from_millis(300)).is_err()), "it still accepts");
+    assert!(
+        eventually(|| std::net::TcpStream::connect_timeout(&address, Duration::from_millis(300)).is_err()),
+        "it still accepts"
+    );
     client.echoes("until the end");
     assert!(proxy.running().ended().is_none(), "a tunnel is open");
     client.finish();
@@ -318,7 +341,8 @@ fn listen_and_to_take_a_certificate() {
             .arg(dir.path().join("x.key")),
     );
     assert!(eventually(|| ports::listened_on(port) || running.ended().is_some()), "{}", running.said());
-    let mut client = tls::connect(format!("127.0.0.1:{port}").parse().expect("an address"), "x", &tls::Client::default());
+    let mut client =
+        tls::connect(format!("127.0.0.1:{port}").parse().expect("an address"), "x", &tls::Client::default());
     client.websocket("/");
     client.echoes("over TLS");
 }

@@ -45,7 +45,8 @@ impl Demo {
             })();
             found.is_some() || running.ended().is_some()
         });
-        let (http, https, echo_path) = found.unwrap_or_else(|| panic!("no addresses in what it prints:\n{}", running.said()));
+        let (http, https, echo_path) =
+            found.unwrap_or_else(|| panic!("no addresses in what it prints:\n{}", running.said()));
         let address = |text: String| text.parse::<SocketAddr>().expect("an address");
         let demo = Self { running, http: address(http), https: address(https), echo_path };
         for port in [demo.http.port(), demo.https.port()] {
@@ -72,7 +73,8 @@ fn wscat_sends_and_receives() {
         let word = format!("hello from {url}");
         // -x sends a message, prints what comes for as long as -w says, and ends; so does the end of its input, hence the keyboard.
         let command = &mut Command::new(&wscat);
-        let (mut running, _keyboard) = Running::spawn_interactive(command.args(["--no-check", "-c", &url, "-w", "1", "-x", &word]));
+        let (mut running, _keyboard) =
+            Running::spawn_interactive(command.args(["--no-check", "-c", &url, "-w", "1", "-x", &word]));
         assert!(running.wait().success(), "{}", running.said());
         assert!(eventually(|| running.said().contains(&word)), "no echo in {:?}", running.said());
     }
@@ -108,7 +110,7 @@ print("closed", socket.close_code)
 
 #[test]
 fn python_websockets_talks_over_ws_and_wss() {
-    let Some(interpreter) = python_module("websockets") else { return };
+    let Some(interpreter) = python_module("websockets.asyncio.server") else { return };
     let backend = Backend::echo();
     let proxy = both(&backend, Driver::IoUring);
     for url in [format!("ws://{}/", proxy.http()), format!("wss://{}/", proxy.address("https"))] {
@@ -131,7 +133,7 @@ async def main():
         await asyncio.Future()
 asyncio.run(main())
 ";
-    let Some(interpreter) = python_module("websockets") else { return };
+    let Some(interpreter) = python_module("websockets.asyncio.server") else { return };
     let server = Running::spawn(Command::new(&interpreter).arg("-c").arg(SERVER));
     let mut port = None;
     let ready = eventually(|| {
@@ -155,7 +157,9 @@ fn curl_fetches_posts_and_checks_the_certificate_it_is_given() {
     let proxy = both(&backend, Driver::IoUring);
     let plain = format!("http://{}/a?b=c", proxy.http());
     let secure = format!("https://localhost:{}/secure", proxy.address("https").port());
-    let run = |arguments: &[&str]| finish(Command::new(&curl).args(["-sS", "--max-time", "30", "--noproxy", "*"]).args(arguments));
+    let run = |arguments: &[&str]| {
+        finish(Command::new(&curl).args(["-sS", "--max-time", "30", "--noproxy", "*"]).args(arguments))
+    };
     run(&["-i", &plain]).expect_code(0).expect(&["200 OK", "GET /a?b=c HTTP/1.1"]);
     run(&["-I", &plain]).expect_code(0).expect(&["200 OK"]);
     run(&["-0", &plain]).expect_code(0).expect(&["GET /a?b=c"]);

@@ -169,17 +169,22 @@ fn unusual_request_heads_are_served(driver: Driver) {
     assert_eq!(bare.get("x"), Some("1"));
     assert_eq!(saw("\r\nGET /line HTTP/1.1\r\nHost: x\r\n\r\n").target(), "/line");
     assert_eq!(saw("GET http://x/abs HTTP/1.1\r\nHost: x\r\n\r\n").target(), "/abs");
-    assert_eq!(saw("GET / HTTP/1.1\r\nHost: x\r\nX_Real_IP: 6.6.6.6\r\n\r\n").get("x_real_ip"), None, "alias of X-Real-IP");
+    assert_eq!(
+        saw("GET / HTTP/1.1\r\nHost: x\r\nX_Real_IP: 6.6.6.6\r\n\r\n").get("x_real_ip"),
+        None,
+        "alias of X-Real-IP"
+    );
     assert_eq!(saw("GET / HTTP/1.1\r\nhOST: x\r\nX-A:1\r\nX-B: \t2 \t\r\nX-C:\r\n\r\n").get("x-b"), Some("2"));
-    let nominated = saw("GET / HTTP/1.1\r\nHost: x\r\nConnection: close, X-Hop, Host, X-Real-IP\r\nX-Hop: 1\r\nX-Real-IP: 9\r\n\r\n");
+    let nominated = saw(
+        "GET / HTTP/1.1\r\nHost: x\r\nConnection: close, X-Hop, Host, X-Real-IP\r\nX-Hop: 1\r\nX-Real-IP: 9\r\n\r\n",
+    );
     assert_eq!(nominated.all("host").len(), 1, "Host cannot be nominated away");
     assert_eq!(saw("OPTIONS /o HTTP/1.1\r\nHost: x\r\n\r\n").method(), "OPTIONS");
     assert_eq!(saw("PURGE /p HTTP/1.1\r\nHost: x\r\n\r\n").method(), "PURGE", "methods go on as they came");
     let hop = ["connection", "keep-alive", "te", "proxy-connection", "upgrade", "http2-settings"];
-    let stripped = saw(
-        "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings, keep-alive\r\nUpgrade: h2c\r\n\
-         HTTP2-Settings: AAMAAABkAAQAAP__\r\nKeep-Alive: 5\r\nProxy-Connection: keep-alive\r\nTE: trailers\r\n\r\n",
-    );
+    let stripped =
+        saw("GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings, keep-alive\r\nUpgrade: h2c\r\n\
+         HTTP2-Settings: AAMAAABkAAQAAP__\r\nKeep-Alive: 5\r\nProxy-Connection: keep-alive\r\nTE: trailers\r\n\r\n");
     if !crate::util::proxy::nginx_stands_in() {
         for name in &hop[1..] {
             assert_eq!(stripped.get(name), None, "hop-by-hop, or h2c: {}", stripped.raw);
@@ -202,7 +207,11 @@ fn bad_upgrades_are_refused(driver: Driver) {
         ("no key", 400, upgrade(&format!("{usual}{version}"))),
         ("two keys", 400, upgrade(&format!("{usual}{key}{key}{version}"))),
         ("short key", 400, upgrade(&format!("{usual}Sec-WebSocket-Key: c2hvcnQ=\r\n{version}"))),
-        ("key that is no base64", 400, upgrade(&format!("{usual}Sec-WebSocket-Key: !!!!!!!!!!!!!!!!!!!!!!==\r\n{version}"))),
+        (
+            "key that is no base64",
+            400,
+            upgrade(&format!("{usual}Sec-WebSocket-Key: !!!!!!!!!!!!!!!!!!!!!!==\r\n{version}")),
+        ),
         ("two Upgrade lines", 400, upgrade(&format!("{usual}Upgrade: websocket\r\n{key}{version}"))),
         ("no version", 426, upgrade(&format!("{usual}{key}"))),
         ("version 8", 426, upgrade(&format!("{usual}{key}Sec-WebSocket-Version: 8\r\n"))),
@@ -245,10 +254,10 @@ fn an_upgrade_is_forwarded_where_the_file_says_nothing_of_it(driver: Driver) {
     });
     let proxy = before(&backend, driver);
     let mut client = proxy.connect();
-    client.send(
-        frames::request("/chat?room=1", "site.example")
-            .replace("Upgrade: websocket\r\n", "Upgrade: h2c, websocket\r\nSec-WebSocket-Extensions: permessage-deflate\r\nSec-WebSocket-Protocol: a, b\r\n"),
-    );
+    client.send(frames::request("/chat?room=1", "site.example").replace(
+        "Upgrade: websocket\r\n",
+        "Upgrade: h2c, websocket\r\nSec-WebSocket-Extensions: permessage-deflate\r\nSec-WebSocket-Protocol: a, b\r\n",
+    ));
     assert_eq!(client.head().status(), 101);
     let head = heads.recv_timeout(PATIENCE).expect("the backend's view");
     assert_eq!(head.line, "GET /chat?room=1 HTTP/1.1");
@@ -325,7 +334,12 @@ fn wrong_answers_to_an_upgrade_are_502(driver: Driver) {
     const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\n";
     let accept = format!("Sec-WebSocket-Accept: {}\r\n", frames::ACCEPT);
     let answers = [
-        ("wrong accept", format!("{SWITCH}Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\n\r\n")),
+        (
+            "wrong accept",
+            format!(
+                "{SWITCH}Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\n\r\n"
+            ),
+        ),
         ("no accept", format!("{SWITCH}Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n")),
         ("two accepts", format!("{SWITCH}Upgrade: websocket\r\nConnection: Upgrade\r\n{accept}{accept}\r\n")),
         ("no Upgrade", format!("{SWITCH}Connection: Upgrade\r\n{accept}\r\n")),
@@ -359,7 +373,8 @@ fn a_101_that_nobody_asked_for_is_a_502() {
 
 #[test]
 fn an_upgrade_that_the_backend_declines_is_plain_http() {
-    let backend = Backend::http(|_, _| b"HTTP/1.1 403 Forbidden\r\nContent-Length: 4\r\nX-Why: origin\r\n\r\nnope".to_vec());
+    let backend =
+        Backend::http(|_, _| b"HTTP/1.1 403 Forbidden\r\nContent-Length: 4\r\nX-Why: origin\r\n\r\nnope".to_vec());
     let proxy = Proxy::before(backend.address(), Driver::IoUring);
     let mut client = proxy.connect();
     client.send(frames::request("/", "x"));
@@ -403,14 +418,18 @@ fn a_first_frame_that_no_client_may_send_ends_the_tunnel(driver: Driver) {
 fn rsv1_is_allowed_once_an_extension_was_negotiated() {
     let backend = Backend::serve(|mut wire, _| {
         let head = wire.head();
-        wire.send(frames::switching(&head).replace("\r\n\r\n", "\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n"));
+        wire.send(
+            frames::switching(&head).replace("\r\n\r\n", "\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n"),
+        );
         let bytes = wire.exactly(7);
         wire.send(frames::server(frames::BINARY, bytes));
         drop(wire.ending());
     });
     let proxy = Proxy::before(backend.address(), Driver::IoUring);
     let mut client = proxy.connect();
-    client.send(frames::request("/", "x").replace("Upgrade: ", "Sec-WebSocket-Extensions: permessage-deflate\r\nUpgrade: "));
+    client.send(
+        frames::request("/", "x").replace("Upgrade: ", "Sec-WebSocket-Extensions: permessage-deflate\r\nUpgrade: "),
+    );
     assert_eq!(client.head().get("sec-websocket-extensions"), Some("permessage-deflate"));
     let compressed = frames::raw(0xc1, true, "x");
     client.send(&compressed);
@@ -421,7 +440,8 @@ fn rsv1_is_allowed_once_an_extension_was_negotiated() {
 fn an_origin_that_is_not_listed_is_refused_before_the_backend_is_asked() {
     beyond_nginx!();
     let backend = Backend::echo();
-    let proxy = Proxy::in_location("websocket_origin https://good.example *.fine.example;", backend.address(), Driver::IoUring);
+    let proxy =
+        Proxy::in_location("websocket_origin https://good.example *.fine.example;", backend.address(), Driver::IoUring);
     let ask = |origin: &str| {
         let request = frames::request("/", "x").replace("Upgrade: ", &format!("{origin}Upgrade: "));
         proxy.connect().send(request).head().status()
@@ -438,9 +458,11 @@ fn an_origin_that_is_not_listed_is_refused_before_the_backend_is_asked() {
 fn a_head_that_drips_in_ends_at_its_deadline() {
     beyond_nginx!();
     let backend = Backend::mirror();
-    let proxy = Proxy::config("client_header_timeout 1s; server { listen %http%; location / { proxy_pass http://%backend%; } }")
-        .set("backend", backend.address())
-        .start();
+    let proxy = Proxy::config(
+        "client_header_timeout 1s; server { listen %http%; location / { proxy_pass http://%backend%; } }",
+    )
+    .set("backend", backend.address())
+    .start();
     let mut client = proxy.connect();
     let mut writer = client.writer();
     let dripping = thread::spawn(move || {
@@ -475,7 +497,10 @@ fn bad_response_heads_are_502() {
         ("folded line", "HTTP/1.1 200 OK\r\nX: 1\r\n 2\r\nContent-Length: 0\r\n\r\n".to_owned()),
         ("control in a value", "HTTP/1.1 200 OK\r\nX: a\u{1}b\r\nContent-Length: 0\r\n\r\n".to_owned()),
         ("two lengths", "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab".to_owned()),
-        ("length and chunked", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".to_owned()),
+        (
+            "length and chunked",
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".to_owned(),
+        ),
         ("head too large", format!("HTTP/1.1 200 OK\r\nX: {}\r\nContent-Length: 0\r\n\r\n", "a".repeat(200_000))),
         ("status that is none", "HTTP/1.1 20 OK\r\nContent-Length: 0\r\n\r\n".to_owned()),
     ];

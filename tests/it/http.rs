@@ -25,7 +25,9 @@ fn before(backend: &Backend, driver: Driver) -> Proxy {
 
 /// One server on `%http%` before `backend`, with more directives in its location.
 fn with(directives: &str, backend: &Backend, driver: Driver) -> Proxy {
-    let text = format!("server {{ listen %http%; location / {{ proxy_pass http://%backend%; proxy_http_version 1.1; {directives} }} }}");
+    let text = format!(
+        "server {{ listen %http%; location / {{ proxy_pass http://%backend%; proxy_http_version 1.1; {directives} }} }}"
+    );
     Proxy::config(&text).set("backend", backend.address()).on(driver).start()
 }
 
@@ -97,7 +99,9 @@ fn response_bodies_arrive_whole(driver: Driver) {
     let backend = Backend::serve(move |mut wire, _| {
         while let Some(head) = wire.try_head() {
             let sent = match head.target() {
-                "/length" => wire.try_send(format!("HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\n\r\n")).and_then(|()| wire.try_send(&body)),
+                "/length" => wire
+                    .try_send(format!("HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\n\r\n"))
+                    .and_then(|()| wire.try_send(&body)),
                 "/chunked" => {
                     let _ = wire.try_send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
                     for chunk in body.chunks(40_013) {
@@ -309,7 +313,16 @@ fn a_request_cut_short_does_not_reach_the_backend_as_whole(driver: Driver) {
 #[test]
 fn malformed_chunks_are_refused_and_the_backend_sees_no_end() {
     beyond_nginx!();
-    let bodies = ["x\r\nhello\r\n", "5\r\nhelloX\r\n0\r\n\r\n", "-1\r\n", "fffffffffffffffff\r\n", "5 \r\nhello", "\r\n", "0x5\r\nhello\r\n0\r\n\r\n", "5\nhello\n0\n\n"];
+    let bodies = [
+        "x\r\nhello\r\n",
+        "5\r\nhelloX\r\n0\r\n\r\n",
+        "-1\r\n",
+        "fffffffffffffffff\r\n",
+        "5 \r\nhello",
+        "\r\n",
+        "0x5\r\nhello\r\n0\r\n\r\n",
+        "5\nhello\n0\n\n",
+    ];
     let backend = Backend::mirror();
     let proxy = before(&backend, Driver::IoUring);
     for body in bodies {
@@ -329,7 +342,8 @@ fn bodies_over_client_max_body_size_are_413() {
     let proxy = with("client_max_body_size 10;", &backend, Driver::IoUring);
     let by_length = proxy.connect().ask("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 11\r\n\r\nhello world");
     assert_eq!(by_length.status(), 413);
-    let chunked = "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nhello \r\n5\r\nworld\r\n0\r\n\r\n";
+    let chunked =
+        "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nhello \r\n5\r\nworld\r\n0\r\n\r\n";
     assert_eq!(proxy.connect().ask(chunked).status(), 413);
     let fits = proxy.connect().ask("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhelloworld");
     assert_eq!(fits.status(), 200);
@@ -361,9 +375,11 @@ fn a_body_that_stops_coming_is_a_408() {
 #[test]
 fn an_idle_connection_without_a_request_is_closed_in_silence() {
     let backend = Backend::mirror();
-    let proxy = Proxy::config("client_header_timeout 1s; server { listen %http%; location / { proxy_pass http://%backend%; } }")
-        .set("backend", backend.address())
-        .start();
+    let proxy = Proxy::config(
+        "client_header_timeout 1s; server { listen %http%; location / { proxy_pass http://%backend%; } }",
+    )
+    .set("backend", backend.address())
+    .start();
     let mut client = proxy.connect();
     let (bytes, ending) = client.patience(Duration::from_secs(8)).ending();
     assert_ne!(ending, Ending::Open);
@@ -373,7 +389,9 @@ fn an_idle_connection_without_a_request_is_closed_in_silence() {
 #[test]
 fn a_backend_that_refuses_is_a_502() {
     let dead = Refusing::new();
-    let proxy = Proxy::config("server { listen %http%; location / { proxy_pass http://%dead%; } }").set("dead", dead.address()).start();
+    let proxy = Proxy::config("server { listen %http%; location / { proxy_pass http://%dead%; } }")
+        .set("dead", dead.address())
+        .start();
     let response = proxy.get("/");
     assert_eq!(response.status(), 502);
     assert!(response.text().contains("502"), "a small page");
@@ -384,9 +402,10 @@ fn a_backend_that_refuses_is_a_502() {
 #[test]
 fn a_backend_that_cannot_be_reached_in_time_is_a_504() {
     let hole = Blackhole::new();
-    let proxy = Proxy::config("server { listen %http%; location / { proxy_pass http://%hole%; proxy_connect_timeout 1s; } }")
-        .set("hole", hole.address())
-        .start();
+    let proxy =
+        Proxy::config("server { listen %http%; location / { proxy_pass http://%hole%; proxy_connect_timeout 1s; } }")
+            .set("hole", hole.address())
+            .start();
     assert_eq!(proxy.get("/").status(), 504);
     proxy.logged(&["[error]", "timed out", "upstream:"]);
 }
@@ -471,7 +490,8 @@ fn a_response_with_a_body_nobody_asked_for_never_leaks_into_the_next_answer() {
 #[test]
 fn a_slow_reader_gets_all_of_a_large_body() {
     let body = pattern(8 << 20, 20);
-    let answer = [format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes(), body.clone()].concat();
+    let answer =
+        [format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes(), body.clone()].concat();
     let backend = fixed(answer);
     let proxy = before(&backend, Driver::IoUring);
     let mut client: Wire = proxy.connect();

@@ -2,10 +2,7 @@
 
 use std::{fs, time::Duration};
 
-use crate::util::{
-    Backend, Driver, Proxy, Wire, beyond_nginx, eventually, frames, on_both_drivers,
-    ports::Refusing,
-};
+use crate::util::{Backend, Driver, Proxy, Wire, beyond_nginx, eventually, frames, on_both_drivers, ports::Refusing};
 
 on_both_drivers![requests_and_tunnels_are_logged_when_they_end];
 
@@ -28,7 +25,11 @@ fn requests_and_tunnels_are_logged_when_they_end(driver: Driver) {
     assert!(fields[4].parse::<usize>().expect("bytes") > response.body.len() + 50, "{line}");
     assert!(fields[5].parse::<f64>().is_ok_and(|time| time < 5.0) && fields[5].contains('.'), "{line}");
     assert_eq!(fields[6..9], [upstream.as_str(), "200", "site.example"], "{line}");
-    assert_eq!(fields[9].parse::<usize>().expect("length"), "GET /a?b HTTP/1.1\r\nHost: site.example\r\nX-A: 1\r\n\r\n".len(), "{line}");
+    assert_eq!(
+        fields[9].parse::<usize>().expect("length"),
+        "GET /a?b HTTP/1.1\r\nHost: site.example\r\nX-A: 1\r\n\r\n".len(),
+        "{line}"
+    );
     assert_eq!(fields[10..12], ["1", "1"], "{line}");
     assert!(fields[12].parse::<f64>().is_ok(), "{line}");
     assert_eq!(fields[13..], ["b", "-", "/a", "HTTP/1.1"], "{line}");
@@ -39,7 +40,10 @@ fn requests_and_tunnels_are_logged_when_they_end(driver: Driver) {
         tunnel.echoes(&"x".repeat(1000));
     }
     std::thread::sleep(Duration::from_millis(300));
-    assert!(!fs::read_to_string(proxy.dir().join("fields.log")).unwrap_or_default().contains("/chat"), "not before it ends");
+    assert!(
+        !fs::read_to_string(proxy.dir().join("fields.log")).unwrap_or_default().contains("/chat"),
+        "not before it ends"
+    );
     drop(tunnel);
     let line = proxy.written("fields.log", &["GET /chat"]);
     let fields: Vec<&str> = line.split('|').collect();
@@ -53,7 +57,10 @@ fn requests_and_tunnels_are_logged_when_they_end(driver: Driver) {
 fn combined_is_the_default_format() {
     let backend = Backend::named("0123456789");
     let proxy = Proxy::before(backend.address(), Driver::IoUring);
-    proxy.connect().ask("GET /c HTTP/1.1\r\nHost: x\r\nReferer: http://from/\r\nUser-Agent: \"quoted\"\\\u{1}\r\n\r\n".replace('\u{1}', ""));
+    proxy.connect().ask(
+        "GET /c HTTP/1.1\r\nHost: x\r\nReferer: http://from/\r\nUser-Agent: \"quoted\"\\\u{1}\r\n\r\n"
+            .replace('\u{1}', ""),
+    );
     let line = proxy.written("access.log", &["GET /c"]);
     let shape = regex::Regex::new(
         r#"^127\.0\.0\.1 - - \[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] "GET /c HTTP/1\.1" 200 10 "http://from/" "\\x22quoted\\x22\\x5C"$"#,
@@ -81,7 +88,8 @@ fn json_escapes_and_conditions_and_off() {
     let value: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"));
     assert_eq!((&value["agent"], &value["none"]), (&"a\"b\\c\td".into(), &"".into()));
     proxy.written("bad.log", &["/404", " 404 "]);
-    let all = fs::read_to_string(proxy.dir().join("json.log")).expect("the log") + &fs::read_to_string(proxy.dir().join("bad.log")).expect("the log");
+    let all = fs::read_to_string(proxy.dir().join("json.log")).expect("the log")
+        + &fs::read_to_string(proxy.dir().join("bad.log")).expect("the log");
     assert!(!all.contains("/quiet"), "{all}");
     assert!(!fs::read_to_string(proxy.dir().join("bad.log")).expect("the log").contains("/j"), "if=$bad");
 }
@@ -99,9 +107,10 @@ fn a_refused_request_leaves_a_line_in_both_logs() {
 #[test]
 fn a_dead_backend_leaves_one_line_with_everything_one_needs() {
     let dead = Refusing::new();
-    let proxy = Proxy::config("server { listen %http%; server_name site.example; location / { proxy_pass http://%dead%; } }")
-        .set("dead", dead.address())
-        .start();
+    let proxy =
+        Proxy::config("server { listen %http%; server_name site.example; location / { proxy_pass http://%dead%; } }")
+            .set("dead", dead.address())
+            .start();
     proxy.connect().ask("GET /x?y HTTP/1.1\r\nHost: site.example\r\n\r\n");
     let line = proxy.logged(&["[error]", "upstream"]);
     for part in [

@@ -19,7 +19,13 @@ impl Seen {
         Self {
             status: response.status(),
             location: response.get("location").map(str::to_owned),
-            added: response.head.fields.iter().filter(|(name, _)| name.starts_with("X-")).map(|(n, v)| format!("{n}: {v}")).collect(),
+            added: response
+                .head
+                .fields
+                .iter()
+                .filter(|(name, _)| name.starts_with("X-"))
+                .map(|(n, v)| format!("{n}: {v}"))
+                .collect(),
             body,
         }
     }
@@ -27,7 +33,8 @@ impl Seen {
 
 /// The parts of a mirrored request head that both programs must make alike: its line, and the fields the file sets.
 fn forwarded(head: &str) -> String {
-    let mut lines: Vec<&str> = head.lines().filter(|line| !line.to_ascii_lowercase().starts_with("connection:")).collect();
+    let mut lines: Vec<&str> =
+        head.lines().filter(|line| !line.to_ascii_lowercase().starts_with("connection:")).collect();
     if let Some(fields) = lines.get_mut(1..) {
         fields.sort_unstable();
     }
@@ -40,9 +47,7 @@ fn compare(text: &str, requests: &[&str]) {
         return;
     }
     let backend = Backend::mirror();
-    let start = |program: Program| {
-        Proxy::config(text).by(program).set("backend", backend.address()).start()
-    };
+    let start = |program: Program| Proxy::config(text).by(program).set("backend", backend.address()).start();
     let (ours, theirs) = (start(crate::util::proxy::under_test()), start(Program::Nginx));
     let mut wrong = Vec::new();
     for request in requests {
@@ -83,11 +88,39 @@ fn proxy_pass_with_and_without_uri_asks_for_the_same() {
             location /rewritten_uri/ { rewrite ^/rewritten_uri/(.*)$ /new/$1 break; proxy_pass http://%backend%/ignored/; }
         }",
         &[
-            "/plain/", "/plain/a%20b", "/plain/a/../b", "/plain//double", "/plain/%2F", "/plain/x?y=%41&z", "/plain/./a",
-            "/slash/", "/slash/a%20b?c", "/slash/a/../b", "/slash/%C3%A9", "/slash/a+b;c=d,e", "/slash/%3Fq", "/slash/%25", "/slash/a%0Ab",
-            "/deep/c", "/deep/", "/deep/c/../d", "/join", "/joined", "/join/a", "/exact", "/exact?q=2",
-            "/regex/a%20b?c", "/regex/", "/capture/a/b?c=d", "/capture/a%20b", "/uri/a%20b/../c?d", "/rewritten/a%20b?c=d", "/rewritten/x",
-            "/rewritten_uri/a?b", "/%70lain/escaped", "/nowhere",
+            "/plain/",
+            "/plain/a%20b",
+            "/plain/a/../b",
+            "/plain//double",
+            "/plain/%2F",
+            "/plain/x?y=%41&z",
+            "/plain/./a",
+            "/slash/",
+            "/slash/a%20b?c",
+            "/slash/a/../b",
+            "/slash/%C3%A9",
+            "/slash/a+b;c=d,e",
+            "/slash/%3Fq",
+            "/slash/%25",
+            "/slash/a%0Ab",
+            "/deep/c",
+            "/deep/",
+            "/deep/c/../d",
+            "/join",
+            "/joined",
+            "/join/a",
+            "/exact",
+            "/exact?q=2",
+            "/regex/a%20b?c",
+            "/regex/",
+            "/capture/a/b?c=d",
+            "/capture/a%20b",
+            "/uri/a%20b/../c?d",
+            "/rewritten/a%20b?c=d",
+            "/rewritten/x",
+            "/rewritten_uri/a?b",
+            "/%70lain/escaped",
+            "/nowhere",
         ],
     );
 }
@@ -113,9 +146,34 @@ fn the_same_location_is_chosen() {
             location ~ "^/q{2}$" { return 200 "quoted"; }
         }"#,
         &[
-            "/", "/?a", "/a", "/ab", "/a/", "/a/b", "/a/b/", "/a/b/c", "/a/12", "/a/x12", "/static/x.gif", "/x.gif", "/X.JPG", "/x.php", "/x.PHP",
-            "/nested/", "/nested/in/", "/nested/in/x.txt", "/nested/x.txt", "/nested/x.gif", "/exact", "/exact/", "/qq", "/q", "//a//b//c", "/a/../static/x",
-            "/%61/b/", "/x%2Egif",
+            "/",
+            "/?a",
+            "/a",
+            "/ab",
+            "/a/",
+            "/a/b",
+            "/a/b/",
+            "/a/b/c",
+            "/a/12",
+            "/a/x12",
+            "/static/x.gif",
+            "/x.gif",
+            "/X.JPG",
+            "/x.php",
+            "/x.PHP",
+            "/nested/",
+            "/nested/in/",
+            "/nested/in/x.txt",
+            "/nested/x.txt",
+            "/nested/x.gif",
+            "/exact",
+            "/exact/",
+            "/qq",
+            "/q",
+            "//a//b//c",
+            "/a/../static/x",
+            "/%61/b/",
+            "/x%2Egif",
         ],
     );
 }
@@ -189,9 +247,32 @@ fn rewrites_conditions_and_returns_do_the_same() {
             location /vars { return 200 "$request_method $scheme $host $server_name $uri $args $is_args $query_string $document_uri $server_protocol $request_uri $arg_a $cookie_c $http_x_y"; }
         }"#,
         &[
-            "/old/a?b=c", "/old/a%20b", "/moved/a?b", "/away", "/away?x=1", "/ret/301", "/ret/302?a", "/ret/307", "/ret/url", "/ret/404", "/ret/text", "/ret/empty",
-            "/if/", "/if/?skip", "/if/?stop=1", "/if_proxy/x", "/if_proxy/x?b=1", "/args/w?x=1", "/noargs/w?x=1", "/chain/abc", "/break/x", "/escape/a%20b%3Fc", "/escape/%C3%A9",
-            "/new/x?kind=y", "/loop", "/vars?a=1&b=%20",
+            "/old/a?b=c",
+            "/old/a%20b",
+            "/moved/a?b",
+            "/away",
+            "/away?x=1",
+            "/ret/301",
+            "/ret/302?a",
+            "/ret/307",
+            "/ret/url",
+            "/ret/404",
+            "/ret/text",
+            "/ret/empty",
+            "/if/",
+            "/if/?skip",
+            "/if/?stop=1",
+            "/if_proxy/x",
+            "/if_proxy/x?b=1",
+            "/args/w?x=1",
+            "/noargs/w?x=1",
+            "/chain/abc",
+            "/break/x",
+            "/escape/a%20b%3Fc",
+            "/escape/%C3%A9",
+            "/new/x?kind=y",
+            "/loop",
+            "/vars?a=1&b=%20",
             "POST /if/ HTTP/1.1\r\nHost: site.example\r\nContent-Length: 0\r\n\r\n",
             "GET /if/ HTTP/1.1\r\nHost: site.example\r\nX-Mode: FAST\r\n\r\n",
             "GET /vars?A=2 HTTP/1.1\r\nHost: Site.Example:99\r\nCookie: b=0; c=d; e=f\r\nX-Y: z\r\n\r\n",
@@ -224,7 +305,19 @@ fn error_pages_and_try_files_lead_to_the_same() {
             location /tryuri { root %dir%; try_files $uri /calm?x=1; }
             location /private { internal; return 200 "never seen from outside"; }
         }"#,
-        &["/404", "/403", "/410", "/dead", "/own", "/intercept", "/try/a?b=c", "/try404/x", "/tryuri/x", "/private", "/missing", "/404?a=b",
+        &[
+            "/404",
+            "/403",
+            "/410",
+            "/dead",
+            "/own",
+            "/intercept",
+            "/try/a?b=c",
+            "/try404/x",
+            "/tryuri/x",
+            "/private",
+            "/missing",
+            "/404?a=b",
             "GET /intercept HTTP/1.1\r\nHost: x\r\nX-Answer: 500 Oops\r\n\r\n",
             "GET /try/x HTTP/1.1\r\nHost: x\r\nX-Answer: 500 Oops\r\n\r\n",
         ],
@@ -258,7 +351,14 @@ fn fields_set_added_and_hidden_are_the_same() {
             location /method { proxy_method PUT; proxy_pass http://%backend%; }
         }"#,
         &[
-            "/inherit", "/own", "/remove", "/vars", "/add", "/add404", "/hide", "/method",
+            "/inherit",
+            "/own",
+            "/remove",
+            "/vars",
+            "/add",
+            "/add404",
+            "/hide",
+            "/method",
             "GET /remove HTTP/1.1\r\nHost: site.example\r\nX-Client: 1\r\nAccept: */*\r\nX-Kept: 2\r\n\r\n",
             "GET /vars HTTP/1.1\r\nHost: Site.Example:81\r\nX-Forwarded-For: 10.0.0.1\r\nX-Forwarded-For: 10.0.0.2\r\n\r\n",
             "GET /inherit HTTP/1.1\r\nHost: site.example\r\nX-A: 1\r\nX-A: 2\r\nUser-Agent: u\r\nAccept: */*\r\n\r\n",
@@ -277,7 +377,13 @@ fn maps_give_the_same_values() {
         map $arg_a $chained { x $kind; "" empty; default "<$arg_a>"; }
         server { listen %http%; return 200 "$connection_upgrade|$site|$kind|$chained"; }"#,
         &[
-            "/", "/a/b", "/x.gif", "/abc123", "/a/?a=x", "/b?a=y", "/b?a=",
+            "/",
+            "/a/b",
+            "/x.gif",
+            "/abc123",
+            "/a/?a=x",
+            "/b?a=y",
+            "/b?a=",
             "GET / HTTP/1.1\r\nHost: one.example\r\nUpgrade: foo\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a.b.two.example\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: three.net\r\n\r\n",
@@ -307,8 +413,14 @@ fn proxy_redirect_rewrites_the_same_locations() {
     let (ours, theirs) = (start(crate::util::proxy::under_test()), start(Program::Nginx));
     let backend = format!("http://{}", answers.address());
     let says = [
-        format!("{backend}/inner/a"), format!("{backend}/other"), "/inner/b".to_owned(), "http://in.example/x?y".to_owned(),
-        "http://box.lan/p/q".to_owned(), "relative".to_owned(), format!("{backend}/"), "https://else.example/".to_owned(),
+        format!("{backend}/inner/a"),
+        format!("{backend}/other"),
+        "/inner/b".to_owned(),
+        "http://in.example/x?y".to_owned(),
+        "http://box.lan/p/q".to_owned(),
+        "relative".to_owned(),
+        format!("{backend}/"),
+        "https://else.example/".to_owned(),
     ];
     for target in ["/default/", "/off/", "/own/", "/vars/"] {
         for say in &says {

@@ -43,7 +43,7 @@ fn at_home(text: &str) -> String {
 /// A conf.d file of a seed, given to the program as it is (to nginx within the `http` block that includes it).
 fn fragment(text: &str) -> Setup {
     let setup = Proxy::config(&at_home(text)).certificate("server", &["ws.example.com", "api.example.com"]);
-    if under_test() == Program::Nginx { setup } else { setup.as_written() }
+    if under_test() == Program::Nginx { setup } else { setup.verbatim() }
 }
 
 fn websocket(mut client: Wire, target: &str, host: &str) -> Wire {
@@ -66,7 +66,13 @@ fn the_map_and_the_ws_location(driver: Driver) {
     let proxy = fragment(&format!("{RHEL_WS}{RHEL_TIMEOUTS}")).set("backend", backend.address()).on(driver).start();
     let _open = websocket(proxy.connect(), "/ws/", "ws.example.com");
     let head = last_upgrade(&backend);
-    for line in ["get /ws/ http/1.1", "upgrade: websocket", "connection: upgrade", "host: ws.example.com", "x-real-ip: 127.0.0.1"] {
+    for line in [
+        "get /ws/ http/1.1",
+        "upgrade: websocket",
+        "connection: upgrade",
+        "host: ws.example.com",
+        "x-real-ip: 127.0.0.1",
+    ] {
         assert!(head.contains(line), "no {line:?} in {head}");
     }
     let plain = proxy.connect().ask("GET /ws/info HTTP/1.1\r\nHost: ws.example.com\r\n\r\n").mirrored();
@@ -144,7 +150,7 @@ fn the_three_servers_of_the_upstream(driver: Driver) {
     }
     let [one, two, three] = &backends;
     let proxy = Proxy::config(&text)
-        .as_written()
+        .verbatim()
         .set("one", one.address())
         .set("two", two.address())
         .set("three", three.address())
@@ -196,9 +202,12 @@ fn stock(text: &str) -> Setup {
         .replace("user nginx;", "user root;")
         .replace("user www-data;", "user root;");
     Proxy::config(&text)
-        .as_written()
+        .verbatim()
         .set("six", crate::util::ports::free())
-        .file("etc/mime.types", "types {\n    text/html html htm shtml;\n    text/css css;\n    application/json json;\n}\n")
+        .file(
+            "etc/mime.types",
+            "types {\n    text/html html htm shtml;\n    text/css css;\n    application/json json;\n}\n",
+        )
         .certificate("server", &["ws.example.com"])
 }
 
@@ -228,7 +237,9 @@ fn the_nginx_conf_of_this_machine_loads() {
         eprintln!("skipped: there is no {FILE}");
         return;
     }
-    let finished = crate::util::proxy::finish(std::process::Command::new(crate::util::proxy::executable()).args(["-t", "-c", FILE]));
+    let finished = crate::util::proxy::finish(
+        std::process::Command::new(crate::util::proxy::executable()).args(["-t", "-c", FILE]),
+    );
     if under_test() == Program::Longsplice {
         finished.expect_code(0);
     }

@@ -87,7 +87,9 @@ fn code_only(text: &str) -> String {
     )
     .expect("a pattern");
     tokens
-        .replace_all(text, |found: &regex::Captures<'_>| found[0].chars().map(|c| if c == '\n' { '\n' } else { ' ' }).collect::<String>())
+        .replace_all(text, |found: &regex::Captures<'_>| {
+            found[0].chars().map(|c| if c == '\n' { '\n' } else { ' ' }).collect::<String>()
+        })
         .into_owned()
 }
 
@@ -169,9 +171,13 @@ fn unsafe_and_libc_live_in_sys() {
         .iter()
         .filter(|source| source.module() != Some("sys"))
         .flat_map(|source| {
-            source.code.lines().enumerate().filter(|(_, line)| word.is_match(line)).map(|(number, line)| {
-                format!("{}:{}: {}", source.path, number + 1, line.trim())
-            }).collect::<Vec<_>>()
+            source
+                .code
+                .lines()
+                .enumerate()
+                .filter(|(_, line)| word.is_match(line))
+                .map(|(number, line)| format!("{}:{}: {}", source.path, number + 1, line.trim()))
+                .collect::<Vec<_>>()
         })
         .collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -184,7 +190,9 @@ fn every_unsafe_block_says_why_it_is_safe() {
     let mut wrong = Vec::new();
     for source in sources().iter().filter(|source| source.module() == Some("sys")) {
         let lines: Vec<&str> = source.text.lines().collect();
-        for (number, _) in source.code.lines().enumerate().filter(|(_, line)| word.is_match(line) && !line.contains("unsafe_code")) {
+        for (number, _) in
+            source.code.lines().enumerate().filter(|(_, line)| word.is_match(line) && !line.contains("unsafe_code"))
+        {
             let above = &lines[number.saturating_sub(6)..=number];
             if !above.iter().any(|line| line.contains("SAFETY:") || line.contains("# Safety")) {
                 wrong.push(format!("{}:{}: no SAFETY comment", source.path, number + 1));
@@ -250,7 +258,9 @@ fn names_are_the_fields() {
         .expect("a pattern");
     let wrong: Vec<String> = sources()
         .iter()
-        .flat_map(|source| names.find_iter(&source.code).map(|name| format!("{}: {}", source.path, name.as_str())).collect::<Vec<_>>())
+        .flat_map(|source| {
+            names.find_iter(&source.code).map(|name| format!("{}: {}", source.path, name.as_str())).collect::<Vec<_>>()
+        })
         .collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

@@ -8,7 +8,8 @@ use rustls::{
 };
 
 use crate::util::{
-    Backend, Driver, Ending, PATIENCE, Proxy, Wire, beyond_nginx, checksum, eventually, frames, on_both_drivers, pattern,
+    Backend, Driver, Ending, PATIENCE, Proxy, Wire, beyond_nginx, checksum, eventually, frames, on_both_drivers,
+    pattern,
     tls::{self, Client, Key},
 };
 
@@ -37,7 +38,8 @@ fn wss_echoes_on_both_versions(driver: Driver) {
     let backend = Backend::echo();
     let proxy = before(&backend, "ssl_protocols TLSv1.2 TLSv1.3;", driver);
     for (version, expected) in [(&TLS12, ProtocolVersion::TLSv1_2), (&TLS13, ProtocolVersion::TLSv1_3)] {
-        let done = tls::handshake(proxy.address("https"), "x", &Client::offering(&[version], None)).expect("a handshake");
+        let done =
+            tls::handshake(proxy.address("https"), "x", &Client::offering(&[version], None)).expect("a handshake");
         assert_eq!(done.version, expected);
         let mut client = done.wire();
         client.websocket("/");
@@ -45,7 +47,11 @@ fn wss_echoes_on_both_versions(driver: Driver) {
             let payload = pattern(size, 3);
             client.send_in_pieces(frames::client(frames::BINARY, &payload), 40_001);
             let (opcode, echo) = client.frame();
-            assert_eq!((opcode, echo.len(), checksum(&echo)), (frames::BINARY, size, checksum(&payload)), "{expected:?}");
+            assert_eq!(
+                (opcode, echo.len(), checksum(&echo)),
+                (frames::BINARY, size, checksum(&payload)),
+                "{expected:?}"
+            );
         }
     }
 }
@@ -59,7 +65,9 @@ fn requests_and_bodies_pass_over_tls(driver: Driver) {
     assert_eq!(head.get("x-protocol"), Some("TLSv1.3"));
     assert!(head.get("x-cipher").is_some_and(|cipher| cipher.starts_with("TLS_")), "{}", head.raw);
     let body = pattern(5 << 20, 6);
-    client.send(format!("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len())).send_in_pieces(&body, 99_991);
+    client
+        .send(format!("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len()))
+        .send_in_pieces(&body, 99_991);
     assert_eq!(client.response().get("x-body-sum"), Some(format!("{:x}", checksum(&body)).as_str()));
     let last = client.ask("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     assert_eq!(last.status(), 200);
@@ -70,7 +78,9 @@ fn requests_and_bodies_pass_over_tls(driver: Driver) {
 fn a_large_body_comes_down_over_tls() {
     let body = pattern(20 << 20, 7);
     let sum = checksum(&body);
-    let backend = Backend::answering([format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes(), body].concat());
+    let backend = Backend::answering(
+        [format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes(), body].concat(),
+    );
     let proxy = before(&backend, "", Driver::IoUring);
     let response = proxy.connect_tls("x").get("/");
     assert_eq!((response.body.len(), checksum(&response.body)), (20 << 20, sum));
@@ -155,7 +165,9 @@ fn a_session_of_one_server_does_not_open_another() {
 fn alpn_offers_http_1_1_only() {
     let backend = Backend::mirror();
     let proxy = before(&backend, "", Driver::IoUring);
-    let alpn = |protocols: &[&str]| tls::handshake(proxy.address("https"), "x", &Client::default().alpn(protocols)).map(|done| done.alpn);
+    let alpn = |protocols: &[&str]| {
+        tls::handshake(proxy.address("https"), "x", &Client::default().alpn(protocols)).map(|done| done.alpn)
+    };
     assert_eq!(alpn(&["h2", "http/1.1"]).expect("a handshake").as_deref(), Some("http/1.1"));
     assert_eq!(alpn(&[]).expect("a handshake"), None);
 }
@@ -175,7 +187,9 @@ fn plain_http_on_the_tls_port_is_a_400() {
 fn garbage_on_the_tls_port_closes_the_connection_and_nothing_else() {
     let backend = Backend::mirror();
     let proxy = before(&backend, "", Driver::IoUring);
-    for garbage in [&b"\x16\x03\x01\xff\xff\x01"[..], &b"\x16\x03\x01\x00\x05hello"[..], &[0; 64], &b"\x80\x2e\x01\x03"[..]] {
+    for garbage in
+        [&b"\x16\x03\x01\xff\xff\x01"[..], &b"\x16\x03\x01\x00\x05hello"[..], &[0; 64], &b"\x80\x2e\x01\x03"[..]]
+    {
         let mut client = Wire::connect(proxy.address("https"));
         client.send(garbage).finish();
         assert_ne!(client.patience(Duration::from_secs(5)).ending().1, Ending::Open, "{garbage:?}");
@@ -318,7 +332,9 @@ fn a_backend_that_speaks_no_tls_is_a_502() {
         let _ = wire.try_send("HTTP/1.1 400 Bad Request\r\n\r\n");
         drop(wire.ending());
     });
-    let proxy = Proxy::config("server { listen %http%; location / { proxy_pass https://%backend%; } }").set("backend", backend.address()).start();
+    let proxy = Proxy::config("server { listen %http%; location / { proxy_pass https://%backend%; } }")
+        .set("backend", backend.address())
+        .start();
     assert_eq!(proxy.get("/").status(), 502);
     proxy.logged(&["client: 127.0.0.1", "upstream: \"https://"]);
 }

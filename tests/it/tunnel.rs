@@ -7,7 +7,8 @@ use std::{
 };
 
 use crate::util::{
-    Backend, Driver, Ending, PATIENCE, Proxy, Wire, beyond_nginx, checksum, eventually, frames, on_both_drivers, pattern,
+    Backend, Driver, Ending, PATIENCE, Proxy, Wire, beyond_nginx, checksum, eventually, frames, on_both_drivers,
+    pattern,
 };
 
 on_both_drivers![
@@ -16,6 +17,7 @@ on_both_drivers![
     early_bytes_follow_the_head_once_the_backend_agreed,
     early_bytes_of_a_refused_upgrade_are_dropped,
     bytes_behind_the_101_reach_the_client,
+    fragments_and_control_frames_between_them_pass,
     late_data_arrives_after_the_clients_fin,
     late_data_arrives_after_the_backends_fin,
     a_clients_reset_reaches_the_backend,
@@ -62,7 +64,11 @@ fn echoes_of_every_size_come_back_in_order(driver: Driver) {
         for piece in pieces {
             client.send_in_pieces(&message, *piece);
             let (opcode, echo) = client.frame();
-            assert_eq!((opcode, echo.len(), checksum(&echo)), (frames::BINARY, size, checksum(&payload)), "pieces of {piece}");
+            assert_eq!(
+                (opcode, echo.len(), checksum(&echo)),
+                (frames::BINARY, size, checksum(&payload)),
+                "pieces of {piece}"
+            );
         }
     }
 }
@@ -135,6 +141,22 @@ fn bytes_behind_the_101_reach_the_client(driver: Driver) {
     let proxy = Proxy::before(backend.address(), driver);
     let mut client = proxy.connect();
     assert_eq!(client.websocket("/").frame(), (frames::TEXT, b"at once".to_vec()));
+}
+
+fn fragments_and_control_frames_between_them_pass(driver: Driver) {
+    let backend = Backend::echo();
+    let proxy = Proxy::before(backend.address(), driver);
+    let mut client = proxy.connect();
+    client.websocket("/");
+    client.send(frames::raw(frames::TEXT, true, "frag"));
+    client.send(frames::client(frames::PING, "in between"));
+    client.send(frames::raw(frames::CONTINUATION, true, "men"));
+    client.send(frames::raw(0x80 | frames::CONTINUATION, true, "ted"));
+    assert_eq!(client.frame(), (frames::PONG, b"in between".to_vec()));
+    assert_eq!(client.frame(), (frames::TEXT, b"fragmented".to_vec()));
+    // One byte at a time: heads and masks cut everywhere.
+    client.dribble(frames::client(frames::TEXT, "byte by byte"), 1, Duration::from_millis(2));
+    assert_eq!(client.frame(), (frames::TEXT, b"byte by byte".to_vec()));
 }
 
 fn late_data_arrives_after_the_clients_fin(driver: Driver) {

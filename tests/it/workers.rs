@@ -2,7 +2,9 @@
 
 use std::{
     collections::BTreeSet,
-    fs, thread,
+    fs,
+    sync::Mutex,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -154,7 +156,14 @@ fn cpu_time(proxy: &Proxy) -> Duration {
 fn idle_tunnels_cost_little_memory(driver: Driver) {
     beyond_nginx!();
     const TUNNELS: usize = 2000;
-    let backend = Backend::echo();
+    // The backend keeps the sockets and no threads.
+    let kept = Mutex::new(Vec::new());
+    let backend = Backend::serve(move |mut wire, _| {
+        wire.accept_websocket();
+        let (_, word) = wire.frame();
+        wire.send(frames::server(frames::TEXT, word));
+        kept.lock().unwrap().push(wire);
+    });
     let proxy = Proxy::before(backend.address(), driver);
     let open = |count: usize| -> Vec<Wire> {
         let mut clients: Vec<Wire> = (0..count).map(|_| proxy.connect()).collect();
@@ -179,9 +188,10 @@ fn idle_tunnels_cost_little_memory(driver: Driver) {
 fn tunnels_of_a_quitting_process_end_with_their_time() {
     beyond_nginx!();
     let backend = Backend::echo();
-    let mut proxy = Proxy::config("server { listen %http%; location / { websocket_timeout 2s; proxy_pass http://%backend%; } }")
-        .set("backend", backend.address())
-        .start();
+    let mut proxy =
+        Proxy::config("server { listen %http%; location / { websocket_timeout 2s; proxy_pass http://%backend%; } }")
+            .set("backend", backend.address())
+            .start();
     let mut client = proxy.connect();
     client.websocket("/");
     proxy.running().signal(nix::sys::signal::Signal::SIGQUIT);

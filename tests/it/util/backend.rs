@@ -216,11 +216,8 @@ pub fn echo(mut wire: Wire) {
     // An idle tunnel is no error: let tests hold it as long as they like.
     wire.patience(Duration::from_secs(300));
     let config = WebSocketConfig::default().max_message_size(None).max_frame_size(None);
-    let mut socket = tungstenite::WebSocket::from_raw_socket(
-        Resumed(wire),
-        tungstenite::protocol::Role::Server,
-        Some(config),
-    );
+    let mut socket =
+        tungstenite::WebSocket::from_raw_socket(Resumed(wire), tungstenite::protocol::Role::Server, Some(config));
     loop {
         match socket.read() {
             Ok(message @ (Message::Text(_) | Message::Binary(_))) => {

@@ -44,7 +44,8 @@ impl Browser {
         let running = Quiet(Some(running));
         let said = || running.0.as_ref().map(Running::said).unwrap_or_default();
         let ready = eventually(|| {
-            endpoint = said().split_once("DevTools listening on ").and_then(|(_, rest)| Some(rest.lines().next()?.to_owned()));
+            endpoint =
+                said().split_once("DevTools listening on ").and_then(|(_, rest)| Some(rest.lines().next()?.to_owned()));
             endpoint.is_some()
         });
         assert!(ready, "chromium did not start:\n{}", said());
@@ -81,12 +82,16 @@ impl Browser {
     pub fn open(&mut self, url: &str) {
         let opened = self.call("Page.navigate", &json!({"url": url}));
         assert!(opened["errorText"].is_null(), "{url}: {}", opened["errorText"]);
-        assert!(self.becomes("document.readyState == 'complete' && location.href != 'about:blank'"), "{url} did not load");
+        assert!(
+            self.becomes("document.readyState == 'complete' && location.href != 'about:blank'"),
+            "{url} did not load"
+        );
     }
 
     /// The value of a JavaScript expression.
     pub fn evaluate(&mut self, expression: &str) -> Value {
-        let answer = self.call("Runtime.evaluate", &json!({"expression": expression, "awaitPromise": true, "returnByValue": true}));
+        let answer = self
+            .call("Runtime.evaluate", &json!({"expression": expression, "awaitPromise": true, "returnByValue": true}));
         assert!(answer["exceptionDetails"].is_null(), "{expression}: {}", answer["exceptionDetails"]);
         answer["result"]["value"].clone()
     }
@@ -104,7 +109,10 @@ impl Browser {
 
     /// What stands in the element.
     pub fn text(&mut self, selector: &str) -> String {
-        self.evaluate(&format!("document.querySelector('{selector}')?.textContent ?? '(none)'")).as_str().unwrap_or_default().to_owned()
+        self.evaluate(&format!("document.querySelector('{selector}')?.textContent ?? '(none)'"))
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
     }
 
     /// Types into the element as a keyboard does.

@@ -8,13 +8,16 @@ use std::{
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, Once},
     thread,
     time::{Duration, Instant},
 };
 
 use nix::{
-    sys::signal::{Signal, kill},
+    sys::{
+        resource::{Resource, getrlimit, setrlimit},
+        signal::{Signal, kill},
+    },
     unistd::Pid,
 };
 use tempfile::TempDir;
@@ -35,6 +38,15 @@ pub enum Driver {
 pub enum Program {
     Longsplice,
     Nginx,
+}
+
+/// Some tests hold thousands of connections, both ends of them: more than the 1,024 descriptors most shells start with.
+fn raise_descriptor_limit() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("RLIMIT_NOFILE");
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("up to the hard limit");
+    });
 }
 
 /// `LONGSPLICE_TEST_PROXY=nginx` runs the tests against nginx: how the tests themselves are tested.
@@ -82,7 +94,7 @@ impl Setup {
     }
 
     /// The text is given to the program as it stands: a whole nginx.conf, or a fragment.
-    pub fn as_written(mut self) -> Self {
+    pub fn verbatim(mut self) -> Self {
         self.whole = true;
         self
     }
@@ -214,7 +226,8 @@ impl Setup {
         let mut proxy = Proxy { running, dir: self.dir, values: self.values };
         for port in listening {
             assert!(
-                eventually(|| ports::listened_on(port) || proxy.running.ended().is_some()) && proxy.running.ended().is_none(),
+                eventually(|| ports::listened_on(port) || proxy.running.ended().is_some())
+                    && proxy.running.ended().is_none(),
                 "not listening on port {port}; it says:\n{}\nits file:\n{}",
                 proxy.log(),
                 fs::read_to_string(&file).unwrap_or_default()
@@ -436,6 +449,7 @@ pub struct Proxy {
 impl Proxy {
     /// Directives of the http context, run on both workers with the log on stderr; see [`Setup`].
     pub fn config(text: &str) -> Setup {
+        raise_descriptor_limit();
         let dir = TempDir::with_prefix("longsplice-").expect("a directory");
         // nginx's workers and privileges dropped to `user` must reach what lies in it.
         fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("its mode");

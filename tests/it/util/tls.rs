@@ -42,7 +42,8 @@ fn key_pair(key: Key) -> KeyPair {
 pub fn write_certificate(dir: &Path, name: &str, hosts: &[&str], key: Key) {
     let pair = key_pair(key);
     let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
-    let certificate = CertificateParams::new(hosts).and_then(|params| params.self_signed(&pair)).expect("a certificate");
+    let certificate =
+        CertificateParams::new(hosts).and_then(|params| params.self_signed(&pair)).expect("a certificate");
     fs::write(dir.join(name).with_extension("crt"), certificate.pem()).expect("a file");
     fs::write(dir.join(name).with_extension("key"), pair.serialize_pem()).expect("a file");
 }
@@ -169,7 +170,11 @@ pub fn handshake(address: SocketAddr, name: &str, client: &Client) -> std::io::R
         version: connection.protocol_version().expect("after the handshake"),
         resumed: connection.handshake_kind() == Some(rustls::HandshakeKind::Resumed),
         alpn: connection.alpn_protocol().map(|name| String::from_utf8_lossy(name).into_owned()),
-        certificate: connection.peer_certificates().and_then(|chain| chain.first()).map(|c| c.to_vec()).unwrap_or_default(),
+        certificate: connection
+            .peer_certificates()
+            .and_then(|chain| chain.first())
+            .map(|c| c.to_vec())
+            .unwrap_or_default(),
         stream: StreamOwned::new(connection, socket),
     })
 }
@@ -194,8 +199,12 @@ impl Server {
     pub fn new(hosts: &[&str]) -> Self {
         let pair = key_pair(Key::Ecdsa);
         let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
-        let certificate = CertificateParams::new(hosts).and_then(|params| params.self_signed(&pair)).expect("a certificate");
-        Self::with(certificate.der().clone(), PrivateKeyDer::from_pem_slice(pair.serialize_pem().as_bytes()).expect("our key"))
+        let certificate =
+            CertificateParams::new(hosts).and_then(|params| params.self_signed(&pair)).expect("a certificate");
+        Self::with(
+            certificate.der().clone(),
+            PrivateKeyDer::from_pem_slice(pair.serialize_pem().as_bytes()).expect("our key"),
+        )
     }
 
     fn with(certificate: CertificateDer<'static>, key: PrivateKeyDer<'static>) -> Self {

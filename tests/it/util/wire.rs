@@ -6,7 +6,7 @@ use std::{
     os::unix::net::UnixStream,
     path::Path,
     sync::{Arc, Mutex},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rustls::{ClientConnection, ServerConnection, StreamOwned};
@@ -189,7 +189,8 @@ impl Wire {
     }
 
     pub fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE).unwrap_or_else(|e| panic!("connect {address}: {e}"));
+        let stream =
+            TcpStream::connect_timeout(&address, PATIENCE).unwrap_or_else(|e| panic!("connect {address}: {e}"));
         stream.set_nodelay(true).expect("TCP_NODELAY");
         Self::over(stream)
     }
@@ -434,17 +435,6 @@ impl Wire {
         let (bytes, ending) = self.ending();
         assert!(bytes.is_empty(), "more came: {:?}", String::from_utf8_lossy(&bytes));
         assert_ne!(ending, Ending::Open, "still open after {:?}", self.timeout);
-    }
-
-    /// Nothing comes and nothing ends for this long.
-    pub fn expect_quiet(&mut self, time: Duration) {
-        assert!(self.buffer.is_empty(), "already here: {:?}", String::from_utf8_lossy(&self.buffer));
-        let started = Instant::now();
-        let patience = self.timeout;
-        self.patience(time);
-        let ending = self.fill();
-        self.patience(patience);
-        assert_eq!(ending, Some(Ending::Open), "after {:?}: {:?}", started.elapsed(), self.buffer);
     }
 
     // WebSocket
