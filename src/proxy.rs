@@ -102,7 +102,7 @@ fn check_origin(client: Client<'_>, request: &Request, settings: &Settings) -> R
 /// Where a request goes.
 struct Target<'a> {
     group: Route<'a>,
-    /// Over TLS: the name to send and to verify (nginx's default of `proxy_ssl_name`, `$proxy_host`).
+    /// Over TLS: the name to send and to verify.
     tls_name: Option<String>,
 }
 
@@ -136,9 +136,18 @@ fn target<'a>(client: Client<'a>, request: &mut Request, pass: &ProxyPass) -> Re
             (address, tls, group)
         }
     };
-    let tls_name = tls.then(|| host_of(&name).to_owned());
     name_target(request, name, tls);
+    let tls_name = tls.then(|| tls_name(request));
     Ok(Target { group, tls_name })
+}
+
+/// `proxy_ssl_name`, else `$proxy_host` without its port.
+fn tls_name(request: &mut Request) -> String {
+    let settings = Arc::clone(request.settings());
+    match &settings.backend_tls_name {
+        Some(name) => String::from_utf8_lossy(&name.expand(request)).into_owned(),
+        None => host_of(&request.proxy_host).to_owned(),
+    }
 }
 
 /// The address a text is, since names are resolved only at start.
