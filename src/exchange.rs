@@ -333,20 +333,18 @@ impl<F: Future> Beside<F> {
         self.future.is_some()
     }
 
-    /// Runs until `main` is done (left) or this is (right).
+    /// Runs until `main` is done (left) or this is (right); this has precedence, so that a body that is there already is up before
+    /// its answer is looked at.
     pub async fn with<M: Future>(&mut self, main: M) -> Either<M::Output, ()> {
         let mut main = pin!(main);
         poll_fn(|context| {
-            if let Poll::Ready(output) = main.as_mut().poll(context) {
-                return Poll::Ready(Either::Left(output));
-            }
             if let Some(future) = &mut self.future
                 && let Poll::Ready(output) = future.as_mut().poll(context)
             {
                 (self.future, self.output) = (None, Some(output));
                 return Poll::Ready(Either::Right(()));
             }
-            Poll::Pending
+            main.as_mut().poll(context).map(Either::Left)
         })
         .await
     }

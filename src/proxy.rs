@@ -234,7 +234,7 @@ impl Round<'_> {
         for number in 1.. {
             let Some(choice) = group.choose(&mut tried, Instant::now()) else { break };
             let last = number == group.len() || (next.tries > 0 && number >= next.tries as usize);
-            request.attempts.push(Attempt { address: group.name(choice.peer).into(), ..Attempt::default() });
+            request.attempts.push(Attempt { address: choice.backend.to_string().into(), ..Attempt::default() });
             let failed = match self.attempt(request, &choice, last).await {
                 Ok(outcome) => {
                     group.succeeded(choice.peer);
