@@ -183,7 +183,7 @@ impl Block<'_> {
             "server" => Contexts::SERVER,
             "upstream" => Contexts::UPSTREAM,
             "location" => Contexts::LOCATION,
-            "if" if self.context.meets(Contexts::SERVER.and(Contexts::SERVER_IF)) => Contexts::SERVER_IF,
+            "if" if self.context.meets(Contexts::SERVER) => Contexts::SERVER_IF,
             "if" => Contexts::LOCATION_IF,
             _ => return directive,
         };

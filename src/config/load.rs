@@ -97,14 +97,14 @@ fn default_error_log(options: &LoadOptions, paths: &Paths) -> ErrorLog {
     ErrorLog { target, level: Level::Error }
 }
 
-/// Without an `http` block, a file with directives of the http context at its top is the inside of one.
+/// Without an `http` block, a file with directives at its top that only stand in one is the inside of one.
 fn is_fragment(top: &[Directive]) -> bool {
-    let only_http = |directive: &Directive| {
-        directives::named(&directive.name.text)
-            .iter()
-            .any(|meaning| meaning.contexts.meets(Contexts::HTTP) && !meaning.contexts.meets(Contexts::MAIN))
+    let outside = Contexts::MAIN.and(Contexts::EVENTS);
+    let inner = |directive: &Directive| {
+        let meanings = directives::named(&directive.name.text);
+        !meanings.is_empty() && !meanings.iter().any(|meaning| meaning.contexts.meets(outside))
     };
-    !top.iter().any(|directive| directive.is("http")) && top.iter().any(only_http)
+    !top.iter().any(|directive| directive.is("http")) && top.iter().any(inner)
 }
 
 /// Takes the directives of the http context out of the top level of a fragment.

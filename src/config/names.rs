@@ -91,7 +91,7 @@ impl Names {
         for directive in directives {
             match directive.name.text.as_str() {
                 "set" if directive.args.len() == 2 => {
-                    if let Some(name) = variable_name(directive, 0, report) {
+                    if let Some(name) = variable_name(directive, 0, report).filter(|name| name != "args") {
                         self.writable(&name, directive.arg_span(0), report);
                     }
                 }
@@ -140,7 +140,7 @@ impl Names {
     }
 }
 
-/// The variable an argument names, in lower case; an error when it has no `$`, or is one of nginx's own.
+/// The variable an argument names, in lower case; an error when it has no `$`, or is one of nginx's own but `$args`.
 fn variable_name(directive: &Directive, index: usize, report: &mut Report) -> Option<String> {
     let text = directive.arg(index);
     let Some(name) = text.strip_prefix('$').filter(|name| !name.is_empty()) else {
@@ -189,10 +189,10 @@ mod tests {
 
     #[test]
     fn nginx_s_own_variables_cannot_be_made() {
-        let (_, text) = collect("map $a $host {} server { set $uri /; set x 1; set $args a; }");
+        let (_, text) = collect("map $a $host {} server { set $uri /; set x 1; set $limit_rate 1k; set $args a; }");
         assert!(text.contains("the duplicate \"host\" variable"), "{text}");
         assert!(text.contains("the duplicate \"uri\" variable"), "{text}");
         assert!(text.contains("invalid variable name \"x\""), "{text}");
-        assert!(text.contains("setting \"args\" is not supported yet"), "{text}");
+        assert!(text.contains("setting \"limit_rate\" is not supported yet"), "{text}");
     }
 }
