@@ -2,7 +2,7 @@
 
 use super::{
     BackendAddress, Config,
-    diagnostic::{Diagnostic, Report, Severity, Span},
+    diagnostic::{Diagnostic, Report, Severity, Span, did_you_mean},
     level::Level,
     tree::Directive,
     values,
@@ -93,6 +93,8 @@ pub fn file(http: &[Directive], report: &mut Report) {
     }
     for server in level.own("server") {
         lint.block(&level.inner(server.children()), server);
+        let named = server.children().iter().filter(|child| child.is("location")).map(|location| location.arg(0));
+        lint.named_fallbacks(server, &named.filter(|name| name.starts_with('@')).collect::<Vec<_>>());
     }
 }
 
@@ -193,6 +195,22 @@ impl Lint<'_> {
                 format!("`location {path}` also takes {path}foo and {path}-admin"),
                 format!("write `location = {path}`, or `location {path}/` for what is below it"),
             );
+        }
+    }
+
+    /// `try_files` and `error_page` to a named location that is not there.
+    fn named_fallbacks(&mut self, block: &Directive, known: &[&str]) {
+        for directive in block.children() {
+            if directive.is("try_files") || directive.is("error_page") {
+                let last = directive.args.last().filter(|word| word.text.starts_with('@') && !word.text.contains('$'));
+                if let Some(word) = last.filter(|word| !known.contains(&word.text.as_str())) {
+                    let name = &word.text;
+                    let message = format!("there is no `location {name}` in this server: who gets here gets 500");
+                    let help = did_you_mean(name, known.iter().copied());
+                    self.report.push(Diagnostic::warning(word.span, message).maybe_help(help));
+                }
+            }
+            self.named_fallbacks(directive, known);
         }
     }
 

@@ -15,7 +15,7 @@ use super::{
     names::Names,
     tree::{self, Directive},
 };
-use crate::limits::{CONFIG_FILE_BYTES, CONFIG_FILES, INCLUDE_DEPTH};
+use crate::limits::{BLOCK_DEPTH, CONFIG_FILE_BYTES, CONFIG_FILES, INCLUDE_DEPTH};
 
 /// Where the configuration is.
 #[derive(Debug, Clone)]
@@ -57,7 +57,8 @@ pub struct Loaded {
 
 /// Reads a configuration, whole.
 pub fn load(options: &LoadOptions) -> Loaded {
-    let mut reader = Reader { conf_dir: conf_dir(options), report: Report::default(), files: Vec::new(), opened: 0 };
+    let mut reader =
+        Reader { conf_dir: conf_dir(options), report: Report::default(), files: Vec::new(), opened: 0, blocks: 0 };
     let mut top = reader.text_tree("command line", options.globals.as_deref());
     top.extend(match &options.file {
         Source::File(path) => reader.file_tree(path),
@@ -129,6 +130,8 @@ struct Reader {
     report: Report,
     files: Vec<(PathBuf, String)>,
     opened: usize,
+    /// Blocks around what is read now, those of including files counted.
+    blocks: usize,
 }
 
 impl Reader {
@@ -170,7 +173,14 @@ impl Reader {
                 out.extend(self.included(&directive, depth));
                 continue;
             }
+            if self.blocks >= BLOCK_DEPTH {
+                let message = format!("blocks are nested deeper than {BLOCK_DEPTH}");
+                self.report.push(Diagnostic::error(directive.span(), message));
+                continue;
+            }
+            self.blocks += 1;
             directive.block = directive.block.map(|block| self.with_includes(block, depth));
+            self.blocks -= 1;
             out.push(directive);
         }
         out

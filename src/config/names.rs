@@ -129,6 +129,8 @@ impl Names {
         if matches!(self.by_name.get(name), Some(Made::Map(_))) {
             let message = format!("\"{name}\" is made by a `map` already");
             report.push(Diagnostic::error(span, message).help("give one of the two another name"));
+        } else if Known::named(name).is_some_and(|known| known != Known::Args) {
+            report.push(duplicate(span, name));
         } else if matches!(name, "args" | "limit_rate") {
             let message = format!("setting \"{name}\" is not supported yet");
             report.push(
@@ -150,13 +152,15 @@ fn variable_name(directive: &Directive, index: usize, report: &mut Report) -> Op
     };
     let name = name.to_ascii_lowercase();
     if Known::named(&name).is_some() && name != "args" {
-        report.push(
-            Diagnostic::error(directive.arg_span(index), format!("the duplicate \"{name}\" variable"))
-                .help("this name is one of nginx's own variables, which cannot be written: choose another"),
-        );
+        report.push(duplicate(directive.arg_span(index), &name));
         return None;
     }
     Some(name)
+}
+
+fn duplicate(span: Span, name: &str) -> Diagnostic {
+    Diagnostic::error(span, format!("the duplicate \"{name}\" variable"))
+        .help("this name is one of nginx's own variables, which cannot be written: choose another")
 }
 
 #[cfg(test)]
@@ -189,9 +193,12 @@ mod tests {
 
     #[test]
     fn nginx_s_own_variables_cannot_be_made() {
-        let (_, text) = collect("map $a $host {} server { set $uri /; set x 1; set $limit_rate 1k; set $args a; }");
+        let (_, text) = collect(
+            "map $a $host {} server { set $uri /; set x 1; set $limit_rate 1k; set $args a; server_name ~(?<scheme>x); }",
+        );
         assert!(text.contains("the duplicate \"host\" variable"), "{text}");
         assert!(text.contains("the duplicate \"uri\" variable"), "{text}");
+        assert!(text.contains("the duplicate \"scheme\" variable"), "{text}");
         assert!(text.contains("invalid variable name \"x\""), "{text}");
         assert!(text.contains("setting \"limit_rate\" is not supported yet"), "{text}");
     }

@@ -26,6 +26,8 @@ fn values_out_of_form_are_named_with_the_form() {
     server_error("server_name $host;", "server name \"$host\" is invalid");
     server_error("upgrade_protocols h2c;", "h2c is never let through");
     server_error("websocket_origin https://a/b;", "is no origin");
+    server_error("ssl_protocols TLSv1 TLSv1.1;", "no version of TLS is left");
+    server_error("ssl_protocols TLSv1.4;", "invalid value \"TLSv1.4\"");
     server_error("large_client_header_buffers 4 100;", "512 bytes or more");
 }
 

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::config::{ErrorLog, Level, LogTarget};
 
@@ -58,6 +60,14 @@ fn a_file_that_includes_itself_is_an_error_and_not_a_hang() {
 }
 
 #[test]
+fn blocks_of_including_files_count() {
+    let deep = "server { location / { location / { location / { location / { location / { include x.conf; } } } } } }";
+    let directory = directory(&[("x.conf", deep)]);
+    let text = load_file(directory.path().join("x.conf"), Path::new("/")).report.render(false, false);
+    assert!(text.contains("nested deeper than"), "{text}");
+}
+
+#[test]
 fn bytes_that_are_not_utf_8_matter_in_words_only() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("x.conf");
@@ -109,4 +119,67 @@ fn global_directives_and_the_error_log_come_from_the_command_line() {
     assert!(text.contains("\"pid\" directive is duplicate") && text.contains("command line:1:1"), "{text}");
     let text = load(&options("gadget on;", server)).report.render(false, false);
     assert!(text.contains("command line:1:1"), "{text}");
+}
+
+/// Words that mean something, so that nonsense gets far.
+const WORDS: [&str; 48] = [
+    "{",
+    "}",
+    ";",
+    ";",
+    ";",
+    "{",
+    "}",
+    ";",
+    "server",
+    "location",
+    "/a",
+    "~",
+    "^/(a)$",
+    "@n",
+    "if",
+    "($host",
+    "=",
+    "x)",
+    "upstream",
+    "u",
+    "map",
+    "$host",
+    "$m",
+    "default",
+    "1",
+    "proxy_pass",
+    "http://u",
+    "https://[::1]:1/$uri",
+    "unix:/x:",
+    "proxy_set_header",
+    "return",
+    "200",
+    "rewrite",
+    "set",
+    "$x",
+    "listen",
+    "127.0.0.1:81",
+    "ssl",
+    "server_name",
+    "*.a",
+    "error_page",
+    "=404",
+    "access_log",
+    "off",
+    "try_files",
+    "proxy_redirect",
+    "types",
+    "http",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn any_words_end_without_panic(words in proptest::collection::vec(proptest::sample::select(&WORDS[..]), 0..40)) {
+        let loaded = load_text(&words.join(" "), Path::new("/nowhere"));
+        prop_assert_eq!(loaded.config.is_none(), loaded.report.errors() > 0);
+        loaded.report.render(true, true);
+    }
 }

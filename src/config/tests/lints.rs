@@ -75,6 +75,15 @@ fn an_origin_check_by_hand_counts() {
 }
 
 #[test]
+fn a_named_location_that_is_not_there_is_missed() {
+    let text = report(
+        "server { listen 127.0.0.1:1; error_page 500 @dwon; location / { try_files $uri @app; } location @down {} location @app {} }",
+    );
+    assert!(text.contains("there is no `location @dwon`") && text.contains("did you mean `@down`?"), "{text}");
+    assert!(!text.contains("there is no `location @app`"), "{text}");
+}
+
+#[test]
 fn variables_and_tls_of_proxy_pass_are_looked_at() {
     let of = |inner: &str| report(&format!("server {{ listen 127.0.0.1:1; location / {{ {inner} }} }}"));
     assert!(of("proxy_pass http://$arg_x;").contains("without `resolver`"));
