@@ -195,7 +195,7 @@ impl Arguments {
         if !self.quiet {
             say(&format!("longsplice: configuration file {name} test is successful"));
         }
-        if self.dump { dump(&files) } else { ExitCode::SUCCESS }
+        if self.dump { dump(&options.file, &files) } else { ExitCode::SUCCESS }
     }
 
     fn send(&self, order: Order) -> Result<ExitCode, String> {
@@ -279,10 +279,15 @@ impl Arguments {
     }
 }
 
-/// `-T`: every file under a line with its name.
-fn dump(files: &[(PathBuf, String)]) -> ExitCode {
+/// `-T`: every file under a line with its name; what was no file first.
+fn dump(source: &Source, files: &[(PathBuf, String)]) -> ExitCode {
     let mut stdout = io::stdout().lock();
-    let written = files.iter().try_for_each(|(path, text)| {
+    let own = match source {
+        Source::File(_) => None,
+        Source::Text { name, text } => Some((Path::new(name), text)),
+    };
+    let mut all = own.into_iter().chain(files.iter().map(|(path, text)| (path.as_path(), text)));
+    let written = all.try_for_each(|(path, text)| {
         writeln!(stdout, "# configuration file {}:", path.display())?;
         writeln!(stdout, "{text}")
     });

@@ -147,13 +147,15 @@ enum Phase {
 impl Server {
     /// In nginx's order: what root alone can do (limits, ports, pid file) comes before the change of user.
     fn start(config: Arc<Config>, logs: &Arc<Logs>, signals: Signals) -> Result<Self, Vec<String>> {
-        let identity = user::identity(config.main.user.as_ref()).map_err(|error| vec![error])?;
+        let one = |error| vec![error];
+        let pid_path = config.main.pid.as_deref();
+        pid_path.map_or(Ok(()), pid_file::check_not_running).map_err(one)?;
+        let identity = user::identity(config.main.user.as_ref()).map_err(one)?;
         warn_of_what_is_short(&config, logs);
         let upstreams = Arc::new(Upstreams::resolve(&config).map_err(unresolved)?);
         let sockets = listener::bind(&config, config.main.workers)?;
-        let pid_file = config.main.pid.as_ref().map(|path| PidFile::write(path, identity.as_ref())).transpose();
-        let pid_file = pid_file.map_err(|error| vec![error])?;
-        identity.as_ref().map_or(Ok(()), Identity::assume).map_err(|error| vec![error])?;
+        let pid_file = pid_path.map(|path| PidFile::write(path, identity.as_ref())).transpose().map_err(one)?;
+        identity.as_ref().map_or(Ok(()), Identity::assume).map_err(one)?;
         let mut server = Self {
             config,
             logs: Arc::clone(logs),

@@ -25,18 +25,8 @@ impl PidFile {
     /// Writes the number of this process. `owner`: who will remove it.
     ///
     /// # Errors
-    /// A file that cannot be written, or one that names a running longsplice: two would share their ports, since every
-    /// listening socket has SO_REUSEPORT.
+    /// A file that cannot be written.
     pub(super) fn write(path: &Path, owner: Option<&Identity>) -> Result<Self, String> {
-        if let Ok(pid) = read(path)
-            && pid != Pid::this()
-            && is_ours(pid)
-        {
-            return Err(format!(
-                "longsplice is running already: process {pid} in \"{}\"; end it with `-s quit`, or set another `pid`",
-                path.display()
-            ));
-        }
         let failed = |error: io::Error| format!("open() \"{}\" failed ({})", path.display(), os_error(&error));
         let mut file = File::create(path).map_err(failed)?;
         writeln!(file, "{}", Pid::this()).map_err(failed)?;
@@ -44,6 +34,20 @@ impl PidFile {
             nix::unistd::fchown(&file, Some(owner.uid), Some(owner.gid)).map_err(|errno| failed(errno.into()))?;
         }
         Ok(Self { path: path.to_owned() })
+    }
+}
+
+/// Looks for another instance with this pid file.
+///
+/// # Errors
+/// There is one: with the same ports it would get in the way of this one, with others it would lose its pid file.
+pub(super) fn check_not_running(path: &Path) -> Result<(), String> {
+    match read(path) {
+        Ok(pid) if pid != Pid::this() && is_ours(pid) => Err(format!(
+            "longsplice is running already: process {pid} in \"{}\"; end it with `-s quit`, or set another `pid`",
+            path.display()
+        )),
+        _ => Ok(()),
     }
 }
 
