@@ -231,7 +231,7 @@ impl Arguments {
             return Err(format!("[emerg] {name} cannot be used, nothing was done{}", self.cure_of_no_file()));
         };
         if report.warnings() > 0 && !self.quiet && self.signal.is_none() && self.listen.is_empty() {
-            say(&format!("longsplice: [warn] {} warnings in {name}: -t shows them", report.warnings()));
+            say(&format!("longsplice: [warn] warnings in {name}: {}; -t shows them", report.warnings()));
         }
         Ok(config)
     }
