@@ -117,3 +117,8 @@ pub const TLS_PENDING_BYTES: usize = 128 << 10;
 pub const TLS_HELLO_BYTES: usize = 16 << 10;
 /// Threads that resolve backend names at the same time.
 pub const RESOLVERS: usize = 32;
+
+/// Size of one compiled regular expression, bytes: a counted repetition of a repetition is refused and not tried.
+pub const REGEX_PROGRAM_BYTES: usize = 2 << 20;
+/// Automaton states an expression may cache for each thread that runs it, bytes; a full cache begins anew.
+pub const REGEX_CACHE_BYTES: usize = 1 << 20;

@@ -18,6 +18,8 @@ mod values;
 
 pub use load::{LoadOptions, Loaded, Source, load};
 
+pub use crate::route::origin::Origin;
+
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{
@@ -341,19 +343,6 @@ pub struct NextUpstream {
     pub tries: u32,
     /// `proxy_next_upstream_timeout`; zero: none.
     pub timeout_total: Duration,
-}
-
-/// `websocket_origin`'s patterns.
-#[derive(Debug, Clone)]
-pub enum Origin {
-    /// Host or `scheme://host[:port]`, lower case; `*.x` matches below x.
-    Text(Box<str>),
-    /// `~regex`
-    Regex(Regex),
-    /// `none`: requests without Origin (clients that are no browsers).
-    None,
-    /// `same`: Origin's host equals Host.
-    Same,
 }
 
 /// `access_log`.
