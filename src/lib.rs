@@ -21,9 +21,10 @@ pub mod config;
 
 pub mod request;
 
-pub mod host;
 pub mod observe;
 pub mod upstream;
+
+pub mod host;
 
 pub mod reactor;
 pub mod tunnel;
@@ -36,5 +37,6 @@ pub mod worker;
 
 pub mod server;
 
-pub mod cli;
 pub mod demo;
+
+pub mod cli;

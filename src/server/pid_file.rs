@@ -53,14 +53,16 @@ pub(super) fn check_not_running(path: &Path) -> Result<(), String> {
 
 impl Drop for PidFile {
     fn drop(&mut self) {
-        // Another instance may have written its own over it.
-        if read(&self.path) != Ok(Pid::this()) {
-            return;
-        }
-        if fs::remove_file(&self.path).is_err() {
-            // Who gave up root cannot remove from root's /run, but can empty its own file: `-s` then says it is not running.
-            let _ = File::create(&self.path);
-        }
+        remove(&self.path, Pid::this());
+    }
+}
+
+/// Removes the pid file of a process. Where it may not, it empties it: `-s` then says that nothing runs.
+pub(super) fn remove(path: &Path, of: Pid) {
+    // Another instance may have written its own over it; an empty one is what is left of `of`.
+    let is_ours = fs::read_to_string(path).is_ok_and(|text| text.is_empty() || text.trim_end() == of.to_string());
+    if is_ours && fs::remove_file(path).is_err() {
+        let _ = File::create(path);
     }
 }
 
