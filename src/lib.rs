@@ -22,9 +22,9 @@ pub mod config;
 pub mod request;
 
 pub mod observe;
-pub mod upstream;
 
 pub mod host;
+pub mod upstream;
 
 pub mod reactor;
 pub mod tunnel;
