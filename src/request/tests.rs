@@ -50,6 +50,7 @@ pub(crate) fn settings() -> Settings {
         protocols: Protocols::Any,
         origins: None,
         backend_tls: Arc::new(BackendTls::build(&backend_tls).unwrap()),
+        backend_tls_name: None,
         server_tokens: true,
         default_type: "text/plain".into(),
         backend_keepalive: false,
