@@ -15,8 +15,8 @@ use nix::sys::signal::Signal;
 
 use self::quick::Quick;
 use crate::{
-    config::{self, Config, LoadOptions, Loaded, Source},
-    demo,
+    config::{self, Config, LoadOptions, Loaded, Source, lint},
+    demo, host,
     server::{self, pid_file},
 };
 
@@ -175,7 +175,9 @@ impl Arguments {
             }
         };
         let name = name_of(&options.file);
-        let Loaded { config, report, files } = config::load(&options);
+        let Loaded { config, mut report, files } = config::load(&options);
+        let of_host = config.as_ref().map(|config| lint::host(config, &host::limits()));
+        of_host.into_iter().flatten().for_each(|finding| report.push(finding));
         let findings = report.render(has_colour(), true);
         let Some(config) = config else {
             say(&findings);
