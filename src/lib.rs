@@ -21,6 +21,9 @@ pub mod config;
 
 pub mod request;
 
+pub mod forward;
+
+pub mod host;
 pub mod observe;
 pub mod upstream;
 
@@ -29,11 +32,16 @@ pub mod scratch;
 pub mod stream;
 pub mod tunnel;
 
+pub mod record;
+pub mod worker;
+
+pub mod backend;
 pub mod exchange;
+pub mod proxy;
 pub mod session;
 
 pub mod listener;
-pub mod worker;
+pub mod runtime;
 
 pub mod server;
 

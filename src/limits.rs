@@ -10,6 +10,8 @@ pub const INCLUDE_DEPTH: usize = 32;
 pub const BLOCK_DEPTH: usize = 64;
 /// Files read for one configuration, all includes together.
 pub const CONFIG_FILES: usize = 10_000;
+/// Most worker threads (`worker_processes`).
+pub const WORKERS: usize = 1_024;
 /// Errors printed for one configuration; the rest are counted.
 pub const DIAGNOSTICS: usize = 100;
 
@@ -51,6 +53,9 @@ pub const BYTES_PER_TURN: usize = 4 << 20;
 pub const ACCEPTS_PER_TURN: usize = 64;
 /// How long a listener rests after the kernel had no descriptor or memory for a connection, milliseconds.
 pub const ACCEPT_PAUSE_MS: u64 = 100;
+/// How long a taken address is tried again at start, milliseconds: the ports of a process that owned an io_uring stay bound a
+/// moment after its exit, until the kernel has torn the ring down.
+pub const BIND_RETRY_MS: u64 = 1_000;
 /// Bytes read and dropped from a client that is sent a refusal while it is still sending.
 pub const LINGER_BYTES: usize = 1 << 20;
 /// How long that may take, seconds (nginx's `lingering_timeout`).
@@ -92,8 +97,10 @@ pub const PID_FILE_BYTES: u64 = 64;
 pub const STOP_WAIT_SECS: u64 = 5;
 /// Descriptors kept free of connections for each process: logs, pid file, epoll, resolver, standard streams.
 pub const NOFILE_RESERVE: u64 = 64;
-/// Stack of the threads that only wait (signals, the end of a worker), bytes.
-pub const WAITING_STACK_BYTES: usize = 128 << 10;
+/// How often the main thread looks whether every worker lives, milliseconds.
+pub const SUPERVISE_MS: u64 = 500;
+/// The same while workers are told to end, milliseconds.
+pub const STOP_POLL_MS: u64 = 10;
 
 /// Connections the demo's backend serves at once.
 pub const DEMO_CONNECTIONS: usize = 256;
@@ -109,3 +116,15 @@ pub const DEMO_OUTBOX_LINES: usize = 64;
 pub const DEMO_NAME_CHARS: usize = 32;
 /// How long the demo's backend waits for a request head, or for a reader to take a message, seconds.
 pub const DEMO_WAIT_SECS: u64 = 10;
+
+/// Ciphertext kept while a handshake message is cut into several records, bytes: rustls takes messages of up to 64 KiB (a long
+/// certificate chain), and their records' heads and tags come on top.
+pub const TLS_PENDING_BYTES: usize = 128 << 10;
+/// Longest ClientHello, bytes with its records' heads. Browsers send under 2 KiB, with post-quantum key shares included.
+pub const TLS_HELLO_BYTES: usize = 16 << 10;
+/// Threads that resolve backend names at the same time.
+pub const RESOLVERS: usize = 32;
+/// Size of one compiled regular expression, bytes: a counted repetition of a repetition is refused and not tried.
+pub const REGEX_PROGRAM_BYTES: usize = 2 << 20;
+/// Automaton states an expression may cache for each thread that runs it, bytes; a full cache begins anew.
+pub const REGEX_CACHE_BYTES: usize = 1 << 20;

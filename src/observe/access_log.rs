@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::{Logs, escape::escape_from, settings};
 use crate::{
-    config::{AccessLog, Escape, LogFormat},
+    config::{AccessLog, Config, Escape, LogFormat},
     request::Request,
-    variables::{Part, Scope},
+    variables::{Known, Part, Scope, Template, Variable},
 };
 
 /// Writes the request's line to every `access_log` of its location (server, while there is none) whose `if=` holds.
@@ -24,6 +24,82 @@ fn write(logs: &Logs, log: &AccessLog, scope: &mut dyn Scope) {
     }
 }
 
+/// The lines of a tunnel that has just opened, as far as they are known: all but what only its end will tell. So an open tunnel
+/// keeps some text for each of its logs and not its request.
+#[derive(Debug, Default)]
+pub struct Sealed(Box<[SealedLine]>);
+
+#[derive(Debug)]
+struct SealedLine {
+    /// Index in the `access_logs` of the request's settings.
+    log: usize,
+    text: Box<[u8]>,
+    /// What is filled in at the end, and where.
+    holes: Box<[(usize, Known)]>,
+}
+
+impl Sealed {
+    /// True when there is nothing to log.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// Seals the lines of a request. None: what decides about a line (`if=`), or a `map` in it, depends on the end.
+pub fn seal(request: &mut Request) -> Option<Sealed> {
+    let config = Arc::clone(&request.config);
+    let logs = settings(&config, request).map_or(&[][..], |settings| &settings.access_logs);
+    let mut lines = Vec::new();
+    for (index, log) in logs.iter().enumerate() {
+        let known_now = |template: &Template| template.parts.iter().all(|part| !waits(part, &config));
+        if !log.condition.as_ref().is_none_or(known_now)
+            || log.format.template.parts.iter().any(|part| is_map(part, &config))
+        {
+            return None;
+        }
+        if holds(log, request) {
+            let (text, holes) = line_with_holes(&log.format, request);
+            lines.push(SealedLine { log: index, text: text.into(), holes: holes.into() });
+        }
+    }
+    Some(Sealed(lines.into()))
+}
+
+/// Writes sealed lines; `request` need only have what [`Known::waits_for_the_end`] names.
+pub fn record_sealed(logs: &Logs, sealed: &Sealed, request: &mut Request) {
+    let config = Arc::clone(&request.config);
+    let Some(settings) = settings(&config, request) else { return };
+    for line in &sealed.0 {
+        let Some(log) = settings.access_logs.get(line.log) else { continue };
+        let mut whole = Vec::with_capacity(line.text.len() + 64);
+        let mut start = 0;
+        for (at, known) in &line.holes {
+            whole.extend_from_slice(&line.text[start..*at]);
+            append(&mut whole, &Variable::Known(*known), log.format.escape, request);
+            start = *at;
+        }
+        whole.extend_from_slice(&line.text[start..]);
+        logs.write(&log.target, whole);
+    }
+}
+
+/// A piece whose value is known only at the end.
+fn waits(part: &Part, config: &Config) -> bool {
+    match part {
+        Part::Variable(Variable::Known(known)) => known.waits_for_the_end(),
+        part => is_map(part, config),
+    }
+}
+
+/// A `map` whose value is known only at the end.
+fn is_map(part: &Part, config: &Config) -> bool {
+    let Part::Variable(Variable::Map(number)) = part else { return false };
+    config
+        .maps
+        .get(*number)
+        .is_some_and(|map| map.texts().any(|text| text.parts.iter().any(|part| waits(part, config))))
+}
+
 /// `if=`: nothing is logged when it expands to nothing or to `0`.
 fn holds(log: &AccessLog, scope: &mut dyn Scope) -> bool {
     let value = log.condition.as_ref().map(|condition| condition.expand(scope));
@@ -36,27 +112,40 @@ fn line(format: &LogFormat, scope: &mut dyn Scope) -> Vec<u8> {
     for part in &format.template.parts {
         match part {
             Part::Text(text) => line.extend_from_slice(text),
-            Part::Variable(variable) => {
-                let start = line.len();
-                if scope.append(variable, &mut line) {
-                    escape_from(&mut line, start, format.escape);
-                } else if format.escape == Escape::Default {
-                    line.push(b'-');
-                }
-            }
+            Part::Variable(variable) => append(&mut line, variable, format.escape, scope),
         }
     }
     line.push(b'\n');
     line
 }
 
+/// As [`line`], with nothing where a value is known only at the end.
+fn line_with_holes(format: &LogFormat, scope: &mut dyn Scope) -> (Vec<u8>, Vec<(usize, Known)>) {
+    let (mut line, mut holes) = (Vec::with_capacity(256), Vec::new());
+    for part in &format.template.parts {
+        match part {
+            Part::Text(text) => line.extend_from_slice(text),
+            Part::Variable(Variable::Known(known)) if known.waits_for_the_end() => holes.push((line.len(), *known)),
+            Part::Variable(variable) => append(&mut line, variable, format.escape, scope),
+        }
+    }
+    line.push(b'\n');
+    (line, holes)
+}
+
+fn append(line: &mut Vec<u8>, variable: &Variable, escape: Escape, scope: &mut dyn Scope) {
+    let start = line.len();
+    if scope.append(variable, line) {
+        escape_from(line, start, escape);
+    } else if escape == Escape::Default {
+        line.push(b'-');
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        config::{Level, LogTarget},
-        variables::{Known, Template, Variable},
-    };
+    use crate::config::{Level, LogTarget};
 
     /// `$request` and `$http_user_agent` have hostile values, `$remote_user` has none, `$status` is as given.
     struct Values(&'static str);

@@ -156,7 +156,8 @@ impl Reasons {
         }
     }
 
-    fn add(&self, reason: &'static str, count: u64) {
+    /// Adds some.
+    pub fn add(&self, reason: &'static str, count: u64) {
         // Slots are taken from the front and never given back, so the first that is empty is the end.
         let slot = self.slots.iter().find(|slot| *slot.reason.get_or_init(|| reason) == reason);
         slot.map_or(&self.other, |slot| &slot.count).fetch_add(count, Relaxed);

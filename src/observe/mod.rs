@@ -186,7 +186,8 @@ fn cannot_open_file(path: &Path, error: &io::Error) -> String {
     format!("open() \"{}\" failed ({}){cure}", path.display(), os_error(error))
 }
 
-fn check_file(path: &Path) -> Result<(), String> {
+/// Says whether a file could be opened for writing, without creating it.
+pub(crate) fn check_file(path: &Path) -> Result<(), String> {
     use nix::unistd::{AccessFlags, access};
     let checked = match access(path, AccessFlags::W_OK) {
         Err(nix::errno::Errno::ENOENT) => {

@@ -87,3 +87,28 @@ pub fn reset_on_close(fd: &impl AsFd) {
     // A socket that cannot take the option is closed with FIN instead: nothing to do about it.
     let _ = SockRef::from(&fd.as_fd()).set_linger(Some(Duration::ZERO));
 }
+
+/// A listener hands a connection out only once its first bytes are there (tcp(7), TCP_DEFER_ACCEPT).
+///
+/// # Errors
+/// setsockopt(2)'s.
+pub fn defer_accept(listener: &impl AsFd) -> io::Result<()> {
+    // Seconds the kernel waits for the first byte at most; nginx's figure. Our own deadline is client_header_timeout.
+    set_tcp_option(listener, libc::TCP_DEFER_ACCEPT, 1)
+}
+
+/// A listener takes data in the SYN, for up to `queue` connections not yet established (tcp(7), TCP_FASTOPEN).
+///
+/// # Errors
+/// setsockopt(2)'s.
+pub fn fast_open(listener: &impl AsFd, queue: i32) -> io::Result<()> {
+    set_tcp_option(listener, libc::TCP_FASTOPEN, queue)
+}
+
+fn set_tcp_option(socket: &impl AsFd, option: i32, value: i32) -> io::Result<()> {
+    let length = size_of_val(&value) as libc::socklen_t;
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: the pointer and length are those of a live i32, which is what both options take.
+    retry(|| unsafe { libc::setsockopt(fd, libc::IPPROTO_TCP, option, (&raw const value).cast(), length) as isize })?;
+    Ok(())
+}

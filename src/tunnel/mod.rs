@@ -8,6 +8,8 @@ mod half;
 mod outcome;
 mod pipes;
 mod relay;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::VecDeque,

@@ -157,7 +157,15 @@ impl<R> Tunnel<R> {
                         _ => return Err(Break::Gone(from)),
                     }
                 }
-                let decrypted = result.map_err(|error| Break::Tls(from, error))?;
+                let decrypted = match result {
+                    Ok(decrypted) => decrypted,
+                    Err(error) => {
+                        // What came whole before the bad record still arrives.
+                        self.account(from, &buffer[..error.plain])?;
+                        self.deliver(from, &buffer[..error.plain], false, cipher)?;
+                        return Err(Break::Tls(from, error));
+                    }
+                };
                 self.half_mut(from).ended = decrypted.closed;
                 decrypted.plain
             }

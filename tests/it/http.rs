@@ -1,0 +1,524 @@
+//! Plain HTTP/1.1 and 1.0 through the proxy: keep-alive, bodies, interim answers, limits and what went wrong.
+
+use std::{thread, time::Duration};
+
+use crate::util::{
+    Backend, Driver, Ending, Proxy, Wire, beyond_nginx, checksum, eventually, on_both_drivers, pattern,
+    ports::{Blackhole, Refusing},
+};
+
+on_both_drivers![
+    a_connection_serves_one_request_after_another,
+    pipelined_requests_are_answered_in_order,
+    request_bodies_arrive_whole,
+    response_bodies_arrive_whole,
+    answers_without_a_body_end_where_they_should,
+    interim_answers_pass,
+    uploads_and_downloads_run_at_once,
+    a_response_cut_short_is_not_passed_off_as_whole,
+    a_request_cut_short_does_not_reach_the_backend_as_whole,
+];
+
+fn before(backend: &Backend, driver: Driver) -> Proxy {
+    with("", backend, driver)
+}
+
+/// One server on `%http%` before `backend`, with more directives in its location.
+fn with(directives: &str, backend: &Backend, driver: Driver) -> Proxy {
+    let text = format!(
+        "server {{ listen %http%; location / {{ proxy_pass http://%backend%; proxy_http_version 1.1; {directives} }} }}"
+    );
+    Proxy::config(&text).set("backend", backend.address()).on(driver).start()
+}
+
+/// A backend that answers every request with `answer`.
+fn fixed(answer: impl Into<Vec<u8>>) -> Backend {
+    let answer = answer.into();
+    Backend::http(move |_, _| answer.clone())
+}
+
+fn a_connection_serves_one_request_after_another(driver: Driver) {
+    let backend = Backend::mirror();
+    let proxy = before(&backend, driver);
+    let mut client = proxy.connect();
+    for target in ["/1", "/2?q", "/3", "/4"] {
+        assert_eq!(client.get(target).mirrored().target(), target);
+    }
+    let last = client.ask("GET /last HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    assert_eq!(last.mirrored().target(), "/last");
+    client.expect_gone();
+}
+
+fn pipelined_requests_are_answered_in_order(driver: Driver) {
+    let backend = Backend::mirror();
+    let proxy = before(&backend, driver);
+    let mut client = proxy.connect();
+    let requests: String = (0..6)
+        .map(|n| match n {
+            3 => "POST /3 HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello".to_owned(),
+            4 => "POST /4 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n".to_owned(),
+            n => format!("GET /{n} HTTP/1.1\r\nHost: x\r\n\r\n"),
+        })
+        .collect();
+    client.send(requests);
+    for number in 0..6 {
+        let response = client.response();
+        assert_eq!(response.mirrored().target(), format!("/{number}"));
+        assert_eq!(response.get("x-body-length"), Some(if matches!(number, 3 | 4) { "5" } else { "0" }));
+    }
+    client.finish().expect_gone();
+}
+
+fn request_bodies_arrive_whole(driver: Driver) {
+    let backend = Backend::mirror();
+    let proxy = with("client_max_body_size 64m;", &backend, driver);
+    for size in [0, 1, 1000, 70_000, 20 << 20] {
+        let body = pattern(size, 11);
+        let (length, sum) = (size.to_string(), format!("{:x}", checksum(&body)));
+        let check = |response: crate::util::Response, how: &str| {
+            assert_eq!(response.get("x-body-length"), Some(length.as_str()), "{how}");
+            assert_eq!(response.get("x-body-sum"), Some(sum.as_str()), "{how}, {size} bytes");
+        };
+        let mut client = proxy.connect();
+        client.send(format!("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n"));
+        client.send_in_pieces(&body, 50_021);
+        check(client.response(), "by length");
+        client.send("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
+        for chunk in body.chunks(30_011) {
+            client.send(format!("{:x};ext=\"a\"\r\n", chunk.len())).send(chunk).send("\r\n");
+        }
+        client.send("0\r\nTrailer: dropped\r\n\r\n");
+        check(client.response(), "chunked");
+    }
+}
+
+fn response_bodies_arrive_whole(driver: Driver) {
+    const SIZE: usize = 20 << 20;
+    let body = pattern(SIZE, 12);
+    let sum = checksum(&body);
+    let backend = Backend::serve(move |mut wire, _| {
+        while let Some(head) = wire.try_head() {
+            let sent = match head.target() {
+                "/length" => wire
+                    .try_send(format!("HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\n\r\n"))
+                    .and_then(|()| wire.try_send(&body)),
+                "/chunked" => {
+                    let _ = wire.try_send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+                    for chunk in body.chunks(40_013) {
+                        wire.send(format!("{:X}\r\n", chunk.len())).send(chunk).send("\r\n");
+                    }
+                    wire.try_send("0\r\n\r\n")
+                }
+                _ => {
+                    wire.send("HTTP/1.1 200 OK\r\n\r\n").send(&body).finish();
+                    return;
+                }
+            };
+            if sent.is_err() {
+                return;
+            }
+        }
+    });
+    let proxy = before(&backend, driver);
+    let mut client = proxy.connect();
+    for target in ["/length", "/chunked", "/length", "/close"] {
+        let response = client.get(target);
+        assert_eq!((response.body.len(), checksum(&response.body)), (SIZE, sum), "{target}");
+    }
+}
+
+fn answers_without_a_body_end_where_they_should(driver: Driver) {
+    let backend = Backend::http(|head, _| {
+        match head.target() {
+            "/204" => "HTTP/1.1 204 No Content\r\n\r\n",
+            "/304" => "HTTP/1.1 304 Not Modified\r\nContent-Length: 1000\r\nETag: \"a\"\r\n\r\n",
+            "/head" => "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n",
+            "/head-chunked" => "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+            _ => "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        }
+        .into()
+    });
+    let proxy = before(&backend, driver);
+    let mut client = proxy.connect();
+    assert_eq!(client.get("/204").status(), 204);
+    assert_eq!(client.get("/304").get("etag"), Some("\"a\""));
+    let head = client.send("HEAD /head HTTP/1.1\r\nHost: x\r\n\r\n").response_to_head();
+    assert_eq!((head.status(), head.get("content-length")), (200, Some("1000")), "the length a GET would have");
+    assert_eq!(client.send("HEAD /head-chunked HTTP/1.1\r\nHost: x\r\n\r\n").response_to_head().status(), 200);
+    assert_eq!(client.get("/empty").body, b"");
+    assert_eq!(client.get("/204").status(), 204, "and the connection is still in step");
+}
+
+fn interim_answers_pass(driver: Driver) {
+    beyond_nginx!();
+    let backend = Backend::serve(|mut wire, _| {
+        let head = wire.head();
+        wire.send("HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n");
+        let body = wire.body(&head);
+        wire.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len())).send(&body);
+        drop(wire.ending());
+    });
+    let proxy = before(&backend, driver);
+    let mut client = proxy.connect();
+    client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    let hints = client.head();
+    assert_eq!((hints.status(), hints.get("link")), (103, Some("</a.css>; rel=preload")));
+    assert_eq!(client.response().status(), 200);
+}
+
+#[test]
+fn a_client_that_expects_100_is_told_to_go_on() {
+    let backend = Backend::mirror();
+    let proxy = before(&backend, Driver::IoUring);
+    let mut client = proxy.connect();
+    client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
+    assert_eq!(client.head().status(), 100, "before the body is sent");
+    let response = client.ask("hello");
+    assert_eq!((response.status(), response.get("x-body-length")), (200, Some("5")));
+}
+
+#[test]
+fn an_expectation_refused_gets_its_answer_without_a_100() {
+    let backend = Backend::mirror();
+    let proxy = with("client_max_body_size 3;", &backend, Driver::IoUring);
+    let mut client = proxy.connect();
+    client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
+    assert_eq!(client.head().status(), 413);
+    assert_eq!(backend.connections(), 0);
+}
+
+#[test]
+fn a_http_1_0_client_gets_no_chunks_and_a_closed_connection() {
+    let backend = fixed("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n");
+    let proxy = before(&backend, Driver::IoUring);
+    let mut client = proxy.connect();
+    client.send("GET / HTTP/1.0\r\n\r\n");
+    let head = client.head();
+    assert_eq!((head.status(), head.get("transfer-encoding")), (200, None), "{}", head.raw);
+    assert_eq!(client.rest(), b"hello");
+}
+
+#[test]
+fn a_http_1_0_client_may_ask_for_keep_alive() {
+    let backend = fixed("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let proxy = before(&backend, Driver::IoUring);
+    let mut client = proxy.connect();
+    for _ in 0..2 {
+        let response = client.ask("GET / HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\n\r\n");
+        assert_eq!(response.get("connection").map(str::to_ascii_lowercase).as_deref(), Some("keep-alive"));
+    }
+}
+
+#[test]
+fn a_response_of_unknown_length_keeps_the_clients_connection_by_chunks() {
+    let backend = Backend::answering("HTTP/1.1 200 OK\r\nX: 1\r\n\r\nuntil the end");
+    let proxy = before(&backend, Driver::IoUring);
+    let mut client = proxy.connect();
+    assert_eq!(client.get("/").text(), "until the end");
+}
+
+#[test]
+fn keepalive_requests_and_its_timeout_end_a_connection() {
+    let backend = Backend::mirror();
+    let proxy = with("keepalive_requests 2; keepalive_timeout 1s;", &backend, Driver::IoUring);
+    let mut client = proxy.connect();
+    assert_ne!(client.get("/1").get("connection"), Some("close"));
+    assert_eq!(client.get("/2").get("connection"), Some("close"));
+    client.expect_gone();
+    let mut idle = proxy.connect();
+    idle.get("/1");
+    idle.patience(Duration::from_secs(8)).expect_gone();
+}
+
+#[test]
+fn keepalive_timeout_0_closes_after_every_answer() {
+    let backend = Backend::mirror();
+    let proxy = with("keepalive_timeout 0;", &backend, Driver::IoUring);
+    let mut client = proxy.connect();
+    assert_eq!(client.get("/").get("connection"), Some("close"));
+    client.expect_gone();
+}
+
+fn uploads_and_downloads_run_at_once(driver: Driver) {
+    beyond_nginx!(); // which holds a request's body back, or an answer that comes before its end
+    const CHUNKS: usize = 40;
+    let backend = Backend::serve(|mut wire, _| {
+        wire.head();
+        wire.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+        let mut up = wire.writer();
+        // What comes in chunked goes out chunked, as it stands.
+        let mut bytes = [0; 8192];
+        loop {
+            match wire.read_some(&mut bytes) {
+                Ok(0) | Err(_) => return,
+                Ok(length) => {
+                    up.send(&bytes[..length]);
+                    if bytes[..length].ends_with(b"0\r\n\r\n") {
+                        drop(wire.ending());
+                        return;
+                    }
+                }
+            }
+        }
+    });
+    let proxy = before(&backend, driver);
+    let mut client = proxy.connect();
+    client.send("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
+    assert_eq!(client.send("5\r\nfirst\r\n").head().status(), 200, "the answer begins before the request ends");
+    let mut back = Vec::new();
+    for round in 0..CHUNKS {
+        let chunk = pattern(10_000, round as u64);
+        client.send(format!("{:x}\r\n", chunk.len())).send(&chunk).send("\r\n");
+        back.extend(chunk);
+    }
+    client.send("0\r\n\r\n");
+    let echoed = client.try_chunks().expect("the whole body");
+    assert!(echoed == [b"first".to_vec(), back].concat(), "{} bytes came back", echoed.len());
+}
+
+fn a_response_cut_short_is_not_passed_off_as_whole(driver: Driver) {
+    let by_length = Backend::answering("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf");
+    let proxy = before(&by_length, driver);
+    let mut client = proxy.connect();
+    client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(client.head().get("content-length"), Some("100"));
+    let (body, ending) = client.ending();
+    assert_eq!(body, b"half");
+    assert_ne!(ending, Ending::Open, "closed before its hundred bytes");
+    drop(proxy);
+
+    let chunked = Backend::answering("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n");
+    let proxy = before(&chunked, driver);
+    let mut client = proxy.connect();
+    client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(client.head().chunked());
+    assert_eq!(client.try_chunks(), None, "no last chunk");
+    proxy.logged(&["[error]", "upstream"]);
+}
+
+fn a_request_cut_short_does_not_reach_the_backend_as_whole(driver: Driver) {
+    beyond_nginx!();
+    let backend = Backend::mirror();
+    let proxy = before(&backend, driver);
+    let mut client = proxy.connect();
+    client.send("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
+    drop(client);
+    let mut client = proxy.connect();
+    client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhello");
+    drop(client);
+    thread::sleep(Duration::from_millis(300));
+    assert!(!backend.received_at_all().ends_with(b"0\r\n\r\n"), "a last chunk that the client never sent");
+}
+
+#[test]
+fn malformed_chunks_are_refused_and_the_backend_sees_no_end() {
+    beyond_nginx!();
+    let bodies = [
+        "x\r\nhello\r\n",
+        "5\r\nhelloX\r\n0\r\n\r\n",
+        "-1\r\n",
+        "fffffffffffffffff\r\n",
+        "5 \r\nhello",
+        "\r\n",
+        "0x5\r\nhello\r\n0\r\n\r\n",
+        "5\nhello\n0\n\n",
+    ];
+    let backend = Backend::mirror();
+    let proxy = before(&backend, Driver::IoUring);
+    for body in bodies {
+        let mut client = proxy.connect();
+        client.send(format!("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n{body}"));
+        let (answer, ending) = client.patience(Duration::from_secs(5)).ending();
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400"), "{body:?}: {answer}");
+        assert_ne!(ending, Ending::Open, "{body:?}");
+    }
+    assert!(!backend.received_at_all().ends_with(b"0\r\n\r\n"));
+}
+
+#[test]
+fn bodies_over_client_max_body_size_are_413() {
+    let backend = Backend::mirror();
+    let proxy = with("client_max_body_size 10;", &backend, Driver::IoUring);
+    let by_length = proxy.connect().ask("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 11\r\n\r\nhello world");
+    assert_eq!(by_length.status(), 413);
+    let chunked =
+        "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nhello \r\n5\r\nworld\r\n0\r\n\r\n";
+    assert_eq!(proxy.connect().ask(chunked).status(), 413);
+    let fits = proxy.connect().ask("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhelloworld");
+    assert_eq!(fits.status(), 200);
+}
+
+#[test]
+fn a_413_is_read_by_a_client_that_is_still_sending() {
+    let backend = Backend::mirror();
+    let proxy = with("client_max_body_size 1k;", &backend, Driver::IoUring);
+    let mut client = proxy.connect();
+    client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 600000\r\n\r\n");
+    let mut writer = client.writer();
+    let sending = thread::spawn(move || drop(writer.try_send(vec![b'x'; 600_000])));
+    assert_eq!(client.response().status(), 413);
+    sending.join().expect("the sender");
+}
+
+#[test]
+fn a_body_that_stops_coming_is_a_408() {
+    beyond_nginx!();
+    let backend = Backend::mirror();
+    let proxy = with("client_body_timeout 1s;", &backend, Driver::IoUring);
+    let mut client = proxy.connect();
+    client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhello");
+    assert_eq!(client.response().status(), 408);
+    client.expect_gone();
+}
+
+#[test]
+fn an_idle_connection_without_a_request_is_closed_in_silence() {
+    let backend = Backend::mirror();
+    let proxy = Proxy::config(
+        "client_header_timeout 1s; server { listen %http%; location / { proxy_pass http://%backend%; } }",
+    )
+    .set("backend", backend.address())
+    .start();
+    let mut client = proxy.connect();
+    let (bytes, ending) = client.patience(Duration::from_secs(8)).ending();
+    assert_ne!(ending, Ending::Open);
+    assert!(bytes.is_empty() || bytes.starts_with(b"HTTP/1.1 408"), "{:?}", String::from_utf8_lossy(&bytes));
+}
+
+#[test]
+fn a_backend_that_refuses_is_a_502() {
+    let dead = Refusing::new();
+    let proxy = Proxy::config("server { listen %http%; location / { proxy_pass http://%dead%; } }")
+        .set("dead", dead.address())
+        .start();
+    let response = proxy.get("/");
+    assert_eq!(response.status(), 502);
+    assert!(response.text().contains("502"), "a small page");
+    assert_eq!(response.get("content-type"), Some("text/html"));
+    proxy.logged(&["[error]", "refused", "client: 127.0.0.1", "upstream: \"http://", "GET / HTTP/1.1"]);
+}
+
+#[test]
+fn a_backend_that_cannot_be_reached_in_time_is_a_504() {
+    let hole = Blackhole::new();
+    let proxy =
+        Proxy::config("server { listen %http%; location / { proxy_pass http://%hole%; proxy_connect_timeout 1s; } }")
+            .set("hole", hole.address())
+            .start();
+    assert_eq!(proxy.get("/").status(), 504);
+    proxy.logged(&["[error]", "timed out", "upstream:"]);
+}
+
+#[test]
+fn a_backend_that_does_not_answer_in_time_is_a_504() {
+    let backend = Backend::silent();
+    let proxy = with("proxy_read_timeout 1s;", &backend, Driver::IoUring);
+    assert_eq!(proxy.get("/").status(), 504);
+    proxy.logged(&["[error]", "timed out", "upstream:"]);
+}
+
+#[test]
+fn a_backend_that_closes_without_an_answer_is_a_502() {
+    let backend = Backend::serve(|mut wire, _| drop(wire.try_head()));
+    let proxy = before(&backend, Driver::IoUring);
+    assert_eq!(proxy.get("/").status(), 502);
+}
+
+#[test]
+fn a_client_that_leaves_before_its_answer_is_a_499_in_the_log() {
+    let backend = Backend::silent();
+    let proxy = before(&backend, Driver::IoUring);
+    let mut client = proxy.connect();
+    client.send("GET /left HTTP/1.1\r\nHost: x\r\n\r\n");
+    backend.wait_received(0, 10);
+    drop(client);
+    proxy.written("access.log", &["GET /left", " 499 "]);
+}
+
+#[test]
+fn the_backend_is_left_when_its_client_has_gone() {
+    let backend = Backend::silent();
+    let proxy = before(&backend, Driver::IoUring);
+    let mut client = proxy.connect();
+    client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    backend.wait_received(0, 10);
+    let open = || {
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+        let port = format!(":{:04X} ", backend.address().port());
+        // 01: ESTABLISHED
+        table.lines().filter(|line| line.contains(&port) && line.contains(" 01 ")).count()
+    };
+    assert!(open() > 0);
+    drop(client);
+    assert!(eventually(|| open() == 0), "the connection to the backend is still there");
+}
+
+#[test]
+fn the_backends_own_fields_pass_and_hop_by_hop_ones_do_not() {
+    let backend = fixed(
+        "HTTP/1.1 200 Fine By Me\r\nServer: theirs/1\r\nDate: Mon, 01 Jan 2024 00:00:00 GMT\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\n\
+         X-Custom: kept\r\nKeep-Alive: timeout=5\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok",
+    );
+    let proxy = before(&backend, Driver::IoUring);
+    let response = proxy.get("/");
+    assert_eq!(response.head.all("set-cookie"), ["a=1", "b=2"]);
+    assert_eq!(response.get("x-custom"), Some("kept"));
+    if !crate::util::proxy::nginx_stands_in() {
+        assert_eq!(response.get("server"), Some("theirs/1"), "left alone");
+        assert_eq!(response.get("date"), Some("Mon, 01 Jan 2024 00:00:00 GMT"), "left alone");
+        assert_eq!(response.get("keep-alive"), None);
+    }
+}
+
+#[test]
+fn a_response_with_a_body_nobody_asked_for_never_leaks_into_the_next_answer() {
+    let backend = Backend::http(|head, _| {
+        if head.target() == "/204" {
+            b"HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison".to_vec()
+        } else {
+            b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nneat".to_vec()
+        }
+    });
+    let proxy = before(&backend, Driver::IoUring);
+    let mut client = proxy.connect();
+    assert_eq!(client.get("/204").status(), 204);
+    let mut again = proxy.connect();
+    assert_eq!(again.get("/next").text(), "neat");
+}
+
+#[test]
+fn a_slow_reader_gets_all_of_a_large_body() {
+    let body = pattern(8 << 20, 20);
+    let answer =
+        [format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes(), body.clone()].concat();
+    let backend = fixed(answer);
+    let proxy = before(&backend, Driver::IoUring);
+    let mut client: Wire = proxy.connect();
+    client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    thread::sleep(Duration::from_secs(1));
+    assert!(client.response().body == body);
+}
+
+#[test]
+fn unix_listeners_serve_too() {
+    let backend = Backend::mirror();
+    let proxy = Proxy::config("server { listen unix:%dir%/front.sock; listen %http%; location / { proxy_pass http://%backend%; proxy_set_header X-From $remote_addr; } }")
+        .set("backend", backend.address())
+        .start();
+    let mut client = Wire::connect_unix(&proxy.dir().join("front.sock"));
+    assert_eq!(client.get("/").mirrored().get("x-from"), Some("unix:"));
+}
+
+#[test]
+fn ipv6_listeners_serve_too() {
+    let port = crate::util::ports::free();
+    let backend = Backend::mirror();
+    let proxy = Proxy::config("server { listen %http%; listen [::1]:%port%; location / { proxy_pass http://%backend%; proxy_set_header X-From $remote_addr; } }")
+        .set("backend", backend.address())
+        .set("port", port)
+        .start();
+    let mut client = Wire::connect(format!("[::1]:{port}").parse().expect("an address"));
+    assert_eq!(client.get("/").mirrored().get("x-from"), Some("::1"));
+    drop(proxy);
+}

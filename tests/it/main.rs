@@ -1,0 +1,19 @@
+//! The program from outside: a process of its own, real sockets, real clients.
+//!
+//! Every [`util::Proxy`] ends by SIGTERM when its test is through, and must then exit with status 0 and without a panic
+//! in its log: so each test here is also one of that.
+#![allow(missing_docs)]
+
+mod cli;
+mod clients;
+mod handshake;
+mod http;
+mod logs;
+mod nginx;
+mod seeds;
+mod tidy;
+mod tls;
+mod tunnel;
+mod upstream;
+mod util;
+mod workers;
