@@ -67,7 +67,7 @@ impl Process {
         }
         // The probing connections are over before anything is counted.
         std::thread::sleep(Duration::from_millis(50));
-        Ok(())
+        self.check()
     }
 
     /// An error when it has ended by itself.

@@ -5,14 +5,14 @@ use std::path::Path;
 use super::Site;
 
 /// Bulk through pipes, as large as longsplice's.
-pub const SPLICE: [&str; 2] = ["    tune.pipesize 1048576\n    maxpipes 1024\n", "    option splice-auto\n"];
+pub const SPLICE: [&str; 2] = ["    tune.pipesize 1048576\n    maxpipes 256\n", "    option splice-request\n    option splice-response\n"];
 
 /// The file; `more` has lines for `global` and for `defaults`.
 pub fn config(site: &Site, more: [&str; 2]) -> String {
     let Site { plain, tls, backend, certificate, core, descriptors, .. } = site;
     let certificate = certificate.both.display();
-    // Two descriptors a tunnel; HAProxy wants some for itself.
-    let tunnels = descriptors.saturating_sub(200) / 2;
+    // Two descriptors a tunnel; HAProxy counts its own and those of all pipes, and does not start if they are too many.
+    let tunnels = descriptors.saturating_sub(1000) / 2;
     let [global, defaults] = more;
     format!(
         "global

@@ -68,7 +68,7 @@ pub const PEERS: &[Peer] = &[
     },
     Peer {
         name: "haproxy-splice",
-        about: "option splice-auto, 1 MiB pipes",
+        about: "option splice-request and splice-response, 1 MiB pipes",
         program: || host::find_program("haproxy"),
         version_argument: "-v",
         config: |site| haproxy::config(site, haproxy::SPLICE),
