@@ -164,7 +164,11 @@ impl Upload<'_> {
                     reason: "upstream_send",
                     detail: format!("sending the body failed ({error})").into(),
                 },
-                Err(_) => Refusal::new(504, "upstream_send_timeout", "the backend took no byte for proxy_send_timeout"),
+                Err(_) => Refusal::new(
+                    504,
+                    "upstream_send_timeout",
+                    "upstream timed out (110: Connection timed out) while sending request to upstream",
+                ),
             };
         Err(UploadError::Backend(refusal))
     }
@@ -280,7 +284,11 @@ impl Download<'_> {
             Ok(Either::Right(())) => {
                 return Err(DownloadError::Client("the client closed before the response was complete"));
             }
-            Err(_) => Refusal::new(504, "upstream_read_timeout", "upstream timed out while reading upstream"),
+            Err(_) => Refusal::new(
+                504,
+                "upstream_read_timeout",
+                "upstream timed out (110: Connection timed out) while reading upstream",
+            ),
         };
         Err(DownloadError::Backend(refusal))
     }
@@ -325,20 +333,18 @@ impl<F: Future> Beside<F> {
         self.future.is_some()
     }
 
-    /// Runs until `main` is done (left) or this is (right).
+    /// Runs until `main` is done (left) or this is (right); this has precedence, so that a body that is there already is up before
+    /// its answer is looked at.
     pub async fn with<M: Future>(&mut self, main: M) -> Either<M::Output, ()> {
         let mut main = pin!(main);
         poll_fn(|context| {
-            if let Poll::Ready(output) = main.as_mut().poll(context) {
-                return Poll::Ready(Either::Left(output));
-            }
             if let Some(future) = &mut self.future
                 && let Poll::Ready(output) = future.as_mut().poll(context)
             {
                 (self.future, self.output) = (None, Some(output));
                 return Poll::Ready(Either::Right(()));
             }
-            Poll::Pending
+            main.as_mut().poll(context).map(Either::Left)
         })
         .await
     }
