@@ -1,0 +1,85 @@
+//! What is measured, and the figures made of several rounds.
+
+/// A figure of one run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Metric {
+    CpuPerMessage,
+    MessagesPerSecond,
+    TimeP50,
+    TimeP99,
+    TimeP999,
+    CpuPerGib,
+    GibPerSecond,
+    MemoryPerTunnel,
+    CpuPerHandshake,
+    HandshakesPerSecond,
+    /// Share of the window in which the proxy wanted a core and another process had it: above a few percent the
+    /// machine was not ours.
+    Waited,
+    /// Share of the window in which the load was on its core: near 100 the load is what limits a closed loop.
+    LoadBusy,
+}
+
+impl Metric {
+    /// Column title, with its unit.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::CpuPerMessage => "CPU, µs/message",
+            Self::MessagesPerSecond => "messages/s",
+            Self::TimeP50 => "p50, µs",
+            Self::TimeP99 => "p99, µs",
+            Self::TimeP999 => "p99.9, µs",
+            Self::CpuPerGib => "CPU, s/GiB",
+            Self::GibPerSecond => "GiB/s",
+            Self::MemoryPerTunnel => "user memory, B/tunnel",
+            Self::CpuPerHandshake => "CPU, µs/handshake",
+            Self::HandshakesPerSecond => "handshakes/s",
+            Self::Waited => "waited, %",
+            Self::LoadBusy => "load busy, %",
+        }
+    }
+
+    /// Less is better.
+    pub fn is_cost(self) -> bool {
+        !matches!(self, Self::MessagesPerSecond | Self::GibPerSecond | Self::HandshakesPerSecond)
+    }
+
+    /// A value with as many digits as mean something.
+    pub fn show(self, value: f64) -> String {
+        match self {
+            Self::CpuPerMessage | Self::CpuPerHandshake | Self::Waited => format!("{value:.1}"),
+            Self::CpuPerGib => format!("{value:.3}"),
+            Self::GibPerSecond => format!("{value:.2}"),
+            Self::LoadBusy => format!("{value:.0}"),
+            _ => thousands(value),
+        }
+    }
+}
+
+fn thousands(value: f64) -> String {
+    let digits = format!("{:.0}", value.abs());
+    let mut text = String::from(if value <= -0.5 { "-" } else { "" });
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// The middle of some values; None without any.
+pub fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() {
+        0 => None,
+        odd if odd % 2 == 1 => Some(values[middle]),
+        _ => Some(f64::midpoint(values[middle - 1], values[middle])),
+    }
+}
+
+/// The least and the greatest.
+pub fn range(values: &[f64]) -> (f64, f64) {
+    values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), &value| (low.min(value), high.max(value)))
+}

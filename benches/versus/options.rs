@@ -1,0 +1,59 @@
+//! The command line.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::Parser;
+
+/// longsplice beside nginx and other proxies
+#[derive(Debug, Parser)]
+#[command(name = "cargo bench --bench versus --")]
+pub struct Options {
+    /// Only rows with one of these words in their name (echo, wss, bulk-ws-down, x1000 ...)
+    #[arg(long, value_delimiter = ',', value_name = "WORD")]
+    pub only: Vec<String>,
+    /// Only these (nginx, nginx-64k, haproxy, haproxy-splice, longsplice; direct: no proxy at all)
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    pub peers: Vec<String>,
+    /// Rounds: each row with each peer so often
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=99))]
+    pub rounds: u32,
+    /// Length of one measurement, seconds (0.05 to 60)
+    #[arg(long, default_value_t = 2.0, value_parser = seconds)]
+    pub secs: f64,
+    /// Tunnels of the memory rows
+    #[arg(long, default_value_t = 4000, value_name = "COUNT")]
+    pub idle_tunnels: usize,
+    /// Where the tables go
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/results"), value_name = "DIR")]
+    pub out: PathBuf,
+    /// Print the rows and end
+    #[arg(long)]
+    pub list: bool,
+    /// Given by cargo
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+impl Options {
+    /// Reads the command line; a wrong one ends the program with a message.
+    pub fn read() -> Self {
+        Self::parse()
+    }
+
+    /// Length of one measurement.
+    pub fn window(&self) -> Duration {
+        Duration::from_secs_f64(self.secs)
+    }
+
+    /// Not everything was asked for.
+    pub fn is_partial(&self) -> bool {
+        !self.only.is_empty() || !self.peers.is_empty()
+    }
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(secs) if (0.05..=60.0).contains(&secs) => Ok(secs),
+        _ => Err("0.05 to 60".into()),
+    }
+}

@@ -1,0 +1,117 @@
+//! The proxies under comparison: how each is found, told what to do, and started.
+
+mod haproxy;
+mod nginx;
+
+use std::{fs, path::{Path, PathBuf}};
+
+use crate::{certificate::Certificate, host, process};
+
+/// Where a proxy listens and what it serves.
+pub struct Site<'a> {
+    /// Its own directory.
+    pub dir: &'a Path,
+    /// Loopback port for ws.
+    pub plain: u16,
+    /// Loopback port for wss.
+    pub tls: u16,
+    /// The backend's loopback port.
+    pub backend: u16,
+    pub certificate: &'a Certificate,
+    /// The core to run on.
+    pub core: usize,
+    /// Descriptors a process may have.
+    pub descriptors: u64,
+}
+
+/// A proxy in one of its settings.
+pub struct Peer {
+    pub name: &'static str,
+    /// How it is set up, for the report.
+    pub about: &'static str,
+    program: fn() -> Option<PathBuf>,
+    version_argument: &'static str,
+    config: fn(&Site) -> String,
+    arguments: fn(&Path, &Path) -> Vec<String>,
+}
+
+/// The subject of the whole comparison.
+pub const SUBJECT: &str = "longsplice";
+/// The peer everyone knows.
+pub const REFERENCE: &str = "nginx";
+
+/// All, in the order of the tables.
+pub const PEERS: &[Peer] = &[
+    Peer {
+        name: REFERENCE,
+        about: "default buffers (proxy_buffer_size 4k)",
+        program: || host::find_program("nginx"),
+        version_argument: "-v",
+        config: |site| nginx::config(site, ""),
+        arguments: nginx::arguments,
+    },
+    Peer {
+        name: "nginx-64k",
+        about: "proxy_buffer_size 64k",
+        program: || host::find_program("nginx"),
+        version_argument: "-v",
+        config: |site| nginx::config(site, nginx::BUFFERS_64K),
+        arguments: nginx::arguments,
+    },
+    Peer {
+        name: "haproxy",
+        about: "default buffers (tune.bufsize 16384)",
+        program: || host::find_program("haproxy"),
+        version_argument: "-v",
+        config: |site| haproxy::config(site, ["", ""]),
+        arguments: haproxy::arguments,
+    },
+    Peer {
+        name: "haproxy-splice",
+        about: "option splice-request and splice-response, 1 MiB pipes",
+        program: || host::find_program("haproxy"),
+        version_argument: "-v",
+        config: |site| haproxy::config(site, haproxy::SPLICE),
+        arguments: haproxy::arguments,
+    },
+    Peer {
+        name: SUBJECT,
+        about: "nginx's own file of the first column",
+        program: longsplice,
+        version_argument: "-v",
+        config: |site| nginx::config(site, ""),
+        arguments: nginx::arguments,
+    },
+];
+
+/// A peer that is there.
+pub struct Installed {
+    pub peer: &'static Peer,
+    pub program: PathBuf,
+    pub version: String,
+}
+
+impl Peer {
+    /// None: it is not installed.
+    pub fn installed(&'static self) -> Option<Installed> {
+        let program = (self.program)()?;
+        let version = process::version(&program, self.version_argument).ok()?;
+        Some(Installed { peer: self, program, version })
+    }
+}
+
+impl Installed {
+    /// Starts it on a site and waits until it listens.
+    pub fn start(&self, site: &Site) -> Result<process::Process, String> {
+        let file = site.dir.join(format!("{}.conf", self.peer.name));
+        fs::write(&file, (self.peer.config)(site)).map_err(|error| format!("{}: {error}", file.display()))?;
+        let arguments = (self.peer.arguments)(&file, site.dir);
+        process::Process::start(&self.program, &arguments, site.dir, site.core, &[site.plain, site.tls])
+    }
+}
+
+/// `LONGSPLICE_BIN`, or the binary cargo has just built.
+fn longsplice() -> Option<PathBuf> {
+    let program = std::env::var_os("LONGSPLICE_BIN").map_or_else(|| env!("CARGO_BIN_EXE_longsplice").into(), PathBuf::from);
+    program.is_file().then_some(program)
+}
