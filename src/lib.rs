@@ -21,17 +21,27 @@ pub mod config;
 
 pub mod request;
 
+pub mod forward;
+
+pub mod host;
 pub mod observe;
 pub mod upstream;
 
 pub mod reactor;
+pub mod scratch;
+pub mod stream;
 pub mod tunnel;
 
+pub mod record;
+pub mod worker;
+
+pub mod backend;
 pub mod exchange;
+pub mod proxy;
 pub mod session;
 
 pub mod listener;
-pub mod worker;
+pub mod runtime;
 
 pub mod server;
 

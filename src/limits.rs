@@ -10,6 +10,8 @@ pub const INCLUDE_DEPTH: usize = 32;
 pub const BLOCK_DEPTH: usize = 64;
 /// Files read for one configuration, all includes together.
 pub const CONFIG_FILES: usize = 10_000;
+/// Most worker threads (`worker_processes`).
+pub const WORKERS: usize = 1_024;
 /// Errors printed for one configuration; the rest are counted.
 pub const DIAGNOSTICS: usize = 100;
 
@@ -51,14 +53,31 @@ pub const BYTES_PER_TURN: usize = 4 << 20;
 pub const ACCEPTS_PER_TURN: usize = 64;
 /// How long a listener rests after the kernel had no descriptor or memory for a connection, milliseconds.
 pub const ACCEPT_PAUSE_MS: u64 = 100;
+/// How long a taken address is tried again at start, milliseconds: the ports of a process that owned an io_uring stay bound a
+/// moment after its exit, until the kernel has torn the ring down.
+pub const BIND_RETRY_MS: u64 = 1_000;
 /// Bytes read and dropped from a client that is sent a refusal while it is still sending.
 pub const LINGER_BYTES: usize = 1 << 20;
+/// How long that may take, seconds (nginx's `lingering_timeout`).
+pub const LINGER_SECS: u64 = 5;
+/// Most bytes a task takes from a socket at once: heads and bodies of plain HTTP. Tunnels take [`SCRATCH_BYTES`].
+pub const STREAM_READ_BYTES: usize = 64 << 10;
 
 /// Resolution of every deadline, milliseconds.
 pub const TICK_MS: u64 = 100;
 
 /// Log records that may wait for the writer; past it they are lost, and counted.
 pub const LOG_QUEUE_RECORDS: usize = 65_536;
+/// Bytes of log records that may wait for the writer, whatever their number: a disk that hangs must not eat the memory.
+pub const LOG_QUEUE_BYTES: usize = 64 << 20;
+/// How long the log writer gathers lines after a write before the next one, milliseconds: at most 200 writes a second a file.
+pub const LOG_GATHER_MS: u64 = 5;
+/// Lines given to the kernel in one writev(2); IOV_MAX is 1024 (limits.h, Linux 2.2 and later).
+pub const LOG_LINES_PER_WRITE: usize = 1024;
+/// How long the end of the program waits for the log writer, milliseconds.
+pub const LOG_FLUSH_MS: u64 = 1000;
+/// Seconds between two messages about lines that one log lost.
+pub const LOG_LOSS_REPORT_SECS: u64 = 60;
 /// Longest single log record, bytes; a longer one is cut.
 pub const LOG_RECORD_BYTES: usize = 16 << 10;
 
@@ -68,3 +87,44 @@ pub const ADDRESSES_PER_NAME: usize = 64;
 pub const RESOLVE_TIMEOUT_SECS: u64 = 30;
 /// TLS ciphertext kept for a connection whose record is not complete: one record (RFC 8446 section 5.1: 2^14 + 256, and its head).
 pub const TLS_RECORD_BYTES: usize = (16 << 10) + 256 + 5;
+
+/// Different reasons a worker counts (refusals; closes); past it they are counted together as `other`.
+pub const COUNTED_REASONS: usize = 96;
+
+/// Bytes of a pid file that are read: the longest pid has 7 digits (PID_MAX_LIMIT is 2^22).
+pub const PID_FILE_BYTES: u64 = 64;
+/// How long `stop` waits for the workers before the process ends without them, seconds.
+pub const STOP_WAIT_SECS: u64 = 5;
+/// Descriptors kept free of connections for each process: logs, pid file, epoll, resolver, standard streams.
+pub const NOFILE_RESERVE: u64 = 64;
+/// How often the main thread looks whether every worker lives, milliseconds.
+pub const SUPERVISE_MS: u64 = 500;
+/// The same while workers are told to end, milliseconds.
+pub const STOP_POLL_MS: u64 = 10;
+
+/// Connections the demo's backend serves at once.
+pub const DEMO_CONNECTIONS: usize = 256;
+/// Largest message of the demo's backend, bytes.
+pub const DEMO_MESSAGE_BYTES: usize = 1 << 20;
+/// Largest request head of the demo's backend, bytes.
+pub const DEMO_HEAD_BYTES: usize = 32 << 10;
+/// Header fields of a request to the demo's backend.
+pub const DEMO_FIELDS: usize = 128;
+/// Chat lines that may wait for one slow reader before it is let go.
+pub const DEMO_OUTBOX_LINES: usize = 64;
+/// Longest name in the demo's chat, characters.
+pub const DEMO_NAME_CHARS: usize = 32;
+/// How long the demo's backend waits for a request head, or for a reader to take a message, seconds.
+pub const DEMO_WAIT_SECS: u64 = 10;
+
+/// Ciphertext kept while a handshake message is cut into several records, bytes: rustls takes messages of up to 64 KiB (a long
+/// certificate chain), and their records' heads and tags come on top.
+pub const TLS_PENDING_BYTES: usize = 128 << 10;
+/// Longest ClientHello, bytes with its records' heads. Browsers send under 2 KiB, with post-quantum key shares included.
+pub const TLS_HELLO_BYTES: usize = 16 << 10;
+/// Threads that resolve backend names at the same time.
+pub const RESOLVERS: usize = 32;
+/// Size of one compiled regular expression, bytes: a counted repetition of a repetition is refused and not tried.
+pub const REGEX_PROGRAM_BYTES: usize = 2 << 20;
+/// Automaton states an expression may cache for each thread that runs it, bytes; a full cache begins anew.
+pub const REGEX_CACHE_BYTES: usize = 1 << 20;

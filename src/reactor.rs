@@ -1,1 +1,477 @@
-//! (to come)
+//! The readiness of every descriptor of a worker, and its deadlines.
+//!
+//! One epoll instance a worker holds all sockets for all of their life, edge-triggered: those of handshakes, whose
+//! tasks wait for a [`Descriptor`], and those of tunnels, whose events [`Reactor::turn`] hands out in batches. A socket
+//! that becomes part of a tunnel only changes its token (`EPOLL_CTL_MOD`), so a handshake costs no registration that
+//! its tunnel would not need anyway. monoio waits for this epoll instance on io_uring or on epoll, and runs the tasks.
+
+use std::{
+    cell::{Cell, RefCell},
+    fmt,
+    future::{Future, poll_fn},
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    pin::pin,
+    rc::Rc,
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use slab::Slab;
+
+use crate::{
+    limits::{EVENTS_PER_BATCH, TICK_MS},
+    sys,
+    wheel::{Tick, Timer, Wheel, ticks},
+};
+
+/// Bit of a token that says "tunnel"; the rest is the tunnel's own number.
+const TUNNEL: u64 = 1 << 63;
+
+const WATCHED: EpollFlags =
+    EpollFlags::EPOLLIN.union(EpollFlags::EPOLLOUT).union(EpollFlags::EPOLLRDHUP).union(EpollFlags::EPOLLET);
+
+/// See the module.
+pub struct Reactor {
+    epoll: Epoll,
+    ready: RefCell<Box<[EpollEvent]>>,
+    sources: RefCell<Slab<Source>>,
+    wheel: RefCell<Wheel<Owner>>,
+    waits: RefCell<Slab<Wait>>,
+    started: Instant,
+    now: Cell<Instant>,
+}
+
+/// What is known of a watched descriptor between two waits.
+#[derive(Default)]
+struct Source {
+    readable: bool,
+    writable: bool,
+    hangup: bool,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+    /// Waits for the peer to leave, whatever the other two wait for.
+    watcher: Option<Waker>,
+}
+
+#[derive(Default)]
+struct Wait {
+    expired: bool,
+    waker: Option<Waker>,
+}
+
+#[derive(Clone, Copy)]
+enum Owner {
+    Wait(u32),
+    Tunnel(u32),
+}
+
+/// A ready socket of a tunnel.
+#[derive(Debug, Clone, Copy)]
+pub struct Event {
+    /// The number given to [`Reactor::adopt`].
+    pub token: u64,
+    /// What happened.
+    pub flags: EpollFlags,
+}
+
+/// The time given to [`Reactor::within`] is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Elapsed;
+
+impl Reactor {
+    /// A reactor with its own epoll instance.
+    ///
+    /// # Errors
+    /// epoll_create1(2)'s.
+    pub fn new() -> io::Result<Rc<Self>> {
+        let now = Instant::now();
+        Ok(Rc::new(Self {
+            epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
+            ready: RefCell::new(vec![EpollEvent::empty(); EVENTS_PER_BATCH].into_boxed_slice()),
+            sources: RefCell::default(),
+            wheel: RefCell::default(),
+            waits: RefCell::default(),
+            started: now,
+            now: Cell::new(now),
+        }))
+    }
+
+    /// The epoll instance, for whoever waits for it: readable when [`Reactor::turn`] has something to do.
+    pub fn epoll(&self) -> BorrowedFd<'_> {
+        self.epoll.0.as_fd()
+    }
+
+    /// The time of the last turn: exact enough for deadlines, and no system call.
+    pub fn now(&self) -> Instant {
+        self.now.get()
+    }
+
+    /// The tick the wheel has come to.
+    pub fn tick(&self) -> Tick {
+        self.wheel.borrow().now()
+    }
+
+    /// Descriptors watched for tasks, those of tunnels not counted.
+    pub fn watched(&self) -> usize {
+        self.sources.borrow().len()
+    }
+
+    /// Takes one batch of events: wakes the tasks of those that are descriptors, appends those of tunnels to `events`.
+    /// Returns how many came; a full batch means that there may be more.
+    ///
+    /// # Errors
+    /// epoll_wait(2)'s, EINTR excepted.
+    pub fn turn(&self, events: &mut Vec<Event>) -> io::Result<usize> {
+        self.now.set(Instant::now());
+        let mut ready = self.ready.borrow_mut();
+        let count = match self.epoll.wait(&mut ready, EpollTimeout::ZERO) {
+            Ok(count) => count,
+            Err(nix::Error::EINTR) => 0,
+            Err(error) => return Err(error.into()),
+        };
+        let mut sources = self.sources.borrow_mut();
+        for event in &ready[..count] {
+            let (token, flags) = (event.data(), event.events());
+            if token & TUNNEL != 0 {
+                events.push(Event { token: token & !TUNNEL, flags });
+            } else if let Some(source) = sources.get_mut(token as usize) {
+                source.note(flags);
+            }
+        }
+        Ok(count)
+    }
+
+    /// Moves the wheel to the present: wakes tasks whose time is over, appends the tunnels whose deadline came to `tunnels`.
+    pub fn advance(&self, tunnels: &mut Vec<u32>) {
+        self.now.set(Instant::now());
+        let tick = self.now().duration_since(self.started).as_millis() as Tick / TICK_MS;
+        let mut expired = Vec::new();
+        self.wheel.borrow_mut().advance(tick, &mut expired);
+        let mut waits = self.waits.borrow_mut();
+        for owner in expired {
+            match owner {
+                Owner::Tunnel(number) => tunnels.push(number),
+                Owner::Wait(key) => {
+                    if let Some(wait) = waits.get_mut(key as usize) {
+                        wait.expired = true;
+                        wake(&mut wait.waker);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Watches a descriptor for a task.
+    ///
+    /// # Errors
+    /// epoll_ctl(2)'s: ENOSPC past /proc/sys/fs/epoll/max_user_watches, ENOMEM.
+    pub fn watch(self: &Rc<Self>, fd: OwnedFd) -> io::Result<Descriptor> {
+        let key = self.sources.borrow_mut().insert(Source { readable: true, writable: true, ..Source::default() });
+        if let Err(error) = self.epoll.add(&fd, EpollEvent::new(WATCHED, key as u64)) {
+            self.sources.borrow_mut().remove(key);
+            return Err(error.into());
+        }
+        Ok(Descriptor { fd: Some(fd), key, reactor: Rc::clone(self) })
+    }
+
+    /// Gives a released descriptor to a tunnel: its events come out of [`Reactor::turn`] from now on, at first one for
+    /// whatever is ready already. `output`: also when it takes bytes again.
+    ///
+    /// # Errors
+    /// epoll_ctl(2)'s.
+    pub fn adopt(&self, fd: BorrowedFd<'_>, token: u64, output: bool) -> io::Result<()> {
+        let flags = if output { WATCHED } else { WATCHED.difference(EpollFlags::EPOLLOUT) };
+        Ok(self.epoll.modify(fd, &mut EpollEvent::new(flags, token | TUNNEL))?)
+    }
+
+    /// Arms the deadline of a tunnel, `delay` ticks from now.
+    pub fn arm(&self, delay: Tick, tunnel: u32) -> Timer {
+        let mut wheel = self.wheel.borrow_mut();
+        let deadline = wheel.now().saturating_add(delay);
+        wheel.arm(deadline, Owner::Tunnel(tunnel))
+    }
+
+    /// Disarms the deadline of a tunnel that has not come.
+    pub fn disarm(&self, timer: Timer) {
+        self.wheel.borrow_mut().disarm(timer);
+    }
+
+    /// Runs `future` for at most `limit`; it is dropped when the time is over.
+    ///
+    /// # Errors
+    /// [`Elapsed`].
+    pub async fn within<F: Future>(&self, limit: Duration, future: F) -> Result<F::Output, Elapsed> {
+        let mut future = pin!(future);
+        // Most futures are ready at once: they cost no timer.
+        if let Poll::Ready(output) = poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await {
+            return Ok(output);
+        }
+        let deadline = Deadline::arm(self, limit);
+        poll_fn(|context| {
+            if let Poll::Ready(output) = future.as_mut().poll(context) {
+                return Poll::Ready(Ok(output));
+            }
+            deadline.poll(context).map(Err)
+        })
+        .await
+    }
+
+    /// Waits for `duration`.
+    pub async fn sleep(&self, duration: Duration) {
+        let _ = self.within(duration, std::future::pending::<()>()).await;
+    }
+}
+
+impl fmt::Debug for Reactor {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Reactor").field("watched", &self.watched()).finish_non_exhaustive()
+    }
+}
+
+/// A deadline on the wheel for as long as it lives.
+struct Deadline<'a> {
+    reactor: &'a Reactor,
+    key: usize,
+    timer: Timer,
+}
+
+impl<'a> Deadline<'a> {
+    fn arm(reactor: &'a Reactor, limit: Duration) -> Self {
+        let key = reactor.waits.borrow_mut().insert(Wait::default());
+        let mut wheel = reactor.wheel.borrow_mut();
+        // One tick more: the wheel's present may lie up to a tick behind the clock's.
+        let at = wheel.now().saturating_add(ticks(limit)).saturating_add(1);
+        let timer = wheel.arm(at, Owner::Wait(key as u32));
+        Self { reactor, key, timer }
+    }
+
+    fn poll(&self, context: &mut Context<'_>) -> Poll<Elapsed> {
+        let mut waits = self.reactor.waits.borrow_mut();
+        let wait = &mut waits[self.key];
+        if wait.expired {
+            return Poll::Ready(Elapsed);
+        }
+        register(&mut wait.waker, context);
+        Poll::Pending
+    }
+}
+
+impl Drop for Deadline<'_> {
+    fn drop(&mut self) {
+        let wait = self.reactor.waits.borrow_mut().remove(self.key);
+        if !wait.expired {
+            self.reactor.wheel.borrow_mut().disarm(self.timer);
+        }
+    }
+}
+
+impl Source {
+    fn note(&mut self, flags: EpollFlags) {
+        let gone = flags.intersects(EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP);
+        let left = gone || flags.contains(EpollFlags::EPOLLRDHUP);
+        if left || flags.contains(EpollFlags::EPOLLIN) {
+            self.readable = true;
+            wake(&mut self.reader);
+        }
+        if gone || flags.contains(EpollFlags::EPOLLOUT) {
+            self.writable = true;
+            wake(&mut self.writer);
+        }
+        if left {
+            self.hangup = true;
+            wake(&mut self.watcher);
+        }
+    }
+}
+
+fn wake(waker: &mut Option<Waker>) {
+    if let Some(waker) = waker.take() {
+        waker.wake();
+    }
+}
+
+fn register(slot: &mut Option<Waker>, context: &Context<'_>) {
+    match slot {
+        Some(waker) if waker.will_wake(context.waker()) => {}
+        _ => *slot = Some(context.waker().clone()),
+    }
+}
+
+/// A descriptor a task waits for. Dropped, it is closed.
+pub struct Descriptor {
+    /// None only while it is taken apart.
+    fd: Option<OwnedFd>,
+    key: usize,
+    reactor: Rc<Reactor>,
+}
+
+impl Descriptor {
+    /// The reactor it belongs to.
+    pub fn reactor(&self) -> &Rc<Reactor> {
+        &self.reactor
+    }
+
+    /// Makes a call that reads, again and again until it says something other than `WouldBlock`. It borrows what it reads
+    /// into only while it runs, so that all tasks of a worker can share one buffer.
+    ///
+    /// # Errors
+    /// Those of `call`.
+    pub async fn read_with<T>(&self, mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<T>) -> io::Result<T> {
+        loop {
+            match call(self.as_fd()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait(Direction::Read).await,
+                result => return result,
+            }
+        }
+    }
+
+    /// Sends all of it, waiting as the socket fills. Returns only when all is handed to the kernel.
+    ///
+    /// # Errors
+    /// send(2)'s.
+    pub async fn send_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match sys::send(self.as_fd(), bytes) {
+                Ok(sent) => bytes = &bytes[sent..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait(Direction::Write).await,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the descriptor is readable (again, after a `WouldBlock` that the caller has just seen).
+    pub async fn readable(&self) {
+        self.wait(Direction::Read).await;
+    }
+
+    /// Waits until a connection that was begun stands or has failed.
+    ///
+    /// # Errors
+    /// connect(2)'s: ECONNREFUSED, EHOSTUNREACH ...
+    pub async fn connected(&self) -> io::Result<()> {
+        let socket = socket2::SockRef::from(self);
+        loop {
+            if let Some(error) = socket.take_error()? {
+                return Err(error);
+            }
+            match socket.peer_addr() {
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::NotConnected => self.wait(Direction::Write).await,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Waits until the peer has closed its side or the connection is gone; nothing is read.
+    pub async fn hangup(&self) {
+        poll_fn(|context| {
+            let mut sources = self.reactor.sources.borrow_mut();
+            let source = &mut sources[self.key];
+            if source.hangup {
+                return Poll::Ready(());
+            }
+            register(&mut source.watcher, context);
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// True when the peer has closed its side or the connection is gone, as far as events told.
+    pub fn has_hung_up(&self) -> bool {
+        self.reactor.sources.borrow()[self.key].hangup
+    }
+
+    /// Takes the descriptor back, still registered: for [`Reactor::adopt`].
+    pub fn release(mut self) -> OwnedFd {
+        // The only place that takes it, and it consumes the whole.
+        self.fd.take().unwrap_or_else(|| unreachable!("a descriptor is released once"))
+    }
+
+    async fn wait(&self, direction: Direction) {
+        let mut first = true;
+        poll_fn(|context| {
+            let mut sources = self.reactor.sources.borrow_mut();
+            let source = &mut sources[self.key];
+            let (ready, waker) = match direction {
+                Direction::Read => (&mut source.readable, &mut source.reader),
+                Direction::Write => (&mut source.writable, &mut source.writer),
+            };
+            // The caller has just been told `WouldBlock`: what was noted before that is out of date.
+            if std::mem::take(&mut first) {
+                *ready = false;
+            }
+            if *ready {
+                return Poll::Ready(());
+            }
+            register(waker, context);
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Direction {
+    Read,
+    Write,
+}
+
+impl AsFd for Descriptor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.fd {
+            Some(fd) => fd.as_fd(),
+            None => unreachable!("a released descriptor is consumed"),
+        }
+    }
+}
+
+impl Drop for Descriptor {
+    fn drop(&mut self) {
+        // Closing removes it from the epoll instance: nobody else has the file open (epoll(7), Q6).
+        drop(self.fd.take());
+        self.reactor.sources.borrow_mut().remove(self.key);
+    }
+}
+
+impl fmt::Debug for Descriptor {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Descriptor").field("fd", &self.fd).finish_non_exhaustive()
+    }
+}
+
+/// Runs two futures until either is done; the left one has precedence.
+pub async fn race<A: Future, B: Future>(left: A, right: B) -> Either<A::Output, B::Output> {
+    let (mut left, mut right) = (pin!(left), pin!(right));
+    poll_fn(|context| {
+        if let Poll::Ready(output) = left.as_mut().poll(context) {
+            return Poll::Ready(Either::Left(output));
+        }
+        right.as_mut().poll(context).map(Either::Right)
+    })
+    .await
+}
+
+/// Which of two futures was done first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Either<A, B> {
+    /// The first.
+    Left(A),
+    /// The second.
+    Right(B),
+}
+
+/// Lets the other tasks of the worker run.
+pub async fn yield_now() {
+    let mut yielded = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}

@@ -1,5 +1,8 @@
 //! One request, from its head to its line in the access log: what nginx's variables are read from.
 
+pub mod routing;
+mod variables;
+
 use std::{
     net::SocketAddr,
     rc::Rc,
@@ -8,10 +11,15 @@ use std::{
 };
 
 use crate::{
-    config::Config,
-    http::{fields::Fields, head::RequestHead},
-    route::{location::LocationId, server_name::ServerId},
+    config::{Config, Listener, Location, Server, Settings},
+    http::{
+        body::Framing,
+        fields::Fields,
+        head::{RequestHead, Version},
+    },
+    route::{location::LocationId, rewrite::Rewritable, server_name::ServerId},
     tls::TlsFacts,
+    variables::Slot,
 };
 
 /// One end of a connection.
@@ -81,6 +89,16 @@ pub struct Request {
     pub args: Vec<u8>,
     /// True once a rewrite or an internal redirect changed the URI: what is forwarded is then built from `uri`.
     pub uri_changed: bool,
+    /// False after `rewrite ... break`: `uri` is then forwarded whole, and the URI part of `proxy_pass` is ignored.
+    pub prefix_matched: bool,
+    /// True once a rewrite, `error_page` or `try_files` changed the request: `internal` locations are open to it.
+    pub internal: bool,
+    /// Changes of the URI so far, against [`crate::limits::INTERNAL_REDIRECTS`].
+    pub redirects: u8,
+    /// An `error_page` is being served: there is no error page of an error page.
+    pub error_paged: bool,
+    /// The status an `error_page` wants the answer of its target to have, whatever that answer's own status.
+    pub error_status: Option<u16>,
     /// Variables written so far, by slot.
     pub slots: Vec<Option<Vec<u8>>>,
     /// Map values computed so far, by map.
@@ -113,4 +131,171 @@ pub struct Request {
     pub id: Option<[u8; 16]>,
     /// Nesting of variables being computed.
     pub depth: u8,
+    /// It was received together with the end of the request before it (`$pipe`).
+    pub pipelined: bool,
+    /// Its answer was sent whole (`$request_completion`).
+    pub completed: bool,
 }
+
+impl Request {
+    /// A request whose head was accepted. `server` is what holds until [`Request::choose_server`]: the listener's default,
+    /// or the one TLS chose by SNI. `line` is the request line as it arrived.
+    pub fn new(
+        config: Arc<Config>,
+        client: Rc<ClientConnection>,
+        ordinal: u64,
+        server: ServerId,
+        head: RequestHead,
+        line: impl Into<Box<[u8]>>,
+        started: Instant,
+    ) -> Self {
+        Self {
+            uri: head.path.clone(),
+            args: head.query.as_deref().unwrap_or_default().to_vec(),
+            slots: vec![None; config.slots.len()],
+            mapped: vec![None; config.maps.len()],
+            config,
+            client,
+            ordinal,
+            head,
+            line: line.into(),
+            received: 0,
+            started,
+            uri_changed: false,
+            prefix_matched: true,
+            internal: false,
+            redirects: 0,
+            error_paged: false,
+            error_status: None,
+            captures: Vec::new(),
+            server,
+            location: None,
+            proxy_host: Box::default(),
+            proxy_port: Box::default(),
+            attempts: Vec::new(),
+            upstream_fields: Fields::default(),
+            status: 0,
+            sent_fields: Fields::default(),
+            bytes_sent: 0,
+            body_bytes_sent: 0,
+            close_reason: None,
+            id: None,
+            depth: 0,
+            pipelined: false,
+            completed: false,
+        }
+    }
+
+    /// A request whose head was refused, or never came: for the answer and the line in the log. `line` is the first line of what
+    /// arrived, as far as it arrived.
+    pub fn refused(
+        config: Arc<Config>,
+        client: Rc<ClientConnection>,
+        ordinal: u64,
+        server: ServerId,
+        line: impl Into<Box<[u8]>>,
+        started: Instant,
+    ) -> Self {
+        Self::new(config, client, ordinal, server, no_head(), line, started)
+    }
+
+    /// Chooses the server block by the request's host name; without a match it stays the one chosen so far.
+    pub fn choose_server(&mut self, listener: &Listener) {
+        let Some(found) = listener.names.find(&self.head.host) else { return };
+        self.server = found.server;
+        self.captures = found.captures;
+        for (slot, value) in found.named {
+            self.set_slot(slot, value);
+        }
+    }
+
+    /// The server block.
+    pub fn server(&self) -> &Server {
+        &self.config.servers[self.server]
+    }
+
+    /// The location, once one is chosen.
+    pub fn location(&self) -> Option<&Location> {
+        self.location.and_then(|location| self.server().locations.get(location))
+    }
+
+    /// The settings in force: the location's, or the server's while no location is chosen.
+    pub fn settings(&self) -> &Arc<Settings> {
+        self.location().map_or(&self.server().settings, |location| &location.settings)
+    }
+
+    /// `$scheme`
+    pub fn scheme(&self) -> &'static str {
+        if self.client.tls.is_some() { "https" } else { "http" }
+    }
+
+    /// `$host`: the name asked for, else the server's own.
+    pub fn host(&self) -> &[u8] {
+        if self.head.host.is_empty() { self.server().name.as_bytes() } else { &self.head.host }
+    }
+}
+
+/// What stands for a head that is not there.
+fn no_head() -> RequestHead {
+    RequestHead {
+        method: Box::default(),
+        target: Box::default(),
+        version: Version::Http11,
+        fields: Fields::default(),
+        host: Box::default(),
+        authority: Box::default(),
+        path: Vec::new(),
+        query: None,
+        body: Framing::None,
+        keep_alive: false,
+        expects_continue: false,
+    }
+}
+
+impl Rewritable for Request {
+    fn uri(&self) -> &[u8] {
+        &self.uri
+    }
+
+    fn args(&self) -> &[u8] {
+        &self.args
+    }
+
+    fn was_encoded(&self) -> bool {
+        let path = self.head.target.split(|byte| *byte == b'?').next().unwrap_or_default();
+        path.iter().any(|byte| matches!(byte, b'%' | b'+'))
+    }
+
+    fn set_uri(&mut self, uri: Vec<u8>, args: Vec<u8>) {
+        self.uri = uri;
+        self.args = args;
+        self.uri_changed = true;
+        self.internal = true;
+    }
+
+    fn set_args(&mut self, args: Vec<u8>) {
+        self.args = args;
+        self.uri_changed = true;
+    }
+
+    fn leave_prefix(&mut self) {
+        self.prefix_matched = false;
+    }
+
+    fn set_location(&mut self, location: LocationId) {
+        self.location = Some(location);
+    }
+
+    fn set_slot(&mut self, slot: Slot, value: Vec<u8>) {
+        if let Some(written) = self.slots.get_mut(slot) {
+            *written = Some(value);
+        }
+    }
+
+    fn set_captures(&mut self, captures: Vec<Vec<u8>>) {
+        self.captures = captures;
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,1 +1,348 @@
-//! (to come)
+//! The control plane: from a configuration to running workers, and from a signal to their end.
+
+mod daemon;
+pub(crate) mod pid_file;
+mod signals;
+mod user;
+
+use std::{
+    any::Any,
+    fs, mem, panic,
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use nix::sys::signal::Signal;
+
+use self::{
+    daemon::{Daemon, Detached},
+    pid_file::PidFile,
+    signals::Signals,
+    user::Identity,
+};
+use crate::{
+    config::{Config, Driver, Level, ListenAddress, LogTarget},
+    host,
+    limits::{STOP_POLL_MS, STOP_WAIT_SECS, SUPERVISE_MS},
+    listener,
+    observe::{
+        Logs, check_file,
+        counters::Counters,
+        error_log::{self, About},
+        library_log, os_error,
+    },
+    runtime::{self, Message, Plan},
+    upstream::{Unresolved, Upstreams},
+};
+
+/// How to serve, beyond what the configuration says.
+#[derive(Default)]
+pub struct Options {
+    /// Called once, when every worker accepts connections.
+    pub ready: Option<Box<dyn FnOnce()>>,
+    /// SIGHUP ends the program: there is no file to read again, and the terminal may be gone.
+    pub hangup_ends: bool,
+}
+
+/// Serves until a signal ends it. 0 after a stop that was asked for, else 1, with the reasons on stderr and in the error log.
+pub fn serve(config: Config, options: Options) -> ExitCode {
+    let daemon = if config.main.daemon {
+        match daemon::detach() {
+            Ok(Detached::Foreground(code)) => return code,
+            Ok(Detached::Background(daemon)) => Some(daemon),
+            Err(error) => return fail(None, &[format!("daemon on: fork() failed ({})", os_error(&error))]),
+        }
+    } else {
+        None
+    };
+    // Before the first thread, since threads inherit what is blocked.
+    let signals = match Signals::block() {
+        Ok(signals) => signals,
+        Err(error) => return fail(None, &[format!("signalfd() failed ({})", os_error(&error))]),
+    };
+    let logs = match Logs::open(&config) {
+        Ok(logs) => logs,
+        Err(errors) => return fail(None, &errors),
+    };
+    library_log::attach(&logs);
+    log_panics(&logs);
+    let code = match Server::start(Arc::new(config), &logs, signals) {
+        Ok(server) => server.run(daemon, options),
+        Err(errors) => fail(Some(&logs), &errors),
+    };
+    logs.flush();
+    code
+}
+
+/// What would keep a configuration from being served, as far as that can be known without touching anything: for `-t`.
+pub fn check(config: &Config) -> Vec<String> {
+    let mut errors = user::identity(config.main.user.as_ref()).err().into_iter().collect::<Vec<_>>();
+    errors.extend(Logs::check(config).err().into_iter().flatten());
+    errors.extend(config.main.pid.as_ref().and_then(|path| check_file(path).err()));
+    errors.extend(Upstreams::resolve(config).err().into_iter().flat_map(unresolved));
+    errors
+}
+
+/// nginx's words, with the place.
+fn unresolved(names: Vec<Unresolved>) -> Vec<String> {
+    names.into_iter().map(|name| format!("{} in {}", name.message, name.place)).collect()
+}
+
+/// Says a startup message as nginx does: on stderr, and in the files of the error log.
+fn say(logs: &Logs, level: Level, message: &str) {
+    eprintln!("longsplice: [{}] {message}", error_log::level_name(level));
+    error_log::event_in_files(logs, level, format_args!("{message}"));
+}
+
+fn fail(logs: Option<&Logs>, errors: &[String]) -> ExitCode {
+    for error in errors {
+        match logs {
+            Some(logs) => say(logs, Level::Emerg, error),
+            None => eprintln!("longsplice: [emerg] {error}"),
+        }
+    }
+    ExitCode::FAILURE
+}
+
+/// A panic is caught at the border of its session; here it gets its line, since stderr may be /dev/null.
+fn log_panics(logs: &Arc<Logs>) {
+    let logs = Arc::clone(logs);
+    panic::set_hook(Box::new(move |panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let words = words_of(panic.payload());
+        error_log::event(&logs, Level::Alert, &About::Process, format_args!("panic at {place}: {words}"));
+    }));
+}
+
+fn words_of(panic: &(dyn Any + Send)) -> &str {
+    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+        (Some(words), _) => words,
+        (None, Some(words)) => words,
+        (None, None) => "no message",
+    }
+}
+
+/// A running server.
+struct Server {
+    config: Arc<Config>,
+    logs: Arc<Logs>,
+    signals: Signals,
+    workers: Vec<Option<runtime::Handle>>,
+    counters: Vec<Arc<Counters>>,
+    pid_file: Option<PidFile>,
+    phase: Phase,
+    failed: bool,
+}
+
+/// What the workers were last told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    Quitting,
+    /// They have until then.
+    Stopping(Instant),
+}
+
+impl Server {
+    /// In nginx's order: what root alone can do (limits, ports, pid file) comes before the change of user.
+    fn start(config: Arc<Config>, logs: &Arc<Logs>, signals: Signals) -> Result<Self, Vec<String>> {
+        let identity = user::identity(config.main.user.as_ref()).map_err(|error| vec![error])?;
+        warn_of_what_is_short(&config, logs);
+        let upstreams = Arc::new(Upstreams::resolve(&config).map_err(unresolved)?);
+        let sockets = listener::bind(&config, config.main.workers)?;
+        let pid_file = config.main.pid.as_ref().map(|path| PidFile::write(path, identity.as_ref())).transpose();
+        let pid_file = pid_file.map_err(|error| vec![error])?;
+        identity.as_ref().map_or(Ok(()), Identity::assume).map_err(|error| vec![error])?;
+        let mut server = Self {
+            config,
+            logs: Arc::clone(logs),
+            signals,
+            workers: Vec::new(),
+            counters: Vec::new(),
+            pid_file,
+            phase: Phase::Serving,
+            failed: false,
+        };
+        for (id, sockets) in sockets.into_iter().enumerate() {
+            if let Err(error) = server.start_worker(id, &upstreams, sockets) {
+                server.tell(Message::Stop);
+                return Err(vec![format!("worker {id} cannot be started ({})", os_error(&error))]);
+            }
+        }
+        Ok(server)
+    }
+
+    fn start_worker(
+        &mut self,
+        id: usize,
+        upstreams: &Arc<Upstreams>,
+        sockets: Vec<std::os::fd::OwnedFd>,
+    ) -> std::io::Result<()> {
+        let counters = Arc::new(Counters::default());
+        let handle = runtime::start(Plan {
+            id,
+            cpus: self.config.main.affinity.as_ref().and_then(|cpus| cpus.get(id).cloned()),
+            config: Arc::clone(&self.config),
+            upstreams: Arc::clone(upstreams),
+            logs: Arc::clone(&self.logs),
+            counters: Arc::clone(&counters),
+            sockets,
+        })?;
+        self.workers.push(Some(handle));
+        self.counters.push(counters);
+        Ok(())
+    }
+
+    fn run(mut self, daemon: Option<Daemon>, options: Options) -> ExitCode {
+        self.notice(format_args!("{}", ready_line(&self.config)));
+        if let Some(Err(error)) = daemon.map(Daemon::ready) {
+            self.log(Level::Alert, format_args!("daemon on: /dev/null failed ({})", os_error(&error)));
+        }
+        if let Some(ready) = options.ready {
+            ready();
+        }
+        while !self.has_ended() {
+            match self.signals.wait(self.patience()) {
+                Ok(Some(signal)) => self.obey(signal, options.hangup_ends),
+                Ok(None) => {}
+                Err(error) => {
+                    self.log(Level::Alert, format_args!("signalfd failed ({})", os_error(&error)));
+                    self.failed = true;
+                    self.stop();
+                }
+            }
+            self.look_after_workers();
+        }
+        self.end()
+    }
+
+    fn obey(&mut self, signal: Signal, hangup_ends: bool) {
+        match signal {
+            Signal::SIGHUP if !hangup_ends => {
+                self.notice(format_args!("SIGHUP: reload is not supported yet, nothing was done"))
+            }
+            Signal::SIGUSR1 => {
+                self.notice(format_args!("SIGUSR1: reopening logs is not supported yet, nothing was done"))
+            }
+            Signal::SIGUSR2 => {
+                self.notice(format_args!("SIGUSR2: upgrading the program is not supported yet, nothing was done"))
+            }
+            Signal::SIGQUIT => {
+                self.notice(format_args!("SIGQUIT: quitting when the last tunnel has gone"));
+                if self.phase == Phase::Serving {
+                    self.phase = Phase::Quitting;
+                    self.tell(Message::Quit);
+                }
+            }
+            other => {
+                self.notice(format_args!("{other}: stopping"));
+                self.stop();
+            }
+        }
+    }
+
+    fn stop(&mut self) {
+        if !matches!(self.phase, Phase::Stopping(_)) {
+            self.phase = Phase::Stopping(Instant::now() + Duration::from_secs(STOP_WAIT_SECS));
+            self.tell(Message::Stop);
+        }
+    }
+
+    fn tell(&self, message: Message) {
+        self.workers.iter().flatten().for_each(|worker| worker.send(message));
+    }
+
+    /// Joins the workers that have ended. One that was not told to takes the others along: whoever supervises the process
+    /// (systemd) starts it again, and a server that silently lost a core would be worse.
+    fn look_after_workers(&mut self) {
+        let mut unexpected = false;
+        for id in 0..self.workers.len() {
+            let ended = self.workers.get_mut(id).and_then(|slot| slot.take_if(|worker| worker.thread.is_finished()));
+            let Some(worker) = ended else { continue };
+            let panic = worker.thread.join().err();
+            if panic.is_some() || self.phase == Phase::Serving {
+                let words = panic.as_deref().map_or("without a word", words_of);
+                self.log(Level::Alert, format_args!("worker {id} ended: {words}; stopping"));
+                unexpected = true;
+            }
+        }
+        if unexpected {
+            self.failed = true;
+            self.stop();
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        let late = matches!(self.phase, Phase::Stopping(deadline) if Instant::now() >= deadline);
+        late || self.workers.iter().all(Option::is_none)
+    }
+
+    /// How long to wait for a signal before looking after the workers.
+    fn patience(&self) -> Duration {
+        Duration::from_millis(if self.phase == Phase::Serving { SUPERVISE_MS } else { STOP_POLL_MS })
+    }
+
+    fn end(mut self) -> ExitCode {
+        let late = self.workers.iter().flatten().count();
+        if late > 0 {
+            self.log(Level::Alert, format_args!("{late} workers did not stop within {STOP_WAIT_SECS} seconds"));
+        }
+        remove_unix_sockets(&self.config);
+        drop(self.pid_file.take());
+        self.notice(format_args!("exit: {}", Counters::sum(self.counters.iter().map(Arc::as_ref))));
+        if mem::take(&mut self.failed) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    }
+
+    fn notice(&self, message: std::fmt::Arguments<'_>) {
+        self.log(Level::Notice, message);
+    }
+
+    fn log(&self, level: Level, message: std::fmt::Arguments<'_>) {
+        error_log::event(&self.logs, level, &About::Process, message);
+    }
+}
+
+fn warn_of_what_is_short(config: &Config, logs: &Logs) {
+    if let Err(warning) = host::raise_nofile(config) {
+        say(logs, Level::Warn, &warning);
+    }
+    if user::is_ignored(config.main.user.as_ref()) {
+        say(logs, Level::Warn, "`user` is ignored: only root can become another user");
+    }
+    if config.main.daemon && !config.main.error_logs.iter().any(|log| matches!(log.target, LogTarget::File(_))) {
+        say(logs, Level::Warn, "`daemon on` without `error_log FILE`: what goes wrong from now on is seen by nobody");
+    }
+}
+
+/// `longsplice/0.1.0 ready: 127.0.0.1:8080, [::]:8443 ssl, 2 workers, io_uring`.
+fn ready_line(config: &Config) -> String {
+    let addresses = config.listeners.iter().map(|listener| {
+        let ssl = if listener.ssl { " ssl" } else { "" };
+        match &listener.address {
+            ListenAddress::Tcp(address) => format!("{address}{ssl}"),
+            ListenAddress::Unix(path) => format!("unix:{}{ssl}", path.display()),
+        }
+    });
+    let workers = match config.main.workers {
+        1 => "1 worker".to_owned(),
+        workers => format!("{workers} workers"),
+    };
+    let parts: Vec<String> = addresses.chain([workers, driver(config.main.driver).to_owned()]).collect();
+    format!("longsplice/{} ready: {}", env!("CARGO_PKG_VERSION"), parts.join(", "))
+}
+
+/// The driver that workers get: epoll where it is asked for or where the kernel lets us have no ring.
+fn driver(asked: Driver) -> &'static str {
+    if asked != Driver::Epoll && monoio::utils::detect_uring() { "io_uring" } else { "epoll" }
+}
+
+/// As nginx: a socket that nobody listens on must not be found.
+fn remove_unix_sockets(config: &Config) {
+    for listener in &config.listeners {
+        if let ListenAddress::Unix(path) = &listener.address {
+            // Who gave up root may not be allowed to: the next start replaces a stale socket.
+            let _ = fs::remove_file(path);
+        }
+    }
+}

@@ -1,1 +1,498 @@
-//! (to come)
+//! The life of a connection: TLS, head, route, answer; then the next request, a tunnel, or the end.
+
+use std::{
+    cell::RefCell,
+    io,
+    os::fd::{AsFd, OwnedFd},
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Instant,
+};
+
+use socket2::{SockAddr, SockRef};
+
+use crate::{
+    config::{Config, Content, Level, Listener, Server},
+    forward,
+    http::{
+        body::Framing,
+        head::{Parsed, RequestHead, Version, parse_request},
+        refusal::{self, Refusal},
+    },
+    limits::STREAM_READ_BYTES,
+    observe::{access_log, counters::Counters, error_log::About},
+    proxy::{self, Client, Next, Opening},
+    reactor::{Either, race},
+    record::Record,
+    request::{
+        Address, ClientConnection, Request,
+        routing::{self, Routed},
+    },
+    route::location::LocationId,
+    stream::{End, Failure, Stream},
+    tls,
+    tunnel::{self, Finished, Pair},
+    worker::Worker,
+};
+
+/// Serial numbers of connections, over all workers.
+static SERIAL: AtomicU64 = AtomicU64::new(1);
+
+/// A connection being served.
+struct Session {
+    worker: Rc<Worker>,
+    stream: Stream,
+    client: Rc<ClientConnection>,
+    /// Bytes read and not used yet.
+    buffer: RefCell<Vec<u8>>,
+    config: Arc<Config>,
+    listener: usize,
+    ordinal: u64,
+    /// When the current request's first byte was there, and the length of its head.
+    head_began: Instant,
+    head_bytes: u64,
+    /// It was there before the one before it was answered.
+    pipelined: bool,
+}
+
+/// What came instead of a request.
+enum Gone {
+    /// The client left, or idled for its keep-alive time: nothing to say.
+    Quietly,
+    /// A refusal to be answered.
+    Refused(Refusal),
+}
+
+/// Serves a connection from accept to close (or to its tunnel).
+pub async fn serve(worker: Rc<Worker>, listener: usize, fd: OwnedFd, peer: SockAddr) {
+    let config = Arc::clone(worker.config());
+    let client = ClientConnection {
+        serial: SERIAL.fetch_add(1, Relaxed),
+        local: local_address(&fd),
+        remote: address(&peer),
+        tls: None,
+        accepted: worker.reactor.now(),
+    };
+    let io = match worker.reactor.watch(fd) {
+        Ok(io) => io,
+        Err(error) => {
+            return worker.log(Level::Crit, &About::Connection(&client), format_args!("epoll_ctl() failed ({error})"));
+        }
+    };
+    let stream = Stream::new(io, Rc::clone(&worker.scratch));
+    let mut session = Session {
+        head_began: client.accepted,
+        worker,
+        stream,
+        client: Rc::new(client),
+        buffer: RefCell::default(),
+        config,
+        listener,
+        ordinal: 0,
+        head_bytes: 0,
+        pipelined: false,
+    };
+    loop {
+        let (request, next) = match session.next_head().await {
+            Ok(head) => session.answer(head).await,
+            Err(Gone::Quietly) => return session.stream.finish().await,
+            Err(Gone::Refused(refusal)) => session.refuse_head(&refusal).await,
+        };
+        session.ordinal += 1;
+        match next {
+            Next::Tunnel(opening) => return session.into_tunnel(request, *opening),
+            next => {
+                session.request_ended(request);
+                match next {
+                    Next::KeepAlive => {}
+                    Next::Close => return session.stream.finish().await,
+                    Next::Linger => return session.stream.linger().await,
+                    Next::Cut | Next::Tunnel(_) => return session.stream.reset(),
+                }
+            }
+        }
+    }
+}
+
+impl Session {
+    /// Waits for the next request's head. The time for the first runs from accept, TLS included.
+    async fn next_head(&mut self) -> Result<RequestHead, Gone> {
+        self.pipelined = !self.buffer.get_mut().is_empty();
+        if self.ordinal > 0 && !self.pipelined {
+            self.idle().await?;
+            self.head_began = self.worker.reactor.now();
+        }
+        let limit = self.default_server().header_timeout;
+        let reactor = Rc::clone(&self.worker.reactor);
+        reactor.within(limit, self.head()).await.unwrap_or_else(|_| Err(self.head_timed_out()))
+    }
+
+    /// Between two requests: ends with the first byte of the next.
+    async fn idle(&mut self) -> Result<(), Gone> {
+        let keepalive = self.default_server().settings.keepalive_timeout;
+        let mut first = Vec::new();
+        let reading = self.worker.reactor.within(keepalive, self.stream.read(&mut first));
+        match race(reading, self.worker.listeners_closed()).await {
+            Either::Left(Ok(Ok(count))) if count > 0 => {
+                *self.buffer.get_mut() = first;
+                Ok(())
+            }
+            _ => Err(Gone::Quietly),
+        }
+    }
+
+    async fn head(&mut self) -> Result<RequestHead, Gone> {
+        if self.listener().ssl && self.client.tls.is_none() {
+            self.accept_tls().await?;
+        }
+        loop {
+            let parsed = parse_request(&self.buffer.borrow(), &self.default_server().head);
+            match parsed.map_err(Gone::Refused)? {
+                Parsed::Complete(head, length) => {
+                    self.buffer.get_mut().drain(..length);
+                    self.head_bytes = length as u64;
+                    return Ok(head);
+                }
+                Parsed::Partial => {
+                    let read = self.stream.read(self.buffer.get_mut()).await;
+                    self.head_read(read)?;
+                }
+            }
+        }
+    }
+
+    fn head_read(&mut self, read: Result<usize, Failure>) -> Result<(), Gone> {
+        match read {
+            Ok(count) if count > 0 => Ok(()),
+            Ok(_) if self.buffer.get_mut().is_empty() => Err(Gone::Quietly),
+            Ok(_) => {
+                let truncated = self.stream.end() == Some(End::Truncated);
+                let how = if truncated { " without close_notify" } else { "" };
+                self.log(Level::Info, format_args!("client closed connection{how} in the middle of a request head"));
+                Err(Gone::Refused(Refusal::new(499, "client_closed", "the client closed within its request head")))
+            }
+            Err(failure) => {
+                self.log(Level::Info, format_args!("reading a request head failed ({failure})"));
+                Err(Gone::Quietly)
+            }
+        }
+    }
+
+    fn head_timed_out(&mut self) -> Gone {
+        if self.listener().ssl && self.client.tls.is_none() {
+            Counters::bump(&self.worker.counters.tls_failures);
+            self.log(Level::Info, format_args!("client timed out in its TLS handshake (client_header_timeout)"));
+            return Gone::Quietly;
+        }
+        if self.buffer.get_mut().is_empty() {
+            self.log(Level::Info, format_args!("client timed out before its request (client_header_timeout)"));
+            return Gone::Quietly;
+        }
+        Gone::Refused(Refusal::new(408, "header_timeout", "no complete request head within client_header_timeout"))
+    }
+
+    /// The TLS handshake, by the server block that the client's SNI names.
+    async fn accept_tls(&mut self) -> Result<(), Gone> {
+        let mut received = Vec::new();
+        let name = loop {
+            match tls::peek_hello(&received) {
+                tls::Hello::Name(name) => break name,
+                tls::Hello::Invalid { plain_http: true } => {
+                    let detail = "the plain HTTP request was sent to HTTPS port";
+                    return Err(Gone::Refused(Refusal::new(400, "plain_http_on_tls", detail)));
+                }
+                tls::Hello::Invalid { plain_http: false } => return Err(self.tls_failed(&"no TLS ClientHello")),
+                tls::Hello::Partial => match self.stream.read_raw(&mut received, STREAM_READ_BYTES).await {
+                    Ok(0) if received.is_empty() => return Err(Gone::Quietly),
+                    Ok(0) => return Err(self.tls_failed(&"the client closed within its ClientHello")),
+                    Ok(_) => {}
+                    Err(error) => return Err(self.tls_failed(&error)),
+                },
+            }
+        };
+        let listener = self.listener();
+        let named = name.as_deref().and_then(|name| listener.names.find(name.as_bytes()));
+        let server = &self.config.servers[named.map_or(listener.default, |found| found.server)];
+        let fallback = || self.default_server().tls.as_ref();
+        let Some(tls) = server.tls.as_ref().or_else(fallback) else {
+            return Err(self.tls_failed(&format_args!("server {} has no ssl_certificate", server.place)));
+        };
+        let session = tls::Session::server(tls).map_err(|error| self.tls_failed(&Failure::Tls(error)))?;
+        let facts = match self.stream.handshake(Box::new(session), received).await {
+            Ok(facts) => facts,
+            Err(error) => return Err(self.tls_failed(&error)),
+        };
+        let ClientConnection { serial, remote, local, accepted, .. } = &*self.client;
+        self.client = Rc::new(ClientConnection {
+            serial: *serial,
+            remote: remote.clone(),
+            local: local.clone(),
+            accepted: *accepted,
+            tls: Some(facts),
+        });
+        Ok(())
+    }
+
+    fn tls_failed(&self, cause: &dyn std::fmt::Display) -> Gone {
+        Counters::bump(&self.worker.counters.tls_failures);
+        self.log(Level::Info, format_args!("TLS handshake failed ({cause})"));
+        Gone::Quietly
+    }
+
+    /// Routes a request and answers it, error pages and all.
+    async fn answer(&mut self, head: RequestHead) -> (Box<Request>, Next) {
+        let mut request = Box::new(self.request(head));
+        let mut routed = routing::route(&mut request);
+        loop {
+            let refusal = match routed {
+                Routed::Content(id) => match self.forward(&mut request, id).await {
+                    Ok(next) => return (request, next),
+                    Err(refusal) => refusal,
+                },
+                Routed::Answer { status, body } => {
+                    let next = self.return_text(&mut request, status, &body).await;
+                    return (request, next);
+                }
+                Routed::Redirect { status, ref location } => match routing::redirect_error(&mut request, status) {
+                    Some(elsewhere) => {
+                        routed = elsewhere;
+                        continue;
+                    }
+                    None => {
+                        let next = self.redirect(&mut request, status, location).await;
+                        return (request, next);
+                    }
+                },
+                Routed::Refuse(status) => of_the_file(status),
+            };
+            match routing::redirect_error(&mut request, refusal.status) {
+                Some(elsewhere) => {
+                    self.log_refusal(&request, &refusal);
+                    routed = elsewhere;
+                }
+                None => {
+                    let next = self.refuse(&mut request, &refusal).await;
+                    return (request, next);
+                }
+            }
+        }
+    }
+
+    /// `proxy_pass`.
+    async fn forward(&mut self, request: &mut Request, location: LocationId) -> Result<Next, Refusal> {
+        let config = Arc::clone(&request.config);
+        match &config.servers[request.server].locations[location].content {
+            Content::Proxy(pass) => proxy::serve(self.to_forward(request), request, pass).await,
+            Content::NotFound | Content::Fallback(_) => Err(of_the_file(404)),
+        }
+    }
+
+    /// `return` with a text.
+    async fn return_text(&mut self, request: &mut Request, status: u16, body: &[u8]) -> Next {
+        let keep = self.may_keep(request);
+        let kind = request.settings().default_type.clone();
+        self.own(request, status, &kind, body, &[], keep).await
+    }
+
+    async fn redirect(&mut self, request: &mut Request, status: u16, location: &[u8]) -> Next {
+        let keep = self.may_keep(request);
+        let body = refusal::page(status);
+        self.own(request, status, "text/html", &body, &[("Location", location)], keep).await
+    }
+
+    /// A request head that is none.
+    async fn refuse_head(&mut self, refusal: &Refusal) -> (Box<Request>, Next) {
+        let line =
+            self.buffer.get_mut().split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default().to_vec();
+        let mut request = Box::new(Request::refused(
+            Arc::clone(&self.config),
+            Rc::clone(&self.client),
+            self.ordinal + 1,
+            self.listener().default,
+            line,
+            self.head_began,
+        ));
+        request.received = self.buffer.get_mut().len() as u64;
+        let next = self.refuse(&mut request, refusal).await;
+        (request, next)
+    }
+
+    /// Answers with an error page of our own, and says why in the log.
+    async fn refuse(&mut self, request: &mut Request, refusal: &Refusal) -> Next {
+        self.log_refusal(request, refusal);
+        request.close_reason = Some(refusal.reason);
+        if matches!(refusal.status, 444 | 499) {
+            request.status = refusal.status;
+            return Next::Close;
+        }
+        let keep = self.may_keep(request) && !matches!(refusal.status, 400 | 408 | 413..=414 | 431 | 494..=497);
+        let body = refusal::page(refusal.status);
+        self.own(request, refusal.status, "text/html", &body, refusal.fields(), keep).await
+    }
+
+    fn log_refusal(&self, request: &Request, refusal: &Refusal) {
+        self.worker.counters.refusals.bump(refusal.reason);
+        let level = if refusal.status >= 500 { Level::Error } else { Level::Info };
+        let message = format_args!("{} ({} {})", refusal.detail, refusal.status, refusal.reason);
+        self.worker.log(level, &About::Request(request), message);
+    }
+
+    /// Sends a whole answer of our own.
+    async fn own(
+        &mut self,
+        request: &mut Request,
+        status: u16,
+        content_type: &str,
+        body: &[u8],
+        extra: &[(&str, &[u8])],
+        keep: bool,
+    ) -> Next {
+        let head_only = request.head.method.as_ref() == "HEAD";
+        let reply = forward::own_response(request, status, content_type, body, extra, keep, head_only);
+        let limit = request.settings().client_send_timeout;
+        match self.worker.reactor.within(limit, self.stream.write_all(&reply)).await {
+            Ok(Ok(())) => {
+                request.bytes_sent += reply.len() as u64;
+                request.body_bytes_sent += if head_only { 0 } else { body.len() as u64 };
+                request.completed = true;
+                if keep { Next::KeepAlive } else { Next::Linger }
+            }
+            _ => Next::Cut,
+        }
+    }
+
+    /// Another request may follow this one: the client wants it, the file allows it, and no body of this one is left unread.
+    fn may_keep(&self, request: &Request) -> bool {
+        request.head.body == Framing::None && self.keep_alive(request)
+    }
+
+    fn keep_alive(&self, request: &Request) -> bool {
+        let settings = request.settings();
+        request.head.keep_alive
+            && self.ordinal + 1 < settings.keepalive_requests
+            && !settings.keepalive_timeout.is_zero()
+            && !self.worker.is_quitting()
+    }
+
+    fn to_forward(&self, request: &Request) -> Client<'_> {
+        Client {
+            worker: &self.worker,
+            stream: &self.stream,
+            buffer: &self.buffer,
+            keep_alive: self.keep_alive(request),
+        }
+    }
+
+    fn request(&self, head: RequestHead) -> Request {
+        let version = if head.version == Version::Http10 { "HTTP/1.0" } else { "HTTP/1.1" };
+        let line = [head.method.as_bytes(), b" ", &head.target, b" ", version.as_bytes()].concat();
+        let (config, client) = (Arc::clone(&self.config), Rc::clone(&self.client));
+        let default = self.listener().default;
+        let mut request = Request::new(config, client, self.ordinal + 1, default, head, line, self.head_began);
+        request.choose_server(self.listener());
+        request.received = self.head_bytes;
+        request.pipelined = self.pipelined;
+        request
+    }
+
+    fn request_ended(&mut self, mut request: Box<Request>) {
+        Counters::bump(&self.worker.counters.requests);
+        access_log::record(&self.worker.logs, &mut request);
+    }
+
+    /// Hands both sockets to the tunnel table: this task ends.
+    fn into_tunnel(self, request: Box<Request>, opening: Opening) {
+        let idle = request.settings().tunnel_timeout;
+        let (fd, tls) = self.stream.into_parts();
+        let client = tunnel::End { fd, tls };
+        let (fd, tls) = opening.backend.into_parts();
+        let pair = Pair {
+            client,
+            upstream: tunnel::End { fd, tls },
+            from_client: self.buffer.into_inner(),
+            from_upstream: opening.greeting,
+            frames: opening.frames,
+            idle,
+            record: Record::of(request),
+        };
+        Counters::bump(&self.worker.counters.tunnels);
+        let scratch = &mut self.worker.scratch.borrow_mut();
+        if let Err(error) = self.worker.tunnels.borrow_mut().carry(pair, scratch) {
+            Counters::bump(&self.worker.counters.tunnels_ended);
+            self.worker.log(
+                Level::Crit,
+                &About::Process,
+                format_args!("epoll_ctl() failed ({error}): a tunnel was closed"),
+            );
+        }
+    }
+
+    fn listener(&self) -> &Listener {
+        &self.config.listeners[self.listener]
+    }
+
+    fn default_server(&self) -> &Server {
+        &self.config.servers[self.listener().default]
+    }
+
+    fn log(&self, level: Level, message: std::fmt::Arguments<'_>) {
+        self.worker.log(level, &About::Connection(&self.client), message);
+    }
+}
+
+/// The refusals that routing decides on.
+fn of_the_file(status: u16) -> Refusal {
+    match status {
+        404 => Refusal::new(404, "not_found", "no location with a proxy_pass, and no files are served"),
+        444 => Refusal::new(444, "return_444", "the file says so"),
+        500 => Refusal::new(500, "redirect_cycle", "too many internal redirects"),
+        status => Refusal::new(status, "returned", "the file says so"),
+    }
+}
+
+/// The end of a tunnel: its line in the access log.
+pub fn tunnel_ended(worker: &Worker, finished: Finished<Record>) {
+    let Finished { record, outcome, detail } = finished;
+    let (mut request, sealed) = record.into_request();
+    Counters::bump(&worker.counters.tunnels_ended);
+    worker.counters.closes.bump(outcome.reason.label());
+    request.close_reason = Some(outcome.reason.label());
+    request.received += outcome.from_client;
+    request.bytes_sent += outcome.from_upstream;
+    request.body_bytes_sent += outcome.from_upstream;
+    if let Some(attempt) = request.attempts.last_mut() {
+        attempt.bytes_sent += outcome.from_client;
+        attempt.bytes_received += outcome.from_upstream;
+        attempt.body_bytes += outcome.from_upstream;
+        attempt.response_time = Some(worker.reactor.now().duration_since(request.started));
+    }
+    let level = match outcome.reason {
+        tunnel::Reason::ProtocolError | tunnel::Reason::TlsError => Level::Warn,
+        tunnel::Reason::InternalError => Level::Alert,
+        tunnel::Reason::UpstreamReset => Level::Error,
+        _ => Level::Info,
+    };
+    let detail = detail.as_deref().unwrap_or("tunnel closed");
+    worker.log(level, &About::Request(&request), format_args!("{detail} ({})", outcome.reason));
+    match sealed {
+        Some(sealed) => access_log::record_sealed(&worker.logs, &sealed, &mut request),
+        None => access_log::record(&worker.logs, &mut request),
+    }
+}
+
+fn local_address(fd: &impl AsFd) -> Address {
+    let local: io::Result<SockAddr> = SockRef::from(&fd.as_fd()).local_addr();
+    local.map_or_else(|_| Address::Unix("".into()), |local| address(&local))
+}
+
+fn address(address: &SockAddr) -> Address {
+    match address.as_socket() {
+        Some(address) => Address::Tcp(address),
+        None => Address::Unix(
+            address.as_pathname().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default().into_boxed_str(),
+        ),
+    }
+}

@@ -2,7 +2,22 @@
 //!
 //! A [`Template`] is compiled once from the configuration and expanded for every request by a [`Scope`].
 
+use std::sync::OnceLock;
+
 use crate::limits::EXPANSION_BYTES;
+
+/// `$nginx_version`: the release of nginx whose language and variables this program speaks. A file or backend that asks does so
+/// to know what it may expect; the program's own version would read as an nginx of the year 2002.
+pub const NGINX_VERSION: &str = "1.28.0";
+
+/// `$hostname`, also in `server_name`: this machine's name in lower case, as it was when first asked for (nginx: at start).
+pub fn hostname() -> &'static str {
+    static HOSTNAME: OnceLock<String> = OnceLock::new();
+    HOSTNAME.get_or_init(|| {
+        let name = nix::unistd::gethostname().unwrap_or_default();
+        name.to_string_lossy().to_ascii_lowercase()
+    })
+}
 
 /// Index of a variable that requests can write: made by `set`, by a named capture, or by a `map`.
 pub type Slot = usize;
@@ -108,6 +123,30 @@ known! {
     SslSessionReused "ssl_session_reused",
     /// Ours: why the tunnel or request ended (`client_closed`, `idle_timeout` ...), `-` while it lives.
     CloseReason "close_reason",
+}
+
+impl Known {
+    /// True when a tunnel's value is known only at its end.
+    pub const fn waits_for_the_end(self) -> bool {
+        matches!(
+            self,
+            Self::RequestTime
+                | Self::RequestLength
+                | Self::RequestCompletion
+                | Self::BytesSent
+                | Self::BodyBytesSent
+                | Self::BytesReceived
+                | Self::ConnectionTime
+                | Self::Msec
+                | Self::TimeLocal
+                | Self::TimeIso8601
+                | Self::UpstreamResponseTime
+                | Self::UpstreamResponseLength
+                | Self::UpstreamBytesSent
+                | Self::UpstreamBytesReceived
+                | Self::CloseReason
+        )
+    }
 }
 
 /// Text with variables in it, compiled.

@@ -1,52 +1,204 @@
-//! A worker: one pinned thread, one monoio runtime, its own listening sockets, tunnel table, wheel and inbox.
+//! What all tasks of a worker share.
 
-use std::{os::fd::OwnedFd, sync::Arc, thread::JoinHandle};
+use std::{
+    cell::{Cell, RefCell},
+    fs::File,
+    future::{Future, poll_fn},
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Poll, Waker},
+    time::{Duration, Instant},
+};
 
-use crate::{config::Config, observe::Logs, upstream::Upstreams};
+use crate::{
+    config::{Config, Level},
+    observe::{
+        Logs,
+        counters::Counters,
+        error_log::{self, About},
+    },
+    reactor::Reactor,
+    record::Record,
+    scratch::Scratch,
+    tunnel::Table,
+    upstream::Upstreams,
+};
 
-/// What a worker starts with.
-pub struct Plan {
+/// What all tasks of a worker share.
+pub struct Worker {
     /// 0, 1, ...
     pub id: usize,
-    /// CPUs it may run on; none: not pinned.
-    pub cpus: Option<Vec<usize>>,
-    /// The configuration.
-    pub config: Arc<Config>,
-    /// Backends' state, shared.
+    /// Readiness and deadlines.
+    pub reactor: Rc<Reactor>,
+    /// The buffers.
+    pub scratch: Rc<RefCell<Scratch>>,
+    /// The tunnels.
+    pub tunnels: RefCell<Table<Record>>,
+    /// Backends' state.
     pub upstreams: Arc<Upstreams>,
-    /// Logs, shared.
+    /// Logs.
     pub logs: Arc<Logs>,
-    /// A bound and listening socket for each of `config.listeners`, in its order.
-    pub sockets: Vec<OwnedFd>,
+    /// Counters.
+    pub counters: Arc<Counters>,
+    /// A descriptor to give up when there is no other.
+    pub reserve: RefCell<Option<File>>,
+    config: Arc<Config>,
+    sessions: Cell<usize>,
+    state: Cell<State>,
+    /// Tasks to wake when the state changes.
+    waiting: RefCell<Vec<Waker>>,
+    warned_full: Cell<Option<Instant>>,
 }
 
-/// A message to a worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Message {
-    /// Close everything now.
-    Stop,
-    /// Accept nothing more; finish requests; end when the last tunnel has gone.
-    Quit,
+/// How far a worker has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum State {
+    /// Accepts connections.
+    Serving,
+    /// Accepts nothing more; ends when the last connection has gone.
+    Quitting,
+    /// Ends at once.
+    Stopping,
 }
 
-/// A running worker.
-pub struct Handle {
-    /// Its thread; ends after `Stop` or a finished `Quit`.
-    pub thread: JoinHandle<()>,
-    // inbox
-}
-
-impl Handle {
-    /// Sends a message.
-    pub fn send(&self, _message: Message) {
-        unimplemented!()
+impl Worker {
+    /// A worker without connections.
+    ///
+    /// # Errors
+    /// No epoll instance.
+    pub fn new(
+        id: usize,
+        config: Arc<Config>,
+        upstreams: Arc<Upstreams>,
+        logs: Arc<Logs>,
+        counters: Arc<Counters>,
+    ) -> io::Result<Rc<Self>> {
+        let reactor = Reactor::new()?;
+        let worker = Self {
+            id,
+            tunnels: RefCell::new(Table::new(Rc::clone(&reactor))),
+            reactor,
+            scratch: Rc::default(),
+            upstreams,
+            logs,
+            counters,
+            reserve: RefCell::default(),
+            config,
+            sessions: Cell::new(0),
+            state: Cell::new(State::Serving),
+            waiting: RefCell::default(),
+            warned_full: Cell::new(None),
+        };
+        worker.open_reserve();
+        Ok(Rc::new(worker))
     }
-}
 
-/// Starts a worker.
-///
-/// # Errors
-/// No thread, no epoll instance, no eventfd.
-pub fn start(_plan: Plan) -> std::io::Result<Handle> {
-    unimplemented!()
+    /// The configuration new sessions are served by.
+    pub fn config(&self) -> &Arc<Config> {
+        &self.config
+    }
+
+    /// Writes to the error log.
+    pub fn log(&self, level: Level, about: &About<'_>, message: std::fmt::Arguments<'_>) {
+        error_log::event(&self.logs, level, about, message);
+    }
+
+    /// Runs a session as a task of its own. A panic in it is caught at its border, logged and counted: the worker and all of its
+    /// other connections live on.
+    pub fn start_session(self: &Rc<Self>, session: impl Future<Output = ()> + 'static) {
+        self.sessions.set(self.sessions.get() + 1);
+        let worker = Rc::clone(self);
+        let mut session: Pin<Box<dyn Future<Output = ()>>> = Box::pin(session);
+        monoio::spawn(async move {
+            let ended = poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| session.as_mut().poll(context))) {
+                Ok(poll) => poll.map(Ok),
+                Err(panic) => Poll::Ready(Err(panic)),
+            })
+            .await;
+            if ended.is_err() {
+                Counters::bump(&worker.counters.panics);
+                worker.log(
+                    Level::Alert,
+                    &About::Process,
+                    format_args!("a session panicked and was closed; please report it"),
+                );
+            }
+            worker.sessions.set(worker.sessions.get() - 1);
+            worker.wake_if_drained();
+        });
+    }
+
+    /// `worker_connections` is used up: a tunnel counts two, a session two (it may be about to connect to its backend).
+    pub fn is_full(&self) -> bool {
+        let connections = 2 * (self.sessions.get() + self.tunnels.borrow().len());
+        self.config.main.worker_connections.is_some_and(|limit| connections + 2 > limit)
+    }
+
+    /// Says so, at most once a second.
+    pub fn warn_full(&self) {
+        let now = self.reactor.now();
+        if self.warned_full.get().is_none_or(|last| now.duration_since(last) >= Duration::from_secs(1)) {
+            self.warned_full.set(Some(now));
+            let message = format_args!("worker_connections are not enough: new connections wait in the backlog");
+            self.log(Level::Alert, &About::Process, message);
+        }
+    }
+
+    /// Opens the reserve descriptor.
+    pub fn open_reserve(&self) {
+        *self.reserve.borrow_mut() = File::open("/dev/null").ok();
+    }
+
+    /// True from the moment the worker was told to end: connections are not kept for another request.
+    pub fn is_quitting(&self) -> bool {
+        self.state.get() >= State::Quitting
+    }
+
+    /// Waits until the worker was told to end.
+    pub async fn listeners_closed(&self) {
+        self.reached(|worker| worker.is_quitting()).await;
+    }
+
+    /// Waits until it may end.
+    pub async fn ended(&self) {
+        self.reached(Self::is_done).await;
+    }
+
+    fn is_done(&self) -> bool {
+        match self.state.get() {
+            State::Serving => false,
+            State::Quitting => self.sessions.get() == 0 && self.tunnels.borrow().is_empty(),
+            State::Stopping => true,
+        }
+    }
+
+    async fn reached(&self, condition: impl Fn(&Self) -> bool) {
+        poll_fn(|context| {
+            if condition(self) {
+                return Poll::Ready(());
+            }
+            let mut waiting = self.waiting.borrow_mut();
+            if !waiting.iter().any(|waker| waker.will_wake(context.waker())) {
+                waiting.push(context.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Goes on to a state; never back.
+    pub fn change(&self, state: State) {
+        self.state.set(self.state.get().max(state));
+        self.waiting.take().into_iter().for_each(Waker::wake);
+    }
+
+    /// To be called when a connection has gone.
+    pub fn wake_if_drained(&self) {
+        if self.is_done() {
+            self.waiting.take().into_iter().for_each(Waker::wake);
+        }
+    }
 }

@@ -3,9 +3,24 @@
 //! `lexer` and `tree` turn text into directives with places, `directives` is the table of what each may be,
 //! `build` makes the typed [`Config`] of it, `lint` says what will surprise its author.
 
+mod build;
+mod check;
 pub mod diagnostic;
+pub mod directives;
+mod level;
+mod lexer;
+pub mod lint;
+mod load;
+mod names;
+mod template;
+mod tree;
+mod values;
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+pub use load::{LoadOptions, Loaded, Source, load};
+
+pub use crate::route::origin::Origin;
+
+use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{
     http::head::HeadLimits,
@@ -97,6 +112,15 @@ pub enum ListenAddress {
     Tcp(SocketAddr),
     /// A unix socket's path.
     Unix(PathBuf),
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(formatter),
+            Self::Unix(path) => write!(formatter, "unix:{}", path.display()),
+        }
+    }
 }
 
 /// `listen`'s parameters.
@@ -268,6 +292,8 @@ pub struct Settings {
     pub origins: Option<Vec<Origin>>,
     /// `proxy_ssl_*`
     pub backend_tls: Arc<BackendTls>,
+    /// `proxy_ssl_name`: the name to verify and to send as SNI; none: `$proxy_host`, without a port.
+    pub backend_tls_name: Option<Template>,
     /// `server_tokens`
     pub server_tokens: bool,
     /// `default_type`
@@ -326,19 +352,6 @@ pub struct NextUpstream {
     pub tries: u32,
     /// `proxy_next_upstream_timeout`; zero: none.
     pub timeout_total: Duration,
-}
-
-/// `websocket_origin`'s patterns.
-#[derive(Debug, Clone)]
-pub enum Origin {
-    /// Host or `scheme://host[:port]`, lower case; `*.x` matches below x.
-    Text(Box<str>),
-    /// `~regex`
-    Regex(Regex),
-    /// `none`: requests without Origin (clients that are no browsers).
-    None,
-    /// `same`: Origin's host equals Host.
-    Same,
 }
 
 /// `access_log`.

@@ -1,6 +1,20 @@
 //! Request and response heads: tokenised by httparse, judged by the rules of HANDSHAKE.
+//!
+//! A head is parsed again whenever bytes arrive. What has not come to its end is only measured (one pass of memchr over its
+//! line ends), and of its content just the first line is judged, so a head that is dripped byte by byte costs little and is
+//! still refused as early as its first bytes allow. The same bytes are refused for the same reason however they arrive.
 
-use super::{fields::Fields, refusal::Refusal};
+mod extent;
+mod lines;
+mod request;
+mod response;
+
+use std::borrow::Cow;
+
+pub use request::{parse_request, request_line};
+pub use response::parse_response;
+
+use super::{body::Framing, fields::Fields};
 
 /// HTTP version of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -14,7 +28,7 @@ pub enum Version {
 /// Bounds of a request head, from the server block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeadLimits {
-    /// Largest request line and largest single field, bytes (`large_client_header_buffers` size).
+    /// Largest request line and largest single field, bytes with the line's end (`large_client_header_buffers` size).
     pub line_bytes: usize,
     /// Largest head, bytes (`large_client_header_buffers` number x size).
     pub head_bytes: usize,
@@ -55,11 +69,25 @@ pub struct RequestHead {
     /// The part after `?` as sent, without `?`; none when there is no `?`.
     pub query: Option<Box<[u8]>>,
     /// Framing of the body.
-    pub body: super::body::Framing,
+    pub body: Framing,
     /// The connection may carry another request after this one.
     pub keep_alive: bool,
     /// `Expect: 100-continue` was sent.
     pub expects_continue: bool,
+}
+
+impl RequestHead {
+    /// Path and query as sent, without scheme and authority: what nginx calls `$request_uri` and what is forwarded.
+    /// An absolute target whose path is empty has the path `/` (RFC 9112 section 3.2.1).
+    pub fn origin_form(&self) -> Cow<'_, [u8]> {
+        match request::split_target(&self.target) {
+            request::Target::Origin(target) => Cow::Borrowed(target),
+            request::Target::Asterisk => Cow::Borrowed(b"*"),
+            request::Target::Absolute { rest, .. } if rest.starts_with(b"/") => Cow::Borrowed(rest),
+            request::Target::Absolute { rest, .. } => Cow::Owned([b"/", rest].concat()),
+            request::Target::Other => Cow::Borrowed(b"/"),
+        }
+    }
 }
 
 /// A backend's response head that passed the rules.
@@ -77,18 +105,21 @@ pub struct ResponseHead {
     pub keep_alive: bool,
 }
 
-/// Parses a request head from the front of `buffer`. Empty lines before the request line: one is skipped.
-///
-/// # Errors
-/// The refusal of HANDSHAKE's table; it is known as early as the bytes allow.
-pub fn parse_request(_buffer: &[u8], _limits: &HeadLimits) -> Result<Parsed<RequestHead>, Refusal> {
-    unimplemented!()
+/// The first line with its end, or what has come of it, cut where its bound cuts it.
+fn first_line(head: &[u8], bound: usize) -> &[u8] {
+    let line = &head[..head.len().min(bound)];
+    memchr::memchr(b'\n', line).map_or(line, |newline| &line[..=newline])
 }
 
-/// Parses a response head from the front of `buffer`, of at most `head_bytes` bytes (`proxy_buffer_size`).
-///
-/// # Errors
-/// A 502 with the reason.
-pub fn parse_response(_buffer: &[u8], _head_bytes: usize) -> Result<Parsed<ResponseHead>, Refusal> {
-    unimplemented!()
+/// What `Connection` says about the connection after this message; without it HTTP/1.1 keeps it and 1.0 does not
+/// (RFC 9112 section 9.3).
+fn keeps_alive(fields: &Fields, version: Version) -> bool {
+    match version {
+        _ if fields.lists("connection", "close") => false,
+        Version::Http11 => true,
+        Version::Http10 => fields.lists("connection", "keep-alive"),
+    }
 }
+
+#[cfg(test)]
+mod tests;

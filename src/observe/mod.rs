@@ -1,28 +1,268 @@
 //! What the program says: access log, error log, counters. Never blocks a worker.
+//!
+//! A worker formats a line and pushes it to a bounded `queue`; one `writer` thread empties it, a writev(2) a file.
 
 pub mod access_log;
+pub mod counters;
 pub mod error_log;
+pub mod library_log;
+
+mod clock;
+mod escape;
+mod queue;
+mod sink;
+mod writer;
+
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    os::unix::ffi::OsStrExt,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use self::{
+    queue::{Queue, Record},
+    sink::Sink,
+};
+use crate::{
+    config::{Config, ErrorLog, Level, LogTarget, Settings},
+    limits::{LOG_FLUSH_MS, LOG_RECORD_BYTES},
+    request::Request,
+};
 
 /// All log files of a configuration, written by one thread of their own.
 #[derive(Debug)]
-pub struct Logs {}
+pub struct Logs {
+    queue: Arc<Queue>,
+    index: Index,
+    main: Vec<ErrorLog>,
+}
 
 impl Logs {
     /// Opens (creates) the files and starts the writer.
     ///
     /// # Errors
     /// Every file that cannot be opened: cause and cure.
-    pub fn open(_config: &crate::config::Config) -> Result<std::sync::Arc<Logs>, Vec<String>> {
-        unimplemented!()
+    pub fn open(config: &Config) -> Result<Arc<Logs>, Vec<String>> {
+        Self::open_targets(&config.main.error_logs, &targets(config), &config.main.prefix)
+    }
+
+    /// Says which log files of a configuration could not be opened, without creating any.
+    ///
+    /// # Errors
+    /// As [`Logs::open`].
+    pub fn check(config: &Config) -> Result<(), Vec<String>> {
+        let files = targets(config).into_iter().filter_map(|target| match target {
+            LogTarget::File(path) => Some(config.main.prefix.join(path)),
+            LogTarget::Stderr | LogTarget::Stdout => None,
+        });
+        let errors: Vec<String> = files.filter_map(|path| check_file(&path).err()).collect();
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
     /// Hands one line to the writer; lost, and counted, when it cannot keep up.
-    pub fn write(&self, _target: &crate::config::LogTarget, _line: Vec<u8>) {
-        unimplemented!()
+    pub fn write(&self, target: &LogTarget, mut line: Vec<u8>) {
+        // Every target was collected from the configuration that the line comes from.
+        let Some(sink) = self.index.get(target) else { return };
+        if line.len() > LOG_RECORD_BYTES {
+            line.truncate(LOG_RECORD_BYTES - 1);
+            line.push(b'\n');
+        }
+        self.queue.push(Record { sink, line });
     }
 
     /// Waits (at most a second) until everything handed over is written.
     pub fn flush(&self) {
-        unimplemented!()
+        self.queue.flush(Duration::from_millis(LOG_FLUSH_MS));
+    }
+
+    fn open_targets(main: &[ErrorLog], targets: &HashSet<&LogTarget>, prefix: &Path) -> Result<Arc<Logs>, Vec<String>> {
+        // nginx's default: stderr, from `error` up.
+        let default = [ErrorLog { target: LogTarget::Stderr, level: Level::Error }];
+        let main = if main.is_empty() { default.to_vec() } else { main.to_vec() };
+        let (mut index, mut sinks, mut errors) = (Index::default(), Vec::new(), Vec::new());
+        for target in main.iter().map(|log| &log.target).chain(targets.iter().copied()) {
+            if index.get(target).is_some() {
+                continue;
+            }
+            match Sink::open(target, prefix) {
+                Ok(sink) => {
+                    index.insert(target, sinks.len());
+                    sinks.push(sink);
+                }
+                Err(error) => errors.push(cannot_open(target, prefix, &error)),
+            }
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        let queue = Arc::new(Queue::default());
+        let main_sinks = main.iter().filter_map(|log| index.get(&log.target)).collect();
+        writer::start(Arc::clone(&queue), sinks, main_sinks)
+            .map_err(|error| vec![format!("the log writer's thread cannot be started ({})", os_error(&error))])?;
+        Ok(Arc::new(Logs { queue, index, main }))
+    }
+}
+
+impl Drop for Logs {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
+
+/// An operating system's error as nginx writes it: `13: Permission denied`.
+pub fn os_error(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(code) => format!("{code}: {}", nix::errno::Errno::from_raw(code).desc()),
+        None => error.to_string(),
+    }
+}
+
+/// The settings a request is logged by: its location's; its server's while no location is chosen.
+fn settings<'a>(config: &'a Config, request: &Request) -> Option<&'a Settings> {
+    let server = config.servers.get(request.server)?;
+    let location = request.location.and_then(|id| server.locations.get(id));
+    Some(location.map_or(&server.settings, |location| &location.settings))
+}
+
+/// Which sink a target is. Looked up by the bytes of the path: `PathBuf` would compare it component by component.
+#[derive(Debug, Default)]
+struct Index {
+    files: HashMap<Box<[u8]>, usize>,
+    stderr: Option<usize>,
+    stdout: Option<usize>,
+}
+
+impl Index {
+    fn get(&self, target: &LogTarget) -> Option<usize> {
+        match target {
+            LogTarget::File(path) => self.files.get(path.as_os_str().as_bytes()).copied(),
+            LogTarget::Stderr => self.stderr,
+            LogTarget::Stdout => self.stdout,
+        }
+    }
+
+    fn insert(&mut self, target: &LogTarget, sink: usize) {
+        match target {
+            LogTarget::File(path) => {
+                self.files.insert(path.as_os_str().as_bytes().into(), sink);
+            }
+            LogTarget::Stderr => self.stderr = Some(sink),
+            LogTarget::Stdout => self.stdout = Some(sink),
+        }
+    }
+}
+
+/// Every log a configuration names.
+fn targets(config: &Config) -> HashSet<&LogTarget> {
+    let locations = config.servers.iter().flat_map(|server| &server.locations).map(|location| &location.settings);
+    let servers = config.servers.iter().map(|server| &server.settings);
+    let mut targets: HashSet<_> = config.main.error_logs.iter().map(|log| &log.target).collect();
+    for settings in servers.chain(locations) {
+        targets.extend(settings.access_logs.iter().map(|log| &log.target));
+        targets.extend(settings.error_logs.iter().map(|log| &log.target));
+    }
+    targets
+}
+
+fn cannot_open(target: &LogTarget, prefix: &Path, error: &io::Error) -> String {
+    match target {
+        LogTarget::File(path) => cannot_open_file(&prefix.join(path), error),
+        LogTarget::Stderr | LogTarget::Stdout => format!("a standard stream cannot be used ({})", os_error(error)),
+    }
+}
+
+fn cannot_open_file(path: &Path, error: &io::Error) -> String {
+    let directory = path.parent().unwrap_or(Path::new("/")).display();
+    let cure = match error.kind() {
+        io::ErrorKind::NotFound => format!("; make the directory: mkdir -p {directory}"),
+        io::ErrorKind::PermissionDenied => {
+            format!("; who starts longsplice must be able to write in {directory}")
+        }
+        _ => String::new(),
+    };
+    format!("open() \"{}\" failed ({}){cure}", path.display(), os_error(error))
+}
+
+/// Says whether a file could be opened for writing, without creating it.
+pub(crate) fn check_file(path: &Path) -> Result<(), String> {
+    use nix::unistd::{AccessFlags, access};
+    let checked = match access(path, AccessFlags::W_OK) {
+        Err(nix::errno::Errno::ENOENT) => {
+            access(path.parent().unwrap_or(Path::new("/")), AccessFlags::W_OK | AccessFlags::X_OK)
+        }
+        other => other,
+    };
+    checked.map_err(|errno| cannot_open_file(path, &errno.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(super) fn logs_into(directory: &Path, level: Level, others: &[&str]) -> Arc<Logs> {
+        let main = [ErrorLog { target: LogTarget::File("error.log".into()), level }];
+        let others: Vec<LogTarget> = others.iter().map(|name| LogTarget::File(name.into())).collect();
+        Logs::open_targets(&main, &others.iter().collect(), directory).unwrap()
+    }
+
+    #[test]
+    fn lines_reach_their_files_and_flush_waits_for_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let logs = logs_into(directory.path(), Level::Error, &["a.log", "b.log"]);
+        for number in 0..100 {
+            logs.write(&LogTarget::File("a.log".into()), format!("a{number}\n").into_bytes());
+            logs.write(&LogTarget::File("b.log".into()), format!("b{number}\n").into_bytes());
+        }
+        logs.flush();
+        for name in ["a", "b"] {
+            let text = std::fs::read_to_string(directory.path().join(format!("{name}.log"))).unwrap();
+            let expected: String = (0..100).map(|number| format!("{name}{number}\n")).collect();
+            assert_eq!(text, expected);
+        }
+    }
+
+    #[test]
+    fn every_file_that_cannot_be_opened_is_named_with_its_cure() {
+        let main = [ErrorLog { target: LogTarget::File("/nonexistent/e.log".into()), level: Level::Error }];
+        let other = [LogTarget::File("/nonexistent/a.log".into()), LogTarget::Stdout];
+        let errors = Logs::open_targets(&main, &other.iter().collect(), Path::new("/")).unwrap_err();
+        assert_eq!(errors.len(), 2);
+        assert_eq!(
+            errors[0],
+            "open() \"/nonexistent/e.log\" failed (2: No such file or directory); make the directory: mkdir -p /nonexistent"
+        );
+    }
+
+    #[test]
+    fn a_check_creates_no_file() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(check_file(&directory.path().join("x.log")), Ok(()));
+        assert!(!directory.path().join("x.log").exists());
+        assert!(check_file(&directory.path().join("no/x.log")).unwrap_err().contains("mkdir -p"));
+    }
+
+    #[test]
+    fn a_record_longer_than_the_limit_is_cut_and_stays_a_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let logs = logs_into(directory.path(), Level::Error, &["a.log"]);
+        logs.write(&LogTarget::File("a.log".into()), vec![b'x'; LOG_RECORD_BYTES * 2]);
+        logs.flush();
+        let text = std::fs::read(directory.path().join("a.log")).unwrap();
+        assert_eq!(text.len(), LOG_RECORD_BYTES);
+        assert_eq!(text.last(), Some(&b'\n'));
+    }
+
+    #[test]
+    fn the_last_lines_are_written_after_the_logs_are_dropped() {
+        let directory = tempfile::tempdir().unwrap();
+        let logs = logs_into(directory.path(), Level::Error, &["a.log"]);
+        let queue = Arc::clone(&logs.queue);
+        logs.write(&LogTarget::File("a.log".into()), b"last\n".to_vec());
+        drop(logs);
+        queue.flush(Duration::from_secs(5));
+        assert_eq!(std::fs::read(directory.path().join("a.log")).unwrap(), b"last\n");
     }
 }

@@ -1,7 +1,13 @@
 //! The rewrite module's directives, compiled: `set`, `if`, `rewrite`, `return`, `break`.
 
-use super::location::LocationId;
-use crate::variables::{Slot, Template};
+use std::ops::ControlFlow::{self, Break, Continue};
+
+pub use super::regex::{Captures, Regex};
+use super::{escape, location::LocationId};
+use crate::{
+    limits::EXPANSION_BYTES,
+    variables::{Known, Part, Scope, Slot, Template, Variable},
+};
 
 /// Directives in the order of the file.
 #[derive(Debug, Default)]
@@ -15,13 +21,15 @@ pub struct Script {
 pub enum Step {
     /// `set $x value;`
     Set(Slot, Template),
+    /// `set $args value;`: the one variable of the program that can be set.
+    SetArgs(Template),
     /// `rewrite regex replacement [flag];`
     Rewrite {
         /// Matched against `$uri`.
         regex: Regex,
-        /// The new path, with `?args` if it has a `?`.
+        /// The new path, with `?args` if it has a `?`; a `?` at its end keeps the request's own arguments from being added.
         replacement: Template,
-        /// The flag.
+        /// The flag. A replacement that begins with `http://`, `https://` or `$scheme` redirects whatever the flag.
         flag: Flag,
     },
     /// `return`
@@ -88,44 +96,24 @@ pub enum Condition {
     },
 }
 
-/// A regular expression of nginx's (PCRE in nginx; here the `regex` crate over bytes) and the slots of its named captures.
-#[derive(Debug, Clone)]
-pub struct Regex {
-    // regex::bytes::Regex, named: Vec<(group index, Slot)>
-}
-
-/// What a match captured.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Captures {
-    /// `$1`...
-    pub numbered: Vec<Vec<u8>>,
-    /// Named ones.
-    pub named: Vec<(Slot, Vec<u8>)>,
-}
-
-impl Regex {
-    /// Compiles. Used by server_name, location and map as well.
-    ///
-    /// # Errors
-    /// Why not, naming look-around and back-references, which PCRE has and this engine has not.
-    pub fn new(_source: &str, _ignore_case: bool, _slot_of: &mut dyn FnMut(&str) -> Slot) -> Result<Self, String> {
-        unimplemented!()
-    }
-
-    /// Searches `text`; none when it does not match.
-    pub fn captures(&self, _text: &[u8]) -> Option<Captures> {
-        unimplemented!()
-    }
-}
-
 /// What running a script needs of a request.
-pub trait Rewritable: crate::variables::Scope {
+pub trait Rewritable: Scope {
     /// `$uri`.
     fn uri(&self) -> &[u8];
     /// `$args`.
     fn args(&self) -> &[u8];
+    /// True when the path was sent with a `%` or a `+` in it: what is captured from it is then encoded again where it
+    /// becomes an argument or a Location.
+    fn was_encoded(&self) -> bool;
     /// Replaces the path and arguments.
     fn set_uri(&mut self, uri: Vec<u8>, args: Vec<u8>);
+    /// Replaces the arguments only.
+    fn set_args(&mut self, args: Vec<u8>);
+    /// The new path stays in this location (`break`): it is no longer one that the location's prefix matched, and the URI
+    /// part of `proxy_pass` does not replace anything.
+    fn leave_prefix(&mut self);
+    /// An `if` block with settings of its own was entered: they are in force from now on.
+    fn set_location(&mut self, location: LocationId);
     /// `set`, and named captures.
     fn set_slot(&mut self, slot: Slot, value: Vec<u8>);
     /// `$1`...
@@ -147,14 +135,257 @@ pub enum Verdict {
     Answer {
         /// Status.
         status: u16,
-        /// Expanded text or URL.
+        /// Expanded text or URL; none: the status's own page. A URL is fit for a header field.
         text: Option<Vec<u8>>,
     },
 }
 
+/// The statuses whose text is a Location.
+pub fn is_redirect(status: u16) -> bool {
+    matches!(status, 301 | 302 | 303 | 307 | 308)
+}
+
 impl Script {
     /// Runs the steps for a request.
-    pub fn run(&self, _request: &mut dyn Rewritable) -> Verdict {
-        unimplemented!()
+    pub fn run(&self, request: &mut dyn Rewritable) -> Verdict {
+        let mut run = Run { request, uri_changed: false, encode_captures: true, location: None };
+        match run.steps(&self.steps) {
+            Break(End::Answer { status, text }) => Verdict::Answer { status, text },
+            _ if run.uri_changed => Verdict::Search,
+            _ => Verdict::Continue { location: run.location },
+        }
     }
 }
+
+/// Why a script stops before its last step.
+enum End {
+    Stop,
+    Answer { status: u16, text: Option<Vec<u8>> },
+}
+
+struct Run<'a> {
+    request: &'a mut dyn Rewritable,
+    uri_changed: bool,
+    /// nginx encodes the captures in `set` and `if` until the first `rewrite` that matches, and not any more behind it.
+    encode_captures: bool,
+    location: Option<LocationId>,
+}
+
+impl Run<'_> {
+    fn steps(&mut self, steps: &[Step]) -> ControlFlow<End> {
+        steps.iter().try_for_each(|step| self.step(step))
+    }
+
+    fn step(&mut self, step: &Step) -> ControlFlow<End> {
+        match step {
+            Step::Set(slot, value) => {
+                let value = self.expand(value, self.encode_captures);
+                self.request.set_slot(*slot, value);
+            }
+            Step::SetArgs(value) => {
+                let value = self.expand(value, self.encode_captures);
+                self.request.set_args(value);
+            }
+            Step::Rewrite { regex, replacement, flag } => return self.rewrite(regex, replacement, *flag),
+            Step::Return(answer) => return Break(self.answer(answer)),
+            Step::Break => {
+                self.stay();
+                return Break(End::Stop);
+            }
+            Step::If { condition, then, location } => {
+                if self.holds(condition) {
+                    if let Some(location) = *location {
+                        self.location = Some(location);
+                        self.request.set_location(location);
+                    }
+                    return self.steps(&then.steps);
+                }
+            }
+        }
+        Continue(())
+    }
+
+    /// A changed path is served where it is.
+    fn stay(&mut self) {
+        if self.uri_changed {
+            self.uri_changed = false;
+            self.request.leave_prefix();
+        }
+    }
+
+    fn holds(&mut self, condition: &Condition) -> bool {
+        match condition {
+            Condition::Value(value) => !matches!(self.expand(value, false).as_slice(), b"" | b"0"),
+            Condition::Equal { left, right, negated } => {
+                let left = self.expand(left, false);
+                (left == self.expand(right, self.encode_captures)) != *negated
+            }
+            Condition::Match { value, regex, negated } => {
+                let value = self.expand(value, false);
+                let captures = regex.captures(&value);
+                self.matched(captures) != *negated
+            }
+        }
+    }
+
+    /// Takes over what an expression captured; without a match `$1`... are gone, as in nginx.
+    fn matched(&mut self, captures: Option<Captures>) -> bool {
+        let matched = captures.is_some();
+        let Captures { numbered, named } = captures.unwrap_or_default();
+        self.request.set_captures(numbered);
+        for (slot, value) in named {
+            self.request.set_slot(slot, value);
+        }
+        matched
+    }
+
+    fn answer(&mut self, answer: &Return) -> End {
+        let status = answer.status;
+        let text = match &answer.text {
+            // As nginx: `return 404 "";` is `return 404;`, and below 400 there is no page.
+            None if status < 400 && !is_redirect(status) => Some(Vec::new()),
+            Some(text) if status >= 400 && text.parts.is_empty() => None,
+            text => text.as_ref().map(|text| self.expand(text, false)),
+        };
+        End::Answer { status, text: text.map(|text| if is_redirect(status) { as_field(&text) } else { text }) }
+    }
+
+    fn rewrite(&mut self, regex: &Regex, replacement: &Template, flag: Flag) -> ControlFlow<End> {
+        let captures = regex.captures(self.request.uri());
+        if !self.matched(captures) {
+            return Continue(());
+        }
+        self.encode_captures = false;
+        match redirect_status(replacement, flag) {
+            Some(status) => {
+                let location = self.location(replacement);
+                Break(End::Answer { status, text: Some(location) })
+            }
+            None => self.rewrite_uri(replacement, flag),
+        }
+    }
+
+    fn rewrite_uri(&mut self, replacement: &Template, flag: Flag) -> ControlFlow<End> {
+        let Expanded { mut text, question, keep_args } = self.expand_replacement(replacement, false);
+        let mut args = question.map(|at| text.split_off(at.min(text.len()))).unwrap_or_default();
+        if keep_args && !self.request.args().is_empty() {
+            if question.is_some() {
+                args.push(b'&');
+            }
+            args.extend_from_slice(self.request.args());
+        }
+        if text.is_empty() {
+            // nginx: "the rewritten URI has a zero length".
+            return Break(End::Answer { status: 500, text: None });
+        }
+        self.request.set_uri(text, args);
+        self.uri_changed = true;
+        match flag {
+            Flag::None => return Continue(()),
+            Flag::Break => self.stay(),
+            _ => {}
+        }
+        Break(End::Stop)
+    }
+
+    fn location(&mut self, replacement: &Template) -> Vec<u8> {
+        let Expanded { text, question, keep_args } = self.expand_replacement(replacement, true);
+        let mut location = escape::unescape_redirect(&text);
+        if keep_args && !self.request.args().is_empty() {
+            location.push(if question.is_some() { b'&' } else { b'?' });
+            location.extend_from_slice(self.request.args());
+        }
+        as_field(&location)
+    }
+
+    fn expand(&mut self, template: &Template, encode_captures: bool) -> Vec<u8> {
+        let mut out = Vec::new();
+        for part in &template.parts {
+            match part {
+                Part::Text(text) => out.extend_from_slice(text),
+                Part::Variable(variable) => self.append(variable, encode_captures, &mut out),
+            }
+            out.truncate(EXPANSION_BYTES);
+        }
+        out
+    }
+
+    /// As [`Run::expand`], with the first `?` of the file's own text (not of a variable) taken out where it begins the
+    /// arguments: for a redirect it stays.
+    fn expand_replacement(&mut self, template: &Template, redirect: bool) -> Expanded {
+        let mut out = Expanded { text: Vec::new(), question: None, keep_args: true };
+        let last = template.parts.len().saturating_sub(1);
+        for (index, part) in template.parts.iter().enumerate() {
+            match part {
+                Part::Text(text) => {
+                    let stripped = if index == last { text.strip_suffix(b"?") } else { None };
+                    out.keep_args = stripped.is_none();
+                    out.literal(stripped.unwrap_or(text), redirect);
+                }
+                Part::Variable(variable) => {
+                    let encode_captures = redirect || out.question.is_some();
+                    self.append(variable, encode_captures, &mut out.text);
+                }
+            }
+            out.text.truncate(EXPANSION_BYTES);
+        }
+        out
+    }
+
+    fn append(&mut self, variable: &Variable, encode_captures: bool, out: &mut Vec<u8>) {
+        if encode_captures && matches!(variable, Variable::Capture(_)) && self.request.was_encoded() {
+            let mut capture = Vec::new();
+            self.request.append(variable, &mut capture);
+            escape::argument(&capture, out);
+        } else {
+            self.request.append(variable, out);
+        }
+    }
+}
+
+struct Expanded {
+    text: Vec<u8>,
+    /// Where in `text` the arguments begin.
+    question: Option<usize>,
+    /// The request's arguments are added: the replacement does not end in `?`.
+    keep_args: bool,
+}
+
+impl Expanded {
+    fn literal(&mut self, text: &[u8], redirect: bool) {
+        let question = text.iter().position(|byte| *byte == b'?').filter(|_| self.question.is_none());
+        match question {
+            Some(at) if !redirect => {
+                self.text.extend_from_slice(&text[..at]);
+                self.question = Some(self.text.len());
+                self.text.extend_from_slice(&text[at + 1..]);
+            }
+            _ => {
+                self.question = self.question.or(question.map(|at| self.text.len() + at));
+                self.text.extend_from_slice(text);
+            }
+        }
+    }
+}
+
+fn redirect_status(replacement: &Template, flag: Flag) -> Option<u16> {
+    let absolute = match replacement.parts.first() {
+        Some(Part::Text(text)) => text.starts_with(b"http://") || text.starts_with(b"https://"),
+        Some(Part::Variable(variable)) => *variable == Variable::Known(Known::Scheme),
+        None => false,
+    };
+    match flag {
+        Flag::Permanent => Some(301),
+        Flag::Redirect => Some(302),
+        _ => absolute.then_some(302),
+    }
+}
+
+fn as_field(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    escape::field(text, &mut out);
+    out
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

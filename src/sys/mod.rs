@@ -1,1 +1,27 @@
-//! Every system call that has no safe wrapper in nix or socket2, and every `unsafe`.
+//! Every system call the safe crates do not cover as the data plane needs it, and every `unsafe`.
+//!
+//! All calls are non-blocking, retry EINTR, and leave the meaning of an errno to the caller.
+#![allow(unsafe_code)]
+
+mod pipe;
+pub mod process;
+mod socket;
+
+pub use pipe::{Pipe, splice_in, splice_out};
+pub use socket::{accept, connect, defer_accept, fast_open, recv, reset_on_close, send, send_more, shutdown_write};
+
+use std::io;
+
+/// Calls again while a signal interrupted the call (signal(7)).
+fn retry(mut call: impl FnMut() -> isize) -> io::Result<usize> {
+    loop {
+        let result = call();
+        if let Ok(value) = usize::try_from(result) {
+            return Ok(value);
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}

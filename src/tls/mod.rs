@@ -1,6 +1,29 @@
 //! TLS by rustls' unbuffered API: records in, records out; no socket, and no buffer while nothing is half-received.
+//!
+//! [`ServerTls`] and [`BackendTls`] are made once from a configuration, [`peek_hello`] chooses the server block, and a
+//! [`Session`] is one connection's.
 
-use std::{path::PathBuf, time::Duration};
+mod backend;
+mod certificates;
+mod ciphers;
+mod hello;
+mod records;
+mod resumption;
+mod server;
+mod session;
+#[cfg(test)]
+mod tests;
+
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+
+use rustls::{SupportedProtocolVersion, version};
+
+pub use self::{
+    backend::BackendTls,
+    hello::{Hello, peek_hello},
+    server::ServerTls,
+    session::{Decrypted, Session},
+};
 
 /// What `ssl_*` says in a server block.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -57,14 +80,6 @@ pub struct BackendTlsOptions {
     pub tls13: bool,
 }
 
-/// What a server block presents and accepts, ready to use (an `Arc<rustls::ServerConfig>` inside).
-#[derive(Debug)]
-pub struct ServerTls {}
-
-/// How a location speaks TLS to its backend, ready to use.
-#[derive(Debug)]
-pub struct BackendTls {}
-
 /// A certificate, key or option that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsConfigError {
@@ -76,130 +91,57 @@ pub struct TlsConfigError {
     pub message: String,
 }
 
-impl ServerTls {
-    /// Reads certificates and keys and makes the server side. The second value: notes for `-t`
-    /// (cipher names that have no equal here, an expired certificate ...).
-    ///
-    /// # Errors
-    /// Each certificate, key or option that cannot be used.
-    pub fn build(_options: &ServerTlsOptions) -> Result<(Self, Vec<String>), Vec<TlsConfigError>> {
-        unimplemented!()
-    }
-}
-
-impl BackendTls {
-    /// Makes the client side.
-    ///
-    /// # Errors
-    /// A file that cannot be used.
-    pub fn build(_options: &BackendTlsOptions) -> Result<Self, Vec<TlsConfigError>> {
-        unimplemented!()
-    }
-}
-
-/// A ClientHello, looked at before a server block is chosen.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Hello {
-    /// More bytes are needed.
-    Partial,
-    /// Its server name (lower case), if any.
-    Name(Option<Box<str>>),
-    /// No TLS: `plain_http` when it looks like an HTTP request (nginx answers such a client 400 in the clear).
-    Invalid {
-        /// It begins like a request line.
-        plain_http: bool,
-    },
-}
-
-/// Reads the server name of the ClientHello at the front of `bytes`, without consuming anything.
-pub fn peek_hello(_bytes: &[u8]) -> Hello {
-    unimplemented!()
-}
-
 /// Why a TLS connection ended early.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsError {
-    /// Snake case label: `tls_handshake`, `tls_decrypt`, `tls_alert`, `tls_unrecognized_name` ...
+    /// Snake case label: `tls_handshake`, `tls_protocol`, `tls_decrypt`, `tls_alert`, `tls_certificate`, `tls_alpn`,
+    /// `tls_unrecognized_name`, `tls_exhausted`, `tls_closed`.
     pub reason: &'static str,
     /// rustls' words.
     pub detail: String,
-}
-
-/// One side's TLS session: of a client of ours, or ours at a backend. In an idle tunnel it holds no buffer.
-#[derive(Debug)]
-pub struct Session {}
-
-/// What came out of decrypting.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Decrypted {
-    /// Plaintext at the front of the buffer, bytes.
+    /// Plaintext of good records that came before the failing one, at the front of the buffer, bytes: still to be delivered.
     pub plain: usize,
-    /// The peer sent close_notify: a clean end (nothing follows).
-    pub closed: bool,
 }
 
-impl Session {
-    /// The server side of a new connection.
-    ///
-    /// # Errors
-    /// rustls' own.
-    pub fn server(_tls: &ServerTls) -> Result<Self, TlsError> {
-        unimplemented!()
+impl fmt::Display for TlsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.detail)
     }
+}
 
-    /// The client side; `name` is what is sent as SNI and verified (`proxy_ssl_name`, default `$proxy_host`).
-    ///
-    /// # Errors
-    /// rustls' own; a name that cannot be one.
-    pub fn client(_tls: &BackendTls, _name: &str) -> Result<Self, TlsError> {
-        unimplemented!()
-    }
+impl std::error::Error for TlsError {}
 
-    /// A step of the handshake: takes all of `received`, appends to `out` what must be sent to the peer now. True once
-    /// application data may flow. What was received beyond the handshake is kept for [`Session::decrypt`] (server side), or
-    /// refused where it came in the clear. Call it once with nothing received to begin (client side).
-    ///
-    /// # Errors
-    /// The handshake failed; `out` then has the alert to send.
-    pub fn handshake(&mut self, _received: &[u8], _out: &mut Vec<u8>) -> Result<bool, TlsError> {
-        unimplemented!()
+impl fmt::Display for TlsConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.directive, self.message)
     }
+}
 
-    /// Facts of the finished handshake.
-    pub fn facts(&self) -> TlsFacts {
-        unimplemented!()
-    }
+impl std::error::Error for TlsConfigError {}
 
-    /// Puts the ciphertext kept of an incomplete record at the front of `buffer` and says how long it is. Receive behind it.
-    /// The session holds no buffer afterwards.
-    pub fn resume(&mut self, _buffer: &mut [u8]) -> usize {
-        unimplemented!()
-    }
+/// aws-lc-rs with these suites; no process-wide default is installed, so that a library user keeps theirs.
+fn provider(suites: Vec<rustls::SupportedCipherSuite>) -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::CryptoProvider { cipher_suites: suites, ..rustls::crypto::aws_lc_rs::default_provider() })
+}
 
-    /// Decrypts `buffer[..filled]` in place: the plaintext of all whole records comes to lie at its front, an incomplete record is
-    /// kept inside (at most one record). `reply`: bytes to send to the peer (key update, alert), usually nothing.
-    ///
-    /// # Errors
-    /// A record that does not authenticate, an alert, a protocol error; `reply` then has the alert to send.
-    pub fn decrypt(&mut self, _buffer: &mut [u8], _filled: usize, _reply: &mut Vec<u8>) -> Result<Decrypted, TlsError> {
-        unimplemented!()
+/// The versions of `ssl_protocols` (`proxy_ssl_protocols`), or why there is none.
+fn versions(
+    tls12: bool,
+    tls13: bool,
+    directive: &'static str,
+) -> Result<Vec<&'static SupportedProtocolVersion>, TlsConfigError> {
+    let versions: Vec<_> = [(tls13, &version::TLS13), (tls12, &version::TLS12)]
+        .into_iter()
+        .filter_map(|(on, v)| on.then_some(v))
+        .collect();
+    if versions.is_empty() {
+        return Err(TlsConfigError {
+            directive,
+            index: 0,
+            message: "neither TLSv1.2 nor TLSv1.3 is left, and older protocols are not offered (RFC 8996); \
+                      use `TLSv1.2 TLSv1.3`"
+                .into(),
+        });
     }
-
-    /// Appends `plain` as records to `out`.
-    ///
-    /// # Errors
-    /// The session's sequence numbers are exhausted, or it was closed.
-    pub fn encrypt(&mut self, _plain: &[u8], _out: &mut Vec<u8>) -> Result<(), TlsError> {
-        unimplemented!()
-    }
-
-    /// Appends a close_notify alert to `out`, once.
-    pub fn close(&mut self, _out: &mut Vec<u8>) {
-        unimplemented!()
-    }
-
-    /// A record is half received: the end of the stream now is a truncation.
-    pub fn has_partial(&self) -> bool {
-        unimplemented!()
-    }
+    Ok(versions)
 }

@@ -1,1 +1,423 @@
-//! (to come)
+//! Tunnels: what a connection becomes once its handshake is done.
+//!
+//! A [`Table`] a worker. An idle tunnel is one entry of it and a timer on the wheel: no task, no buffer, no pipe, nothing else.
+//! Sockets come in as a [`Pair`] and leave as an [`Outcome`]; whatever else could carry a pair (an own ring, eBPF) would take
+//! and return the same two.
+
+mod half;
+mod outcome;
+mod pipes;
+mod relay;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::VecDeque,
+    io,
+    os::fd::{AsFd, OwnedFd},
+    panic::{AssertUnwindSafe, catch_unwind},
+    rc::Rc,
+    time::Duration,
+};
+
+use half::{Half, Waiting};
+use nix::sys::epoll::EpollFlags;
+pub use outcome::{Outcome, Reason};
+use pipes::Pipes;
+use relay::{Break, Flow, Tools};
+use slab::Slab;
+
+use crate::{
+    reactor::{Event, Reactor},
+    scratch::Scratch,
+    sys, tls,
+    wheel::{Timer, ticks},
+};
+
+/// A frame of which this much is still to come is worth a pipe: two more system calls, no copy.
+/// 16 KiB frames must stay below (DESIGN: spliced they cost a fourth more than copied).
+const SPLICE_FROM: usize = 64 << 10;
+/// This many splices in a row below [`SPLICE_FROM`], and the direction goes back to copying.
+const FEW_SMALL_SPLICES: u8 = 4;
+
+/// The two ends of a tunnel; also the direction of what that end sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Whoever connected to us.
+    Client = 0,
+    /// Whom we connected to.
+    Upstream = 1,
+}
+
+impl Side {
+    /// The one across.
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Upstream,
+            Self::Upstream => Self::Client,
+        }
+    }
+}
+
+/// One end: its socket, watched by the worker's reactor, and its TLS session if it speaks TLS.
+#[derive(Debug)]
+pub struct End {
+    /// The socket.
+    pub fd: OwnedFd,
+    /// Its session.
+    pub tls: Option<Box<tls::Session>>,
+}
+
+/// Two sockets that shall be one path.
+#[derive(Debug)]
+pub struct Pair<R> {
+    /// The client's end.
+    pub client: End,
+    /// The backend's end.
+    pub upstream: End,
+    /// What the client sent behind its handshake: goes first.
+    pub from_client: Vec<u8>,
+    /// What the backend sent behind its 101: goes first.
+    pub from_upstream: Vec<u8>,
+    /// The RSV bits frames may use; none: not a websocket, bytes pass unseen.
+    pub frames: Option<u8>,
+    /// Idle time after which the tunnel is closed; zero: never.
+    pub idle: Duration,
+    /// Whatever the owner wants back at the end.
+    pub record: R,
+}
+
+/// A tunnel that ended.
+#[derive(Debug)]
+pub struct Finished<R> {
+    /// The pair's record.
+    pub record: R,
+    /// How.
+    pub outcome: Outcome,
+    /// rustls' words, or the rule of RFC 6455, where the reason has a detail.
+    pub detail: Option<String>,
+}
+
+#[derive(Debug)]
+struct Tunnel<R> {
+    ends: [Watched; 2],
+    halves: [Half; 2],
+    /// Tick of the last byte in either direction.
+    last_active: u32,
+    /// Idle time, ticks; 0: none.
+    idle: u32,
+    timer: Option<Timer>,
+    rsv: u8,
+    /// The side that ended first.
+    first: Option<Side>,
+    record: R,
+}
+
+/// An end with what events said of it.
+#[derive(Debug)]
+struct Watched {
+    fd: OwnedFd,
+    tls: Option<Box<tls::Session>>,
+    /// There may be something to receive.
+    readable: bool,
+    /// FIN or RST has come: the read that finds the end must not be left out.
+    left: bool,
+    /// EPOLLOUT is wanted, and
+    wants_output: bool,
+    /// it was asked for.
+    has_output: bool,
+}
+
+/// Every tunnel of a worker.
+#[derive(Debug)]
+pub struct Table<R> {
+    tunnels: Slab<Tunnel<R>>,
+    reactor: Rc<Reactor>,
+    pipes: Pipes,
+    /// Directions whose turn was over before their bytes were.
+    unfinished: VecDeque<(u32, Side)>,
+    finished: Vec<Finished<R>>,
+}
+
+impl<R> Table<R> {
+    /// An empty table on a worker's reactor.
+    pub fn new(reactor: Rc<Reactor>) -> Self {
+        Self {
+            tunnels: Slab::new(),
+            reactor,
+            pipes: Pipes::default(),
+            unfinished: VecDeque::new(),
+            finished: Vec::new(),
+        }
+    }
+
+    /// Tunnels open.
+    pub fn len(&self) -> usize {
+        self.tunnels.len()
+    }
+
+    /// True without any.
+    pub fn is_empty(&self) -> bool {
+        self.tunnels.is_empty()
+    }
+
+    /// True when [`Table::resume`] has something to do.
+    pub fn has_unfinished(&self) -> bool {
+        !self.unfinished.is_empty()
+    }
+
+    /// Tunnels that ended since the last call.
+    pub fn finished(&mut self) -> std::vec::Drain<'_, Finished<R>> {
+        self.finished.drain(..)
+    }
+
+    /// Opens a tunnel. Both descriptors must be watched by the reactor (released [`crate::reactor::Descriptor`]s).
+    ///
+    /// # Errors
+    /// epoll_ctl(2)'s; the pair is closed.
+    pub fn carry(&mut self, pair: Pair<R>, scratch: &mut Scratch) -> io::Result<()> {
+        let entry = self.tunnels.vacant_entry();
+        // Descriptors end long before 2^31 tunnels.
+        let number = entry.key() as u32;
+        let mut tunnel = Tunnel::new(pair.client, pair.upstream, pair.frames, pair.record);
+        for side in [Side::Client, Side::Upstream] {
+            self.reactor.adopt(tunnel.end(side).fd.as_fd(), token(number, side), false)?;
+        }
+        tunnel.last_active = self.reactor.tick() as u32;
+        if !pair.idle.is_zero() {
+            tunnel.idle = u32::try_from(ticks(pair.idle)).unwrap_or(u32::MAX);
+            tunnel.timer = Some(self.reactor.arm(u64::from(tunnel.idle) + 1, number));
+        }
+        entry.insert(tunnel);
+        self.with(number, scratch, |tunnel, tools| {
+            tunnel.take(Side::Client, &pair.from_client, tools)?;
+            tunnel.take(Side::Upstream, &pair.from_upstream, tools)?;
+            Ok(None)
+        });
+        Ok(())
+    }
+
+    /// Serves a batch of events.
+    pub fn handle(&mut self, events: &[Event], scratch: &mut Scratch) {
+        for event in events {
+            let (number, side) = untoken(event.token);
+            let flags = event.flags;
+            if flags.intersects(EpollFlags::EPOLLOUT) {
+                self.pump(number, side.other(), scratch);
+            }
+            let input = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR;
+            if flags.intersects(input) {
+                if let Some(tunnel) = self.tunnels.get_mut(number as usize) {
+                    let end = tunnel.end_mut(side);
+                    end.readable = true;
+                    end.left |= flags.intersects(input.difference(EpollFlags::EPOLLIN));
+                }
+                self.pump(number, side, scratch);
+            }
+            if flags.contains(EpollFlags::EPOLLERR) {
+                self.fail(number, side, scratch);
+            }
+        }
+    }
+
+    /// Goes on with directions that had used up their turn.
+    pub fn resume(&mut self, scratch: &mut Scratch) {
+        for _ in 0..self.unfinished.len() {
+            if let Some((number, side)) = self.unfinished.pop_front() {
+                self.pump(number, side, scratch);
+            }
+        }
+    }
+
+    /// The deadline of a tunnel has come: closes it if it was idle for all of its time, else arms the rest.
+    pub fn expire(&mut self, number: u32, scratch: &mut Scratch) {
+        let Some(tunnel) = self.tunnels.get_mut(number as usize) else { return };
+        tunnel.timer = None;
+        let idle = (self.reactor.tick() as u32).wrapping_sub(tunnel.last_active);
+        if idle < tunnel.idle {
+            tunnel.timer = Some(self.reactor.arm(u64::from(tunnel.idle - idle) + 1, number));
+        } else {
+            self.close(number, Reason::IdleTimeout, None, scratch);
+        }
+    }
+
+    /// Closes every tunnel.
+    pub fn close_all(&mut self, reason: Reason, scratch: &mut Scratch) {
+        let numbers: Vec<u32> = self.tunnels.iter().map(|(key, _)| key as u32).collect();
+        for number in numbers {
+            self.close(number, reason, None, scratch);
+        }
+    }
+
+    fn pump(&mut self, number: u32, from: Side, scratch: &mut Scratch) {
+        self.with(number, scratch, |tunnel, tools| tunnel.pump(from, tools).map(|flow| Some((from, flow))));
+    }
+
+    /// An error on a socket whose bytes cannot be read because the other side takes none: nothing else would notice.
+    fn fail(&mut self, number: u32, side: Side, scratch: &mut Scratch) {
+        let stuck = |tunnel: &Tunnel<R>| !tunnel.half(side).waiting.is_nothing();
+        if self.tunnels.get(number as usize).is_some_and(stuck) {
+            self.settle(number, Err(Break::Gone(side)), scratch);
+        }
+    }
+
+    /// Does something with a tunnel and draws the consequences; a panic costs only this tunnel.
+    fn with(
+        &mut self,
+        number: u32,
+        scratch: &mut Scratch,
+        action: impl FnOnce(&mut Tunnel<R>, &mut Tools<'_>) -> Result<Option<(Side, Flow)>, Break>,
+    ) {
+        let Some(tunnel) = self.tunnels.get_mut(number as usize) else { return };
+        let mut tools = Tools { scratch, pipes: &mut self.pipes, tick: self.reactor.tick() as u32 };
+        match catch_unwind(AssertUnwindSafe(|| action(tunnel, &mut tools))) {
+            Ok(result) => self.settle(number, result, scratch),
+            Err(_) => self.close(number, Reason::InternalError, None, scratch),
+        }
+    }
+
+    fn settle(&mut self, number: u32, result: Result<Option<(Side, Flow)>, Break>, scratch: &mut Scratch) {
+        let Some(tunnel) = self.tunnels.get_mut(number as usize) else { return };
+        match result {
+            Ok(flow) => {
+                match flow {
+                    Some((side, Flow::Again)) => self.unfinished.push_back((number, side)),
+                    Some((side, Flow::Ended)) => {
+                        let first = *tunnel.first.get_or_insert(side);
+                        if tunnel.half(side.other()).passed_on {
+                            let reason = tunnel.end_reason(first);
+                            return self.close(number, reason, None, scratch);
+                        }
+                    }
+                    _ => {}
+                }
+                if tunnel.ask_for_output(&self.reactor, number).is_err() {
+                    self.close(number, Reason::InternalError, None, scratch);
+                }
+            }
+            Err(Break::Gone(side)) => {
+                let reason = if tunnel.half(side).ended {
+                    // It had said its last word already: that it takes no more is no reset of the other.
+                    tunnel.end_reason(side)
+                } else {
+                    sys::reset_on_close(&tunnel.end(side.other()).fd);
+                    match side {
+                        Side::Client => Reason::ClientReset,
+                        Side::Upstream => Reason::UpstreamReset,
+                    }
+                };
+                self.close(number, reason, None, scratch);
+            }
+            Err(Break::Violation(rule)) => {
+                self.close(number, Reason::ProtocolError, Some(rule.to_owned()), scratch);
+            }
+            Err(Break::Tls(side, error)) => {
+                let detail = format!("{} {}", if side == Side::Client { "client" } else { "upstream" }, error.detail);
+                self.close(number, Reason::TlsError, Some(detail), scratch);
+            }
+        }
+    }
+
+    fn close(&mut self, number: u32, reason: Reason, detail: Option<String>, scratch: &mut Scratch) {
+        let Some(mut tunnel) = self.tunnels.try_remove(number as usize) else { return };
+        if let Some(timer) = tunnel.timer.take() {
+            self.reactor.disarm(timer);
+        }
+        for side in [Side::Client, Side::Upstream] {
+            tunnel.say_goodbye(side, scratch);
+            if let Waiting::Piped(filled) = std::mem::take(&mut tunnel.half_mut(side).waiting) {
+                self.pipes.discard(filled.pipe);
+            }
+        }
+        let outcome = Outcome {
+            reason,
+            from_client: tunnel.half(Side::Client).bytes,
+            from_upstream: tunnel.half(Side::Upstream).bytes,
+        };
+        self.finished.push(Finished { record: tunnel.record, outcome, detail });
+    }
+}
+
+impl<R> Tunnel<R> {
+    fn new(client: End, upstream: End, frames: Option<u8>, record: R) -> Self {
+        let mut halves = [Half::default(), Half::default()];
+        if frames.is_none() {
+            halves.iter_mut().for_each(|half| half.frames.lost());
+        }
+        Self {
+            ends: [Watched::new(client), Watched::new(upstream)],
+            halves,
+            last_active: 0,
+            idle: 0,
+            timer: None,
+            rsv: frames.unwrap_or(0),
+            first: None,
+            record,
+        }
+    }
+
+    fn end(&self, side: Side) -> &Watched {
+        &self.ends[side as usize]
+    }
+
+    fn end_mut(&mut self, side: Side) -> &mut Watched {
+        &mut self.ends[side as usize]
+    }
+
+    fn half(&self, from: Side) -> &Half {
+        &self.halves[from as usize]
+    }
+
+    fn half_mut(&mut self, from: Side) -> &mut Half {
+        &mut self.halves[from as usize]
+    }
+
+    fn end_reason(&self, side: Side) -> Reason {
+        match (side, self.half(side).truncated) {
+            (Side::Client, false) => Reason::ClientClosed,
+            (Side::Client, true) => Reason::ClientTruncated,
+            (Side::Upstream, false) => Reason::UpstreamClosed,
+            (Side::Upstream, true) => Reason::UpstreamTruncated,
+        }
+    }
+
+    fn ask_for_output(&mut self, reactor: &Reactor, number: u32) -> io::Result<()> {
+        for side in [Side::Client, Side::Upstream] {
+            let end = self.end_mut(side);
+            if end.wants_output && !end.has_output {
+                end.has_output = true;
+                reactor.adopt(end.fd.as_fd(), token(number, side), true)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// close_notify to an end that speaks TLS and was not told yet; not where a record was sent in part.
+    fn say_goodbye(&mut self, to: Side, scratch: &mut Scratch) {
+        let half = self.half(to.other());
+        if half.notified || !half.waiting.is_nothing() {
+            return;
+        }
+        let end = self.end_mut(to);
+        if let Some(tls) = &mut end.tls {
+            scratch.cipher.clear();
+            tls.close(&mut scratch.cipher);
+            // The connection is closed next, whether the alert arrives or not.
+            let _ = sys::send(end.fd.as_fd(), &scratch.cipher);
+        }
+    }
+}
+
+impl Watched {
+    fn new(end: End) -> Self {
+        Self { fd: end.fd, tls: end.tls, readable: false, left: false, wants_output: false, has_output: false }
+    }
+}
+
+fn token(number: u32, side: Side) -> u64 {
+    u64::from(number) << 1 | side as u64
+}
+
+fn untoken(token: u64) -> (u32, Side) {
+    ((token >> 1) as u32, if token & 1 == 0 { Side::Client } else { Side::Upstream })
+}

@@ -1,7 +1,11 @@
 //! Upstream groups at run time: addresses, whose turn it is, who is out for now. Shared by all workers.
 
-use std::{net::SocketAddr, path::PathBuf, time::Instant};
+mod group;
+mod resolve;
 
+use std::{fmt, net::SocketAddr, path::PathBuf};
+
+pub use self::group::{Choice, Group, Tried};
 use crate::config::Config;
 
 /// A resolved address of a backend.
@@ -13,30 +17,21 @@ pub enum Backend {
     Unix(PathBuf),
 }
 
+impl fmt::Display for Backend {
+    /// As `$upstream_addr` shows it: `127.0.0.1:3000`, `[::1]:3000`, `unix:/run/app.sock`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
 /// Every group of a configuration, by [`crate::config::ProxyTarget::Upstream`]'s number.
 #[derive(Debug)]
 pub struct Upstreams {
     /// The groups.
     pub groups: Vec<Group>,
-}
-
-/// One group: each address of each of its servers is a peer.
-#[derive(Debug)]
-pub struct Group {}
-
-/// A peer chosen.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Choice {
-    /// Index of the peer in its group.
-    pub peer: usize,
-    /// Its address.
-    pub backend: Backend,
-}
-
-/// Peers a request has tried.
-#[derive(Debug, Clone, Default)]
-pub struct Tried {
-    // a bit set
 }
 
 /// A backend whose name did not resolve.
@@ -49,40 +44,17 @@ pub struct Unresolved {
 }
 
 impl Upstreams {
-    /// Resolves every name (on helper threads, bounded in time) and makes the groups.
+    /// Resolves every name (on helper threads, bounded in time) and makes the groups. Blocks: for the control plane, not for a
+    /// worker.
     ///
     /// # Errors
     /// Every name that has no address.
-    pub fn resolve(_config: &Config) -> Result<Self, Vec<Unresolved>> {
-        unimplemented!()
-    }
-}
-
-impl Group {
-    /// Number of peers, backups included.
-    pub fn len(&self) -> usize {
-        unimplemented!()
+    pub fn resolve(config: &Config) -> Result<Self, Vec<Unresolved>> {
+        Self::resolve_with(config, resolve::system)
     }
 
-    /// True without peers (never, by construction).
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Whose turn it is: smooth weighted round robin among the peers that are not down, not counted out and not yet tried;
-    /// then the backups. A peer counted out for `fail_timeout` gets one request after it. As nginx, a group of one peer is never
-    /// counted out. None: no peer is left (nginx: "no live upstreams").
-    pub fn choose(&self, _tried: &mut Tried, _now: Instant) -> Option<Choice> {
-        unimplemented!()
-    }
-
-    /// The peer failed. True when that counts it out now (worth a line in the log).
-    pub fn failed(&self, _peer: usize, _now: Instant) -> bool {
-        unimplemented!()
-    }
-
-    /// The peer answered.
-    pub fn succeeded(&self, _peer: usize) {
-        unimplemented!()
+    /// The same by another resolver.
+    fn resolve_with(config: &Config, lookup: resolve::Lookup) -> Result<Self, Vec<Unresolved>> {
+        resolve::groups(&config.upstreams, lookup).map(|groups| Self { groups })
     }
 }

@@ -1,0 +1,74 @@
+//! Connecting to a backend.
+
+use std::{cell::RefCell, io, rc::Rc};
+
+use socket2::{SockAddr, SockRef};
+
+use crate::{
+    config::Settings,
+    http::refusal::Refusal,
+    reactor::Reactor,
+    scratch::Scratch,
+    stream::{Failure, Stream},
+    sys, tls,
+    upstream::Backend,
+};
+
+/// Opens a connection within `proxy_connect_timeout`, TLS included when `tls_name` (SNI and the name to verify) is given.
+///
+/// # Errors
+/// 502 or 504 with the cause.
+pub async fn connect(
+    reactor: &Rc<Reactor>,
+    scratch: &Rc<RefCell<Scratch>>,
+    backend: &Backend,
+    tls_name: Option<&str>,
+    settings: &Settings,
+) -> Result<Stream, Refusal> {
+    let opening = open(reactor, scratch, backend, tls_name, settings);
+    match reactor.within(settings.connect_timeout, opening).await {
+        Ok(result) => result,
+        Err(_) => {
+            Err(Refusal::new(504, "upstream_connect_timeout", "the backend did not answer proxy_connect_timeout long"))
+        }
+    }
+}
+
+async fn open(
+    reactor: &Rc<Reactor>,
+    scratch: &Rc<RefCell<Scratch>>,
+    backend: &Backend,
+    tls_name: Option<&str>,
+    settings: &Settings,
+) -> Result<Stream, Refusal> {
+    let address = match backend {
+        Backend::Tcp(address) => SockAddr::from(*address),
+        Backend::Unix(path) => SockAddr::unix(path).map_err(refused)?,
+    };
+    let fd = sys::connect(&address).map_err(refused)?;
+    if settings.backend_keepalive {
+        // A backend that vanished is then noticed by the system's keepalive time; without the option only by the idle time.
+        let _ = SockRef::from(&fd).set_keepalive(true);
+    }
+    let descriptor = reactor.watch(fd).map_err(refused)?;
+    descriptor.connected().await.map_err(refused)?;
+    let stream = Stream::new(descriptor, Rc::clone(scratch));
+    if let Some(name) = tls_name {
+        let session =
+            tls::Session::client(&settings.backend_tls, name).map_err(|error| tls_failed(&Failure::Tls(error)))?;
+        stream.handshake(Box::new(session), Vec::new()).await.map_err(|error| tls_failed(&error))?;
+    }
+    Ok(stream)
+}
+
+fn refused(error: io::Error) -> Refusal {
+    Refusal { status: 502, reason: "upstream_connect", detail: format!("connect() failed ({error})").into() }
+}
+
+fn tls_failed(failure: &Failure) -> Refusal {
+    Refusal {
+        status: 502,
+        reason: "upstream_tls",
+        detail: format!("TLS handshake with the backend failed ({failure})").into(),
+    }
+}

@@ -1,0 +1,168 @@
+//! `log_format`, `access_log`, `error_log`.
+
+use std::sync::Arc;
+
+use super::{
+    super::{
+        AccessLog, ErrorLog, Escape, Level as LogLevel, LogFormat, LogTarget,
+        diagnostic::{Diagnostic, did_you_mean},
+        template, values,
+    },
+    Build, Directive, Level, Paths, prefix_path,
+};
+use crate::variables::Template;
+
+/// nginx's predefined format.
+const COMBINED: &str = "$remote_addr - $remote_user [$time_local] \"$request\" $status $body_bytes_sent \
+                        \"$http_referer\" \"$http_user_agent\"";
+
+const LEVELS: [(&str, LogLevel); 8] = [
+    ("emerg", LogLevel::Emerg),
+    ("alert", LogLevel::Alert),
+    ("crit", LogLevel::Crit),
+    ("error", LogLevel::Error),
+    ("warn", LogLevel::Warn),
+    ("notice", LogLevel::Notice),
+    ("info", LogLevel::Info),
+    ("debug", LogLevel::Debug),
+];
+
+/// Where a log goes.
+pub fn target(text: &str, paths: &Paths) -> LogTarget {
+    match text {
+        "stderr" | "/dev/stderr" => LogTarget::Stderr,
+        "/dev/stdout" => LogTarget::Stdout,
+        path => LogTarget::File(prefix_path(path, paths)),
+    }
+}
+
+impl Build<'_> {
+    /// Every format of the file, and `combined`.
+    pub(super) fn log_formats(&mut self, http: &Level<'_>) {
+        let combined = template::compile(COMBINED, &self.names).unwrap_or_default();
+        self.formats.push(Arc::new(LogFormat { name: "combined".into(), escape: Escape::Default, template: combined }));
+        for directive in http.own("log_format") {
+            let name = directive.arg(0);
+            if self.formats.iter().any(|format| &*format.name == name) {
+                self.error(directive.arg_span(0), format!("duplicate \"log_format\" name \"{name}\""));
+                continue;
+            }
+            let (escape, first) = self.escape(directive);
+            let mut template = Template::default();
+            for word in directive.args.iter().skip(first) {
+                template.parts.extend(self.template(word).parts);
+            }
+            self.formats.push(Arc::new(LogFormat { name: name.into(), escape, template }));
+        }
+    }
+
+    /// The escape, and the index of the first word of the text.
+    fn escape(&mut self, directive: &Directive) -> (Escape, usize) {
+        let Some(escape) = directive.arg(1).strip_prefix("escape=") else { return (Escape::Default, 1) };
+        let escape = match escape {
+            "default" => Escape::Default,
+            "json" => Escape::Json,
+            "none" => Escape::None,
+            other => {
+                self.error(directive.arg_span(1), format!("unknown log format escaping \"{other}\""));
+                Escape::Default
+            }
+        };
+        (escape, 2)
+    }
+
+    /// The access logs that hold at a level.
+    pub(super) fn access_logs(&mut self, level: &Level<'_>) -> Vec<AccessLog> {
+        let directives = level.all("access_log");
+        let off = directives.iter().find(|directive| directive.arg(0) == "off");
+        if let Some(off) = off {
+            if off.args.len() > 1 {
+                self.error(off.arg_span(1), format!("invalid parameter \"{}\"", off.arg(1)));
+            }
+            return Vec::new();
+        }
+        directives.iter().filter_map(|directive| self.access_log(directive)).collect()
+    }
+
+    fn access_log(&mut self, directive: &Directive) -> Option<AccessLog> {
+        if !self.log_is_a_file(directive) {
+            return None;
+        }
+        let mut named = None;
+        let mut condition = None;
+        for (index, word) in directive.args.iter().enumerate().skip(1) {
+            match word.text.split_once('=') {
+                Some(("if", _)) => condition = Some(self.template_of(word, "if=".len())),
+                Some(("buffer", size)) => {
+                    self.log_parameter(directive, index, values::size(size).is_some(), "buffer size")
+                }
+                Some(("flush", time)) => {
+                    self.log_parameter(directive, index, values::time(time).is_some(), "flush time")
+                }
+                _ if word.text == "gzip" || word.text.starts_with("gzip=") => {
+                    let error = Diagnostic::error(word.span, "compressed logs are not supported yet");
+                    self.report.push(error.help("let logrotate compress them"));
+                }
+                _ if index == 1 => named = Some(word),
+                _ => self.error(word.span, format!("invalid parameter \"{}\"", word.text)),
+            }
+        }
+        let name = named.map_or("combined", |word| word.text.as_str());
+        let Some(format) = self.formats.iter().find(|format| &*format.name == name).cloned() else {
+            let span = named.map_or(directive.name.span, |word| word.span);
+            let help = did_you_mean(name, self.formats.iter().map(|format| &*format.name));
+            self.report.push(Diagnostic::error(span, format!("unknown log format \"{name}\"")).maybe_help(help));
+            return None;
+        };
+        Some(AccessLog { target: target(directive.arg(0), &self.paths), format, condition })
+    }
+
+    fn log_parameter(&mut self, directive: &Directive, index: usize, valid: bool, what: &str) {
+        let (span, text) = (directive.arg_span(index), directive.arg(index));
+        self.report.push(if valid {
+            Diagnostic::note(span, format!("`{text}` has no effect: lines are written in batches always"))
+        } else {
+            Diagnostic::error(span, format!("invalid {what} \"{text}\""))
+        });
+    }
+
+    /// Targets that nginx knows and this program does not.
+    fn log_is_a_file(&mut self, directive: &Directive) -> bool {
+        let text = directive.arg(0);
+        let (message, help) = if text.starts_with("syslog:") {
+            ("logging to syslog is not supported yet", "log to stderr: systemd and containers take it from there")
+        } else if text.starts_with("memory:") {
+            ("logging to memory is not supported", "log to a file")
+        } else if text.contains('$') {
+            ("variables in the name of a log are not supported yet", "write one file, with the variable in its format")
+        } else {
+            return true;
+        };
+        self.report.push(Diagnostic::error(directive.arg_span(0), message).help(help));
+        false
+    }
+
+    /// The error logs that hold at a level; none: those of the main context.
+    pub(super) fn error_logs(&mut self, level: &Level<'_>) -> Vec<ErrorLog> {
+        level.all("error_log").into_iter().filter_map(|directive| self.error_log(directive)).collect()
+    }
+
+    fn error_log(&mut self, directive: &Directive) -> Option<ErrorLog> {
+        if !self.log_is_a_file(directive) {
+            return None;
+        }
+        if directive.arg(0) == "off" {
+            let warning =
+                Diagnostic::warning(directive.arg_span(0), "this writes to a file named \"off\", as in nginx");
+            self.report.push(warning.help("to log as little as possible: `error_log /dev/null emerg;`"));
+        }
+        let target = target(directive.arg(0), &self.paths);
+        let Some(word) = directive.args.get(1) else { return Some(ErrorLog { target, level: LogLevel::Error }) };
+        let Some((_, level)) = LEVELS.iter().find(|(name, _)| *name == word.text) else {
+            let error = Diagnostic::error(word.span, format!("invalid log level \"{}\"", word.text));
+            self.report.push(error.help("one of debug, info, notice, warn, error, crit, alert, emerg"));
+            return None;
+        };
+        Some(ErrorLog { target, level: *level })
+    }
+}

@@ -1,0 +1,164 @@
+//! The typed [`Config`], made of a checked tree. Nothing here knows how a file is written, only what it says.
+
+mod address;
+mod listen;
+mod location;
+mod log;
+mod main;
+mod map;
+mod proxy;
+mod script;
+mod server;
+mod settings;
+mod tls;
+mod upstream;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+pub(super) use log::target as log_target;
+
+use super::{
+    Config, ErrorLog, LogFormat, Upstream,
+    diagnostic::{Diagnostic, Report, Severity, Span},
+    directives,
+    level::Level,
+    lexer::Word,
+    names::Names,
+    template,
+    tree::Directive,
+    values::Form,
+};
+use crate::{
+    tls::{BackendTls, BackendTlsOptions},
+    variables::Template,
+};
+
+/// What relative paths are relative to.
+#[derive(Debug, Clone)]
+pub struct Paths {
+    /// Log and pid files (`-p`).
+    pub prefix: PathBuf,
+    /// Includes and certificates: the directory of the main file.
+    pub conf_dir: PathBuf,
+}
+
+/// Builds the configuration. Where the report has errors it is of no use; none: TLS cannot be used at all.
+pub fn config(
+    main: &[Directive],
+    http: &[Directive],
+    names: Names,
+    paths: Paths,
+    default_log: ErrorLog,
+    report: &mut Report,
+) -> Option<Config> {
+    let plain_backend_tls = match tls::plain_backend_tls() {
+        Ok(tls) => tls,
+        Err(why) => {
+            report.push(Diagnostic::new(Severity::Error, why));
+            return None;
+        }
+    };
+    let mut build = Build {
+        report,
+        names,
+        paths,
+        formats: Vec::new(),
+        upstreams: Vec::new(),
+        declared: Vec::new(),
+        backend_tls: Vec::new(),
+        plain_backend_tls,
+    };
+    let main = build.main(main, default_log);
+    let level = Level::new(http);
+    build.log_formats(&level);
+    let maps = build.maps(&level);
+    build.upstreams(&level);
+    let (servers, listeners) = build.servers(&level);
+    if servers.is_empty() && build.report.errors() == 0 {
+        let error = Diagnostic::new(Severity::Error, "no server is configured");
+        build.report.push(error.help("add a `server { listen 8080; ... }` block, or an include that has one"));
+    }
+    Some(Config { main, listeners, servers, upstreams: build.upstreams, maps, slots: build.names.into_slots() })
+}
+
+/// What is known while a configuration is built.
+struct Build<'r> {
+    report: &'r mut Report,
+    names: Names,
+    paths: Paths,
+    formats: Vec<Arc<LogFormat>>,
+    upstreams: Vec<Upstream>,
+    /// Places of the `upstream` blocks, which are first in `upstreams`.
+    declared: Vec<Span>,
+    /// Each distinct set of `proxy_ssl_*` once: it is inherited by every location, and reading authorities takes time.
+    backend_tls: Vec<(BackendTlsOptions, Arc<BackendTls>)>,
+    /// For a set that cannot be used.
+    plain_backend_tls: Arc<BackendTls>,
+}
+
+impl Build<'_> {
+    fn error(&mut self, span: Span, message: impl Into<String>) {
+        self.report.push(Diagnostic::error(span, message));
+    }
+
+    /// An argument that is a simple value.
+    fn read<T>(&mut self, directive: &Directive, index: usize, form: &Form<T>) -> Option<T> {
+        let word = directive.args.get(index)?;
+        let value = (form.read)(&word.text);
+        if value.is_none() {
+            let message = format!("invalid value \"{}\" in \"{}\" directive", word.text, directive.name.text);
+            self.report.push(Diagnostic::error(word.span, message).help(form.expected));
+        }
+        value
+    }
+
+    /// The value of a directive with one argument: what holds at this level, else its default.
+    fn value<T: Default>(&mut self, level: &Level<'_>, name: &'static str, form: &Form<T>) -> T {
+        level
+            .one(name)
+            .and_then(|directive| self.read(directive, 0, form))
+            .or_else(|| (form.read)(directives::default_of(name)))
+            .unwrap_or_default()
+    }
+
+    /// An argument with variables.
+    fn template(&mut self, word: &Word) -> Template {
+        self.template_of(word, 0)
+    }
+
+    /// The part of an argument from byte `start` on, with variables.
+    fn template_of(&mut self, word: &Word, start: usize) -> Template {
+        let text = word.text.get(start..).unwrap_or_default();
+        match template::compile(text, &self.names) {
+            Ok(template) => template,
+            Err(faults) => {
+                for fault in faults {
+                    let span = word.part(start + fault.at.start, start + fault.at.end);
+                    self.report.push(Diagnostic::error(span, fault.message).maybe_help(fault.help));
+                }
+                Template::default()
+            }
+        }
+    }
+
+    /// Refuses a value that is a path with variables.
+    fn constant_path(&mut self, directive: &Directive, index: usize) {
+        if directive.arg(index).contains('$') {
+            let message = format!("variables in `{}` are not supported yet", directive.name.text);
+            self.report.push(Diagnostic::error(directive.arg_span(index), message).help("write the path itself"));
+        }
+    }
+
+    /// A file next to the configuration, such as a certificate.
+    fn conf_path(&self, text: &str) -> PathBuf {
+        self.paths.conf_dir.join(text)
+    }
+}
+
+/// A file below the prefix, such as a log.
+fn prefix_path(text: &str, paths: &Paths) -> PathBuf {
+    if Path::new(text).is_absolute() { PathBuf::from(text) } else { paths.prefix.join(text) }
+}

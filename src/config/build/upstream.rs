@@ -1,0 +1,149 @@
+//! `upstream` blocks, and the groups that `proxy_pass` to an address makes.
+
+use std::time::Duration;
+
+use super::{
+    super::{
+        BackendAddress, Upstream, UpstreamServer,
+        diagnostic::{Diagnostic, Span, did_you_mean},
+        values,
+    },
+    Build, Directive, Level, address,
+};
+
+const PARAMETERS: [&str; 5] = ["weight=", "max_fails=", "fail_timeout=", "backup", "down"];
+const NOT_YET: [&str; 7] = ["max_conns=", "slow_start=", "resolve", "service=", "route=", "drain", "id="];
+
+impl Build<'_> {
+    /// Every `upstream` block.
+    pub(super) fn upstreams(&mut self, http: &Level<'_>) {
+        for directive in http.own("upstream") {
+            let name = directive.arg(0);
+            let span = directive.arg_span(0);
+            let first = self.upstreams.iter().position(|known| known.name.eq_ignore_ascii_case(name));
+            if let Some(first) = first.and_then(|index| self.declared.get(index)) {
+                let error = Diagnostic::error(span, format!("duplicate upstream \"{name}\""));
+                self.report.push(error.related(*first, "it is here already"));
+                continue;
+            }
+            let servers = self.upstream_servers(directive);
+            let place = self.report.place(span).into();
+            self.upstreams.push(Upstream { name: name.into(), place, servers, declared: true });
+            self.declared.push(span);
+        }
+    }
+
+    fn upstream_servers(&mut self, directive: &Directive) -> Vec<UpstreamServer> {
+        let written: Vec<_> = directive.children().iter().filter(|child| child.is("server")).collect();
+        let servers: Vec<_> = written.iter().filter_map(|child| self.upstream_server(child)).collect();
+        let name = directive.arg(0);
+        if written.is_empty() {
+            self.error(directive.span(), format!("no servers are inside upstream \"{name}\""));
+        } else if !servers.is_empty() && servers.iter().all(|server| server.backup) {
+            let error = Diagnostic::error(directive.span(), format!("no servers in upstream \"{name}\" but backups"));
+            self.report.push(error.help("at least one server must not be `backup`"));
+        }
+        servers
+    }
+
+    fn upstream_server(&mut self, directive: &Directive) -> Option<UpstreamServer> {
+        let written = directive.arg(0);
+        let address = match address::backend(written, 80) {
+            Ok((address, _)) => address,
+            Err(why) => {
+                let error = Diagnostic::error(directive.arg_span(0), format!("{why} in upstream \"{written}\""));
+                let scheme =
+                    written.contains("://").then(|| "leave out the scheme: it is `proxy_pass` that says http or https");
+                self.report.push(error.maybe_help(scheme.map(str::to_owned)));
+                return None;
+            }
+        };
+        let mut server = implicit_server(address, written);
+        for index in 1..directive.args.len() {
+            self.upstream_parameter(&mut server, directive, index);
+        }
+        Some(server)
+    }
+
+    fn upstream_parameter(&mut self, server: &mut UpstreamServer, directive: &Directive, index: usize) {
+        let text = directive.arg(index);
+        let number = |text: &str| values::number(text).and_then(|number| u32::try_from(number).ok());
+        let good = match text.split_once('=') {
+            None if text == "backup" => set(&mut server.backup, Some(true)),
+            None if text == "down" => set(&mut server.down, Some(true)),
+            Some(("weight", value)) => set(&mut server.weight, number(value).filter(|weight| *weight > 0)),
+            Some(("max_fails", value)) => set(&mut server.max_fails, number(value)),
+            Some(("fail_timeout", value)) => set(&mut server.fail_timeout, values::seconds(value)),
+            Some(("max_conns", "0")) => true,
+            _ => {
+                let span = directive.arg_span(index);
+                let known = NOT_YET.iter().any(|name| text == *name || (name.ends_with('=') && text.starts_with(name)));
+                self.report.push(if known {
+                    Diagnostic::error(span, format!("the parameter \"{text}\" is not supported yet"))
+                } else {
+                    let help = did_you_mean(text, PARAMETERS);
+                    Diagnostic::error(span, format!("invalid parameter \"{text}\"")).maybe_help(help)
+                });
+                return;
+            }
+        };
+        if !good {
+            self.error(directive.arg_span(index), format!("invalid parameter \"{text}\""));
+        }
+    }
+
+    /// The group of a `proxy_pass` to `authority`: an `upstream` block of that name, else one made for the address.
+    pub(super) fn group(&mut self, authority: &str, tls: bool, span: Span) -> Option<usize> {
+        let default_port = if tls { 443 } else { 80 };
+        let (address, written) = match address::backend(authority, default_port) {
+            Ok(found) => found,
+            Err(why) => {
+                self.error(span, format!("{why} in upstream \"{authority}\""));
+                return None;
+            }
+        };
+        let (name, host) = match &address {
+            BackendAddress::Ip(address) => (address.to_string(), address.ip().to_string()),
+            BackendAddress::Name(host, port) => (format!("{host}:{port}"), host.to_string()),
+            BackendAddress::Unix(path) => (format!("unix:{}", path.display()), String::new()),
+        };
+        let declared = |known: &Upstream| known.declared && known.name.eq_ignore_ascii_case(&host);
+        if let Some(index) = self.upstreams.iter().position(declared) {
+            if let Some(port) = written {
+                let error = Diagnostic::error(span, format!("upstream \"{host}\" may not have port {port}"));
+                self.report.push(error.help("its servers have the ports"));
+            }
+            return Some(index);
+        }
+        if let Some(index) = self.upstreams.iter().position(|known| !known.declared && *known.name == *name) {
+            return Some(index);
+        }
+        let place = self.report.place(span).into();
+        let servers = vec![implicit_server(address, &name)];
+        self.upstreams.push(Upstream { name: name.into(), place, servers, declared: false });
+        Some(self.upstreams.len() - 1)
+    }
+}
+
+/// A server with nginx's defaults.
+fn implicit_server(address: BackendAddress, name: &str) -> UpstreamServer {
+    UpstreamServer {
+        address,
+        name: name.into(),
+        weight: 1,
+        max_fails: 1,
+        fail_timeout: Duration::from_secs(10),
+        backup: false,
+        down: false,
+    }
+}
+
+fn set<T>(target: &mut T, value: Option<T>) -> bool {
+    match value {
+        Some(value) => {
+            *target = value;
+            true
+        }
+        None => false,
+    }
+}

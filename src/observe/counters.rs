@@ -1,0 +1,240 @@
+//! What a worker counts. One [`Counters`] a worker, so that counting is a plain store in its own cache line.
+
+use std::{
+    fmt,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use crate::limits::COUNTED_REASONS;
+
+/// The counts of one worker, from its start.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Connections accepted.
+    pub accepted: AtomicU64,
+    /// accept4(2) failed: no descriptor, no memory.
+    pub accept_errors: AtomicU64,
+    /// Requests answered, those that became a tunnel not included.
+    pub requests: AtomicU64,
+    /// Upgrades that became a tunnel.
+    pub tunnels: AtomicU64,
+    /// Tunnels that have ended.
+    pub tunnels_ended: AtomicU64,
+    /// TLS handshakes that failed.
+    pub tls_failures: AtomicU64,
+    /// Sessions that ended in a panic (the worker lives on).
+    pub panics: AtomicU64,
+    /// Requests and backend answers refused, by [`crate::http::refusal::Refusal::reason`].
+    pub refusals: Reasons,
+    /// Connections closed, by reason (`client_closed`, `idle_timeout` ...).
+    pub closes: Reasons,
+}
+
+impl Counters {
+    /// Adds one.
+    pub fn bump(counter: &AtomicU64) {
+        counter.fetch_add(1, Relaxed);
+    }
+
+    /// Tunnels open now.
+    pub fn tunnels_open(&self) -> u64 {
+        self.tunnels.load(Relaxed).saturating_sub(self.tunnels_ended.load(Relaxed))
+    }
+
+    /// The sum over all workers.
+    pub fn sum<'a>(workers: impl IntoIterator<Item = &'a Counters>) -> Counters {
+        let total = Counters::default();
+        for worker in workers {
+            for (sum, count) in total.all().into_iter().zip(worker.all()) {
+                sum.fetch_add(count.load(Relaxed), Relaxed);
+            }
+            worker.refusals.each(|reason, count| total.refusals.add(reason, count));
+            worker.closes.each(|reason, count| total.closes.add(reason, count));
+        }
+        total
+    }
+
+    fn all(&self) -> [&AtomicU64; 7] {
+        [
+            &self.accepted,
+            &self.accept_errors,
+            &self.requests,
+            &self.tunnels,
+            &self.tunnels_ended,
+            &self.tls_failures,
+            &self.panics,
+        ]
+    }
+}
+
+/// One line for the log: `7 connections, 3 requests, 4 tunnels (1 open); closed: client_closed 3`.
+impl fmt::Display for Counters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} connections, {} requests, {} tunnels ({} open)",
+            self.accepted.load(Relaxed),
+            self.requests.load(Relaxed),
+            self.tunnels.load(Relaxed),
+            self.tunnels_open()
+        )?;
+        let troubles = [
+            (&self.accept_errors, "accept errors"),
+            (&self.tls_failures, "TLS handshakes failed"),
+            (&self.panics, "panics"),
+        ];
+        for (counter, name) in troubles {
+            let count = counter.load(Relaxed);
+            if count > 0 {
+                write!(f, ", {count} {name}")?;
+            }
+        }
+        if !self.closes.is_empty() {
+            write!(f, "; closed: {}", self.closes)?;
+        }
+        if !self.refusals.is_empty() {
+            write!(f, "; refused: {}", self.refusals)?;
+        }
+        Ok(())
+    }
+}
+
+/// Counts by a label of the program's own. Bounded: labels past [`COUNTED_REASONS`] are counted as `other`.
+#[derive(Debug)]
+pub struct Reasons {
+    slots: [Slot; COUNTED_REASONS],
+    other: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Slot {
+    reason: OnceLock<&'static str>,
+    count: AtomicU64,
+}
+
+impl Default for Reasons {
+    fn default() -> Self {
+        let slots = [const { Slot { reason: OnceLock::new(), count: AtomicU64::new(0) } }; COUNTED_REASONS];
+        Self { slots, other: AtomicU64::new(0) }
+    }
+}
+
+impl Reasons {
+    /// Adds one.
+    pub fn bump(&self, reason: &'static str) {
+        self.add(reason, 1);
+    }
+
+    /// The count of one label.
+    pub fn count(&self, reason: &str) -> u64 {
+        self.slots
+            .iter()
+            .map_while(|slot| slot.reason.get().map(|found| (found, slot)))
+            .find(|(found, _)| **found == reason)
+            .map_or(0, |(_, slot)| slot.count.load(Relaxed))
+    }
+
+    /// True while nothing was counted.
+    pub fn is_empty(&self) -> bool {
+        let mut empty = true;
+        self.each(|_, _| empty = false);
+        empty
+    }
+
+    /// Every label counted, in the order they first came, `other` last.
+    pub fn each(&self, mut visit: impl FnMut(&'static str, u64)) {
+        for slot in &self.slots {
+            let Some(reason) = slot.reason.get() else { break };
+            visit(reason, slot.count.load(Relaxed));
+        }
+        let other = self.other.load(Relaxed);
+        if other > 0 {
+            visit("other", other);
+        }
+    }
+
+    /// Adds some.
+    pub fn add(&self, reason: &'static str, count: u64) {
+        // Slots are taken from the front and never given back, so the first that is empty is the end.
+        let slot = self.slots.iter().find(|slot| *slot.reason.get_or_init(|| reason) == reason);
+        slot.map_or(&self.other, |slot| &slot.count).fetch_add(count, Relaxed);
+    }
+}
+
+impl fmt::Display for Reasons {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut counts = Vec::new();
+        self.each(|reason, count| counts.push((reason, count)));
+        counts.sort_by_key(|(reason, count)| (std::cmp::Reverse(*count), *reason));
+        for (position, (reason, count)) in counts.iter().enumerate() {
+            let comma = if position == 0 { "" } else { ", " };
+            write!(f, "{comma}{reason} {count}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_says_what_happened_and_no_more() {
+        let counters = Counters::default();
+        assert_eq!(counters.to_string(), "0 connections, 0 requests, 0 tunnels (0 open)");
+        for _ in 0..3 {
+            Counters::bump(&counters.tunnels);
+            Counters::bump(&counters.accepted);
+        }
+        for _ in 0..2 {
+            Counters::bump(&counters.tunnels_ended);
+            counters.closes.bump("client_closed");
+        }
+        counters.closes.bump("drain");
+        counters.refusals.bump("two_hosts");
+        Counters::bump(&counters.panics);
+        assert_eq!(
+            counters.to_string(),
+            "3 connections, 0 requests, 3 tunnels (1 open), 1 panics; closed: client_closed 2, drain 1; refused: two_hosts 1"
+        );
+    }
+
+    #[test]
+    fn workers_add_up() {
+        let (one, other) = (Counters::default(), Counters::default());
+        Counters::bump(&one.accepted);
+        Counters::bump(&other.accepted);
+        one.closes.bump("a");
+        other.closes.bump("b");
+        other.closes.bump("a");
+        let sum = Counters::sum([&one, &other]);
+        assert_eq!(sum.accepted.load(Relaxed), 2);
+        assert_eq!((sum.closes.count("a"), sum.closes.count("b"), sum.closes.count("c")), (2, 1, 0));
+    }
+
+    #[test]
+    fn more_reasons_than_slots_are_counted_as_other() {
+        let reasons = Reasons::default();
+        for number in 0..COUNTED_REASONS + 5 {
+            reasons.bump(String::leak(number.to_string()));
+        }
+        let mut counted = Vec::new();
+        reasons.each(|reason, count| counted.push((reason, count)));
+        assert_eq!(counted.len(), COUNTED_REASONS + 1);
+        assert_eq!(counted.last(), Some(&("other", 5)));
+    }
+
+    #[test]
+    fn threads_that_count_the_same_reason_lose_nothing() {
+        let reasons = Reasons::default();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..1000).for_each(|_| reasons.bump("x")));
+            }
+        });
+        assert_eq!(reasons.count("x"), 4000);
+    }
+}

@@ -1,0 +1,534 @@
+//! `proxy_pass`: which backend, the request to it, and its answer: a response to relay or a tunnel to open.
+
+use std::{
+    cell::{Cell, RefCell},
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::Instant,
+};
+
+use crate::{
+    backend,
+    config::{Level, NextUpstream, ProxyPass, ProxyTarget, Settings},
+    exchange::{self, Beside, Download, DownloadError, Upload, UploadError},
+    forward::{self, VariableTarget},
+    http::{
+        body::{Framing, response_framing},
+        head::{ResponseHead, Version},
+        refusal::Refusal,
+    },
+    limits::INTERIM_RESPONSES,
+    observe::error_log::About,
+    reactor::{Either, race},
+    request::{Attempt, Request, routing},
+    route::origin,
+    stream::Stream,
+    upstream::{Backend, Choice, Group, Tried},
+    websocket::handshake::{self, Answer, Upgrade},
+    worker::Worker,
+};
+
+/// The client's side of a request to be forwarded.
+#[derive(Clone, Copy)]
+pub struct Client<'a> {
+    /// The worker.
+    pub worker: &'a Rc<Worker>,
+    /// The connection.
+    pub stream: &'a Stream,
+    /// What was read of it beyond the request's head.
+    pub buffer: &'a RefCell<Vec<u8>>,
+    /// The connection may carry another request, once this one's body is read.
+    pub keep_alive: bool,
+}
+
+/// What becomes of the client's connection after a request.
+pub enum Next {
+    /// The next request.
+    KeepAlive,
+    /// The end: everything was said.
+    Close,
+    /// The end, but the client may still be sending and must not lose our answer to a RST.
+    Linger,
+    /// The end at once: the answer could not be finished, and the client must see that.
+    Cut,
+    /// A tunnel.
+    Tunnel(Box<Opening>),
+}
+
+/// A tunnel about to open.
+pub struct Opening {
+    /// The backend, its 101 read.
+    pub backend: Stream,
+    /// What it sent behind the 101.
+    pub greeting: Vec<u8>,
+    /// RSV bits that frames may use; none: not a websocket.
+    pub frames: Option<u8>,
+}
+
+/// Serves a request by its location's `proxy_pass`.
+///
+/// # Errors
+/// What to answer instead, while nothing was sent to the client.
+pub async fn serve(client: Client<'_>, request: &mut Request, pass: &ProxyPass) -> Result<Next, Refusal> {
+    let settings = Arc::clone(request.settings());
+    let upgrade = handshake::judge_request(&request.head, &settings.protocols)?;
+    if upgrade.is_some() {
+        check_origin(client, request, &settings)?;
+    }
+    let method = forward::backend_method(request, upgrade.as_ref())?;
+    if let Framing::Length(length) = request.head.body
+        && settings.max_body_bytes > 0
+        && length > settings.max_body_bytes
+    {
+        return Err(Refusal::new(413, "body_too_large", "Content-Length is beyond client_max_body_size"));
+    }
+    let target = target(client, request, pass)?;
+    let head = forward::request_head(request, pass, upgrade.as_ref())?;
+    let round =
+        Round { client, settings: &settings, target: &target, method: &method, head: &head, upgrade: upgrade.as_ref() };
+    round.run(request).await
+}
+
+fn check_origin(client: Client<'_>, request: &Request, settings: &Settings) -> Result<(), Refusal> {
+    let Some(origins) = &settings.origins else { return Ok(()) };
+    let scheme = if client.stream.is_tls() { "https" } else { "http" };
+    if origin::origin_allowed(origins, &request.head, scheme) {
+        return Ok(());
+    }
+    Err(Refusal::new(403, "origin", "Origin is not one of websocket_origin"))
+}
+
+/// Where a request goes.
+struct Target<'a> {
+    group: Route<'a>,
+    /// Over TLS: the name to send and to verify (nginx's default of `proxy_ssl_name`, `$proxy_host`).
+    tls_name: Option<String>,
+}
+
+enum Route<'a> {
+    /// A group of the file, its state shared by all workers.
+    Group(&'a Group),
+    /// An address that a `proxy_pass` with variables came to.
+    Address(Group),
+}
+
+impl Target<'_> {
+    fn group(&self) -> &Group {
+        match &self.group {
+            Route::Group(group) => group,
+            Route::Address(group) => group,
+        }
+    }
+}
+
+fn target<'a>(client: Client<'a>, request: &mut Request, pass: &ProxyPass) -> Result<Target<'a>, Refusal> {
+    let groups = &client.worker.upstreams.groups;
+    let (name, tls, group) = match &pass.target {
+        ProxyTarget::Upstream(index, name) => (name.clone(), pass.tls, Route::Group(&groups[*index])),
+        ProxyTarget::Variable(template) => {
+            let VariableTarget { address, tls, .. } = forward::variable_target(&template.expand(request), pass.tls)?;
+            let declared = request.config.upstreams.iter().position(|group| group.declared && group.name == address);
+            let group = match declared {
+                Some(index) => Route::Group(&groups[index]),
+                None => Route::Address(Group::single(literal(&address, tls)?)),
+            };
+            (address, tls, group)
+        }
+    };
+    let tls_name = tls.then(|| host_of(&name).to_owned());
+    name_target(request, name, tls);
+    Ok(Target { group, tls_name })
+}
+
+/// The address a text is, since names are resolved only at start.
+fn literal(address: &str, tls: bool) -> Result<Backend, Refusal> {
+    if let Some(path) = address.strip_prefix("unix:") {
+        return Ok(Backend::Unix(path.into()));
+    }
+    let port = if tls { 443 } else { 80 };
+    let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
+    let socket = address.parse().or_else(|_| bare.parse().map(|ip| SocketAddr::new(ip, port)));
+    socket.map(Backend::Tcp).map_err(|_| Refusal {
+        status: 502,
+        reason: "no_resolver",
+        detail: format!("no resolver defined to resolve {address}").into(),
+    })
+}
+
+/// `$proxy_host` and `$proxy_port`.
+fn name_target(request: &mut Request, name: Box<str>, tls: bool) {
+    let default = if tls { "443" } else { "80" };
+    let port = name.strip_prefix(host_of(&name)).and_then(|rest| rest.strip_prefix(':')).unwrap_or(default);
+    request.proxy_port = port.into();
+    request.proxy_host = name;
+}
+
+/// `host` of `host:port`, `[::1]` of `[::1]:80`.
+fn host_of(name: &str) -> &str {
+    match name.rfind(':') {
+        Some(colon) if !name.ends_with(']') && !name.starts_with("unix:") => &name[..colon],
+        _ => name,
+    }
+}
+
+/// The attempts of one request.
+struct Round<'a> {
+    client: Client<'a>,
+    settings: &'a Settings,
+    target: &'a Target<'a>,
+    method: &'a str,
+    head: &'a [u8],
+    upgrade: Option<&'a Upgrade>,
+}
+
+/// Why an attempt came to nothing.
+struct Failed {
+    refusal: Refusal,
+    kind: Kind,
+    /// The request, or part of it, has reached the backend.
+    sent: bool,
+    /// Part of the request's body was used up: it cannot be sent again.
+    body_used: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Error,
+    Timeout,
+    InvalidHeader,
+    Status(u16),
+    /// The client's doing: no backend is to blame, and none is tried again.
+    Client,
+}
+
+impl Round<'_> {
+    async fn run(&self, request: &mut Request) -> Result<Next, Refusal> {
+        let group = self.target.group();
+        let next = &self.settings.next_upstream;
+        let started = Instant::now();
+        let mut tried = Tried::default();
+        for number in 1.. {
+            let Some(choice) = group.choose(&mut tried, Instant::now()) else { break };
+            let last = number == group.len() || (next.tries > 0 && number >= next.tries as usize);
+            request.attempts.push(Attempt { address: group.name(choice.peer).into(), ..Attempt::default() });
+            let failed = match self.attempt(request, &choice, last).await {
+                Ok(outcome) => {
+                    group.succeeded(choice.peer);
+                    return Ok(outcome);
+                }
+                Err(failed) => failed,
+            };
+            if failed.kind == Kind::Client {
+                return Err(failed.refusal);
+            }
+            self.blame(request, &choice, &failed);
+            let late = !next.timeout_total.is_zero() && started.elapsed() >= next.timeout_total;
+            if last || late || !may_go_on(next, request, &failed) {
+                return Err(failed.refusal);
+            }
+            let message = format_args!("{} ({}), trying the next server", failed.refusal.detail, failed.refusal.reason);
+            self.client.worker.log(Level::Error, &About::Request(request), message);
+        }
+        Err(Refusal::new(502, "no_live_upstreams", "no live upstreams while connecting to upstream"))
+    }
+
+    /// Passive health: the attempt counts against its peer.
+    fn blame(&self, request: &mut Request, choice: &Choice, failed: &Failed) {
+        if let Some(attempt) = request.attempts.last_mut() {
+            attempt.status = if let Kind::Status(status) = failed.kind { status } else { failed.refusal.status };
+        }
+        let group = self.target.group();
+        if group.failed(choice.peer, Instant::now()) {
+            let message = format_args!("upstream server {} temporarily disabled", group.name(choice.peer));
+            self.client.worker.log(Level::Warn, &About::Request(request), message);
+        }
+    }
+
+    /// One backend. `last`: no other will be tried, so its answer is the answer, whatever its status.
+    async fn attempt(&self, request: &mut Request, choice: &Choice, last: bool) -> Result<Next, Failed> {
+        let started = Instant::now();
+        let backend = self.connect(&choice.backend).await?;
+        note(request, |attempt| attempt.connect_time = Some(started.elapsed()));
+        let wire = Wire::default();
+        self.send_head(&backend, &wire).await?;
+        let upload = Upload {
+            client: self.client.stream,
+            buffer: self.client.buffer,
+            backend: &backend,
+            settings: self.settings,
+            received: &wire.body_received,
+            sent: &wire.sent,
+        };
+        let mut upload = Beside::new(upload.run(request.head.body));
+        let mut buffer = Vec::new();
+        let result = self.answer(request, &backend, &mut upload, &mut buffer, &wire).await;
+        request.received += wire.body_received.get();
+        note(request, |attempt| {
+            attempt.header_time = Some(started.elapsed());
+            attempt.bytes_sent = wire.sent.get();
+        });
+        let head = result?;
+        note(request, |attempt| attempt.status = head.status);
+        let failed = |refusal, kind| wire.failed(refusal, kind);
+        request.upstream_fields = head.fields.clone();
+        match handshake::judge_answer(&head, self.upgrade).map_err(|refusal| failed(refusal, Kind::InvalidHeader))? {
+            Answer::Switched { rsv } => {
+                drop(upload);
+                let frames = self.upgrade.and_then(|upgrade| upgrade.websocket.as_ref()).map(|_| rsv);
+                self.switch(request, &head, Opening { backend, greeting: buffer, frames }).await
+            }
+            Answer::Plain => {
+                if !last && self.settings.next_upstream.statuses.contains(&head.status) {
+                    let refusal = Refusal::new(
+                        head.status,
+                        "upstream_status",
+                        "the backend answered with a status to be tried elsewhere",
+                    );
+                    return Err(failed(refusal, Kind::Status(head.status)));
+                }
+                let intercept = self.settings.intercept_errors && head.status >= 300;
+                if intercept && routing::error_page(request, head.status).is_some() {
+                    let refusal = Refusal::new(head.status, "intercepted", "proxy_intercept_errors");
+                    return Err(failed(refusal, Kind::Client));
+                }
+                let framing =
+                    response_framing(&head, self.method).map_err(|refusal| failed(refusal, Kind::InvalidHeader))?;
+                let relay = Relay { round: self, backend: &backend, wire: &wire, started };
+                Ok(relay.run(request, head, framing, buffer, &mut upload).await)
+            }
+        }
+    }
+
+    async fn connect(&self, backend: &Backend) -> Result<Stream, Failed> {
+        let worker = &self.client.worker;
+        let name = self.target.tls_name.as_deref();
+        let opening = backend::connect(&worker.reactor, &worker.scratch, backend, name, self.settings);
+        let wire = Wire::default();
+        match race(opening, self.client.stream.descriptor().hangup()).await {
+            Either::Left(result) => result.map_err(|refusal| {
+                let kind = if refusal.status == 504 { Kind::Timeout } else { Kind::Error };
+                wire.failed(refusal, kind)
+            }),
+            Either::Right(()) => Err(wire.failed(client_left(), Kind::Client)),
+        }
+    }
+
+    async fn send_head(&self, backend: &Stream, wire: &Wire) -> Result<(), Failed> {
+        wire.head_sent.set(true);
+        let sending = backend.write_all(self.head);
+        match self.client.worker.reactor.within(self.settings.send_timeout, sending).await {
+            Ok(Ok(())) => {
+                wire.sent.set(self.head.len() as u64);
+                Ok(())
+            }
+            Ok(Err(error)) => {
+                let detail = format!("sending the request failed ({error})").into();
+                Err(wire.failed(Refusal { status: 502, reason: "upstream_send", detail }, Kind::Error))
+            }
+            Err(_) => {
+                let refusal =
+                    Refusal::new(504, "upstream_send_timeout", "the backend took no byte for proxy_send_timeout");
+                Err(wire.failed(refusal, Kind::Timeout))
+            }
+        }
+    }
+
+    /// Waits for the final response head, while the body goes up; interim heads are passed on.
+    async fn answer<F: Future<Output = Result<(), UploadError>>>(
+        &self,
+        request: &Request,
+        backend: &Stream,
+        upload: &mut Beside<F>,
+        buffer: &mut Vec<u8>,
+        wire: &Wire,
+    ) -> Result<ResponseHead, Failed> {
+        for _ in 0..INTERIM_RESPONSES {
+            let head = self.next_response_head(backend, upload, buffer, wire).await?;
+            if head.status >= 200 || head.status == 101 {
+                return Ok(head);
+            }
+            // RFC 9110 section 15.2: a 1.0 client knows no interim responses.
+            if request.head.version == Version::Http11 {
+                let sending = self.client.stream.write_all(&forward::interim_head(&head)).await;
+                sending.map_err(|_| wire.failed(client_left(), Kind::Client))?;
+            }
+        }
+        let refusal = Refusal::new(502, "upstream_interim", "upstream sent too many interim (1xx) responses");
+        Err(wire.failed(refusal, Kind::InvalidHeader))
+    }
+
+    async fn next_response_head<F: Future<Output = Result<(), UploadError>>>(
+        &self,
+        backend: &Stream,
+        upload: &mut Beside<F>,
+        buffer: &mut Vec<u8>,
+        wire: &Wire,
+    ) -> Result<ResponseHead, Failed> {
+        let head_bytes = self.settings.response_head_bytes;
+        // While the body goes up, its own timeouts hold: the backend may answer only when it has all of it.
+        while upload.is_running() {
+            let reading = exchange::read_head(backend, buffer, head_bytes);
+            if let Either::Left(result) = upload.with(reading).await {
+                return result.map_err(|refusal| wire.failed(refusal, Kind::Error));
+            }
+            match upload.output() {
+                Some(Err(UploadError::Client(refusal))) => return Err(wire.failed(refusal.clone(), Kind::Client)),
+                // The backend takes no more of the body: it may have answered before it closed.
+                Some(Err(UploadError::Backend(_)) | Ok(())) | None => {}
+            }
+        }
+        let reading = race(exchange::read_head(backend, buffer, head_bytes), self.client.stream.descriptor().hangup());
+        match self.client.worker.reactor.within(self.settings.read_timeout, reading).await {
+            Ok(Either::Left(result)) => result.map_err(|refusal| {
+                let kind = if refusal.reason == "upstream_closed_early" || refusal.reason == "upstream_reset" {
+                    Kind::Error
+                } else {
+                    Kind::InvalidHeader
+                };
+                wire.failed(refusal, kind)
+            }),
+            Ok(Either::Right(())) => Err(wire.failed(client_left(), Kind::Client)),
+            Err(_) => {
+                let detail = "upstream timed out while reading response header from upstream";
+                Err(wire.failed(Refusal::new(504, "upstream_read_timeout", detail), Kind::Timeout))
+            }
+        }
+    }
+
+    /// Passes the 101 on: from here the connection is a tunnel.
+    async fn switch(&self, request: &mut Request, head: &ResponseHead, opening: Opening) -> Result<Next, Failed> {
+        let Some(upgrade) = self.upgrade else {
+            let refusal = Refusal::new(502, "unasked_101", "upstream sent 101 to a request that asked for no upgrade");
+            return Err(Wire::default().failed(refusal, Kind::InvalidHeader));
+        };
+        let reply = forward::switching_head(request, head, upgrade);
+        let sending = self.client.stream.write_all(&reply);
+        match self.client.worker.reactor.within(self.settings.client_send_timeout, sending).await {
+            Ok(Ok(())) => {
+                request.bytes_sent += reply.len() as u64;
+                Ok(Next::Tunnel(Box::new(opening)))
+            }
+            _ => Err(Wire::default().failed(client_left(), Kind::Client)),
+        }
+    }
+}
+
+/// What went over the backend's connection so far.
+#[derive(Default)]
+struct Wire {
+    head_sent: Cell<bool>,
+    sent: Cell<u64>,
+    body_received: Cell<u64>,
+}
+
+impl Wire {
+    fn failed(&self, refusal: Refusal, kind: Kind) -> Failed {
+        Failed { refusal, kind, sent: self.head_sent.get(), body_used: self.body_received.get() > 0 }
+    }
+}
+
+/// A response on its way: from here on the answer is the backend's, and a failure can only cut it short.
+struct Relay<'a> {
+    round: &'a Round<'a>,
+    backend: &'a Stream,
+    wire: &'a Wire,
+    started: Instant,
+}
+
+impl Relay<'_> {
+    async fn run<F: Future<Output = Result<(), UploadError>>>(
+        &self,
+        request: &mut Request,
+        head: ResponseHead,
+        framing: Framing,
+        buffer: Vec<u8>,
+        upload: &mut Beside<F>,
+    ) -> Next {
+        let client = self.round.client;
+        let settings = self.round.settings;
+        let modern = request.head.version == Version::Http11;
+        let (chunked, delimited) = match framing {
+            Framing::None | Framing::Length(_) => (false, true),
+            Framing::Chunked | Framing::UntilClose => (modern, modern),
+        };
+        let keep = delimited && !upload.is_running() && client.keep_alive;
+        let out = if chunked { Framing::Chunked } else { framing };
+        let reply = forward::response_head(request, &head, out, keep);
+        match client.worker.reactor.within(settings.client_send_timeout, client.stream.write_all(&reply)).await {
+            Ok(Ok(())) => request.bytes_sent += reply.len() as u64,
+            _ => {
+                request.close_reason = Some("client_closed");
+                return Next::Cut;
+            }
+        }
+        let (sent, received) = (Cell::new(0), Cell::new(0));
+        let download = Download {
+            backend: self.backend,
+            client: client.stream,
+            settings,
+            chunked,
+            sent: &sent,
+            received: &received,
+        };
+        let mut download = Box::pin(download.run(framing, buffer));
+        let result = loop {
+            if let Either::Left(result) = upload.with(&mut download).await {
+                break result;
+            }
+        };
+        drop(download);
+        request.bytes_sent += sent.get();
+        request.body_bytes_sent += sent.get();
+        note(request, |attempt| {
+            attempt.response_time = Some(self.started.elapsed());
+            attempt.bytes_sent = self.wire.sent.get();
+            attempt.bytes_received = received.get();
+            attempt.body_bytes = received.get();
+        });
+        self.ended(request, result, keep)
+    }
+
+    fn ended(&self, request: &mut Request, result: Result<(), DownloadError>, keep: bool) -> Next {
+        let log =
+            |request: &Request, level, message| self.round.client.worker.log(level, &About::Request(request), message);
+        match result {
+            Ok(()) if keep => Next::KeepAlive,
+            Ok(()) => Next::Linger,
+            Err(DownloadError::Client(why)) => {
+                request.close_reason = Some("client_closed");
+                log(request, Level::Info, format_args!("{why}"));
+                Next::Cut
+            }
+            Err(DownloadError::Backend(refusal)) => {
+                request.close_reason = Some(refusal.reason);
+                log(request, Level::Error, format_args!("{} ({})", refusal.detail, refusal.reason));
+                Next::Cut
+            }
+        }
+    }
+}
+
+/// `proxy_next_upstream`: may another server have this request?
+fn may_go_on(next: &NextUpstream, request: &Request, failed: &Failed) -> bool {
+    let wanted = match failed.kind {
+        Kind::Error => next.error,
+        Kind::Timeout => next.timeout,
+        Kind::InvalidHeader => next.invalid_header,
+        Kind::Status(status) => next.statuses.contains(&status),
+        Kind::Client => false,
+    };
+    // RFC 9110 section 9.2.2: what may have been acted upon is not repeated, unless the file says so.
+    let idempotent = !matches!(request.head.method.as_ref(), "POST" | "LOCK" | "PATCH");
+    wanted && !failed.body_used && (!failed.sent || idempotent || next.non_idempotent)
+}
+
+fn client_left() -> Refusal {
+    Refusal::new(499, "client_closed", "client closed connection while waiting for the backend")
+}
+
+fn note(request: &mut Request, change: impl FnOnce(&mut Attempt)) {
+    if let Some(attempt) = request.attempts.last_mut() {
+        change(attempt);
+    }
+}

@@ -1,0 +1,165 @@
+//! `pid`: where the number of the running process is, and `-s`, which sends it a signal.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    errno::Errno,
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use super::user::Identity;
+use crate::{limits::PID_FILE_BYTES, observe::os_error};
+
+/// The pid file of this process; removed when dropped.
+#[derive(Debug)]
+pub(super) struct PidFile {
+    path: PathBuf,
+}
+
+impl PidFile {
+    /// Writes the number of this process. `owner`: who will remove it.
+    ///
+    /// # Errors
+    /// A file that cannot be written, or one that names a running longsplice: two would share their ports, since every
+    /// listening socket has SO_REUSEPORT.
+    pub(super) fn write(path: &Path, owner: Option<&Identity>) -> Result<Self, String> {
+        if let Ok(pid) = read(path)
+            && pid != Pid::this()
+            && is_ours(pid)
+        {
+            return Err(format!(
+                "longsplice is running already: process {pid} in \"{}\"; end it with `-s quit`, or set another `pid`",
+                path.display()
+            ));
+        }
+        let failed = |error: io::Error| format!("open() \"{}\" failed ({})", path.display(), os_error(&error));
+        let mut file = File::create(path).map_err(failed)?;
+        writeln!(file, "{}", Pid::this()).map_err(failed)?;
+        if let Some(owner) = owner {
+            nix::unistd::fchown(&file, Some(owner.uid), Some(owner.gid)).map_err(|errno| failed(errno.into()))?;
+        }
+        Ok(Self { path: path.to_owned() })
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        // Another instance may have written its own over it.
+        if read(&self.path) != Ok(Pid::this()) {
+            return;
+        }
+        if fs::remove_file(&self.path).is_err() {
+            // Who gave up root cannot remove from root's /run, but can empty its own file: `-s` then says it is not running.
+            let _ = File::create(&self.path);
+        }
+    }
+}
+
+/// Sends a signal to the process that a pid file names.
+///
+/// # Errors
+/// nginx's words, and what is behind them: no file, no number, no such process, another program, not allowed.
+pub(crate) fn signal(path: &Path, signal: Signal) -> Result<(), String> {
+    let pid = read(path)?;
+    let number = signal as i32;
+    let failed = |errno: Errno| format!("kill({pid}, {number}) failed ({}: {})", errno as i32, errno.desc());
+    match kill(pid, None) {
+        Ok(()) => {}
+        Err(Errno::ESRCH) => {
+            return Err(format!(
+                "{}; the pid file \"{}\" is stale: longsplice is not running",
+                failed(Errno::ESRCH),
+                path.display()
+            ));
+        }
+        Err(errno) => return Err(format!("{}; ask as root, or as the user it runs as", failed(errno))),
+    }
+    if !is_ours(pid) {
+        return Err(format!(
+            "process {pid} in \"{}\" is another program; the pid file is stale: longsplice is not running",
+            path.display()
+        ));
+    }
+    kill(pid, signal).map_err(failed)
+}
+
+fn read(path: &Path) -> Result<Pid, String> {
+    let mut text = String::new();
+    File::open(path)
+        .and_then(|file| file.take(PID_FILE_BYTES).read_to_string(&mut text))
+        .map_err(|error| format!("open() \"{}\" failed ({})", path.display(), os_error(&error)))?;
+    let number = text.trim_end();
+    let pid = number.parse::<i32>().ok().filter(|pid| *pid > 0);
+    pid.map(Pid::from_raw).ok_or_else(|| match number {
+        "" => format!("invalid PID number \"\" in \"{}\": longsplice is not running", path.display()),
+        _ => format!("invalid PID number \"{}\" in \"{}\"", number.escape_default(), path.display()),
+    })
+}
+
+/// True when a process exists and runs a program of this one's name (`comm`, proc(5), is readable for everybody).
+fn is_ours(pid: Pid) -> bool {
+    let name = |pid: &str| fs::read(format!("/proc/{pid}/comm")).ok();
+    name(&pid.to_string()).is_some_and(|theirs| Some(theirs) == name("self"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    fn file(directory: &tempfile::TempDir, text: &str) -> PathBuf {
+        let path = directory.path().join("x.pid");
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    #[test]
+    fn nginx_words_for_a_file_that_is_missing_or_has_no_number() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(
+            signal(Path::new("/nonexistent/x.pid"), Signal::SIGTERM).unwrap_err(),
+            "open() \"/nonexistent/x.pid\" failed (2: No such file or directory)"
+        );
+        for text in ["abc", "-1", "0", "12x", "99999999999999"] {
+            let path = file(&directory, text);
+            let expected = format!("invalid PID number \"{text}\" in \"{}\"", path.display());
+            assert_eq!(signal(&path, Signal::SIGTERM).unwrap_err(), expected);
+        }
+        let path = file(&directory, "");
+        assert!(signal(&path, Signal::SIGTERM).unwrap_err().ends_with("longsplice is not running"));
+    }
+
+    #[test]
+    fn a_stale_file_is_called_stale_and_no_stranger_is_signalled() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = file(&directory, "4194305");
+        let error = signal(&path, Signal::SIGTERM).unwrap_err();
+        assert!(error.starts_with("kill(4194305, 15) failed (3: No such process); the pid file"), "{error}");
+        let mut stranger = Command::new("sleep").arg("60").spawn().unwrap();
+        let path = file(&directory, &stranger.id().to_string());
+        assert!(signal(&path, Signal::SIGTERM).unwrap_err().contains("is another program"));
+        assert!(stranger.try_wait().unwrap().is_none());
+        stranger.kill().unwrap();
+        stranger.wait().unwrap();
+    }
+
+    #[test]
+    fn the_file_lives_as_long_as_the_process_serves() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.pid");
+        let pid_file = PidFile::write(&path, None).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
+        drop(pid_file);
+        assert!(!path.exists());
+        let pid_file = PidFile::write(&path, None).unwrap();
+        fs::write(&path, "1\n").unwrap();
+        drop(pid_file);
+        assert!(path.exists(), "another instance's file stays");
+    }
+}

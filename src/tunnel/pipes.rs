@@ -1,0 +1,51 @@
+//! A worker's pipes for splice: taken for a transfer, given back empty.
+
+use crate::{
+    limits::{PIPE_BYTES, PIPES_IN_USE, PIPES_POOLED},
+    sys::Pipe,
+};
+
+/// The pool. A pipe is never given back with bytes in it: they would come out in another tunnel.
+#[derive(Debug, Default)]
+pub struct Pipes {
+    idle: Vec<Pipe>,
+    in_use: usize,
+}
+
+impl Pipes {
+    /// An empty pipe; none past [`PIPES_IN_USE`] or without a descriptor: the caller copies instead.
+    pub fn take(&mut self) -> Option<Pipe> {
+        if self.in_use >= PIPES_IN_USE {
+            return None;
+        }
+        let pipe = self.idle.pop().or_else(|| Pipe::open(PIPE_BYTES).ok())?;
+        self.in_use += 1;
+        Some(pipe)
+    }
+
+    /// Takes back a pipe that is empty.
+    pub fn give_back(&mut self, pipe: Pipe) {
+        self.in_use -= 1;
+        if self.idle.len() < PIPES_POOLED {
+            self.idle.push(pipe);
+        }
+    }
+
+    /// Closes a pipe that may still hold bytes.
+    pub fn discard(&mut self, pipe: Pipe) {
+        self.in_use -= 1;
+        drop(pipe);
+    }
+
+    /// Pipes in use.
+    #[cfg(test)]
+    pub fn in_use(&self) -> usize {
+        self.in_use
+    }
+
+    /// Pipes waiting for their next use.
+    #[cfg(test)]
+    pub fn idle(&self) -> usize {
+        self.idle.len()
+    }
+}

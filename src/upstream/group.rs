@@ -1,0 +1,246 @@
+//! Whose turn it is: nginx's `ngx_http_upstream_round_robin.c` (1.22), word for word where it matters.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use super::Backend;
+use crate::config::UpstreamServer;
+
+/// One group: each address of each of its servers is a peer.
+#[derive(Debug)]
+pub struct Group {
+    /// Those that are no backups, then the backups; in the order of the file.
+    peers: Vec<Peer>,
+    /// Number of those that are no backups.
+    primaries: usize,
+    /// One for each peer. All workers share it: weights and failures count for the whole program, as in an nginx group with
+    /// `zone`. The lock is held for a walk over the peers.
+    turns: Mutex<Vec<Turn>>,
+}
+
+/// What the file says of a peer.
+#[derive(Debug)]
+struct Peer {
+    backend: Backend,
+    name: Box<str>,
+    weight: i64,
+    max_fails: u32,
+    fail_timeout: Duration,
+    down: bool,
+}
+
+/// What has happened to a peer.
+#[derive(Debug, Default)]
+struct Turn {
+    /// How long it has waited, in weights.
+    current_weight: i64,
+    /// Its weight, lowered by failures and recovering with each turn.
+    effective_weight: i64,
+    /// Failures since the last success behind a check.
+    fails: u32,
+    /// When it last failed.
+    accessed: Option<Instant>,
+    /// When the count of failures last began or grew; one request may try the peer `fail_timeout` later.
+    checked: Option<Instant>,
+}
+
+/// A peer chosen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Choice {
+    /// Index of the peer in its group.
+    pub peer: usize,
+    /// Its address.
+    pub backend: Backend,
+}
+
+/// Peers a request has tried.
+#[derive(Debug, Clone, Default)]
+pub struct Tried {
+    /// A bit for each of the first 64: nearly every group, without an allocation.
+    first: u64,
+    /// And for the rest.
+    more: Vec<u64>,
+}
+
+impl Tried {
+    fn has(&self, peer: usize) -> bool {
+        let bit = 1 << (peer % 64);
+        match peer / 64 {
+            0 => self.first & bit != 0,
+            word => self.more.get(word - 1).is_some_and(|bits| bits & bit != 0),
+        }
+    }
+
+    fn add(&mut self, peer: usize) {
+        let bit = 1 << (peer % 64);
+        match peer / 64 {
+            0 => self.first |= bit,
+            word => {
+                if self.more.len() < word {
+                    self.more.resize(word, 0);
+                }
+                self.more[word - 1] |= bit;
+            }
+        }
+    }
+
+    /// How many were tried.
+    pub fn count(&self) -> u32 {
+        self.first.count_ones() + self.more.iter().map(|bits| bits.count_ones()).sum::<u32>()
+    }
+}
+
+impl Group {
+    /// A group of these servers, each with its addresses.
+    pub(super) fn new<'a>(servers: impl IntoIterator<Item = (&'a UpstreamServer, Vec<Backend>)>) -> Self {
+        let (mut peers, mut backups) = (Vec::new(), Vec::new());
+        for (server, backends) in servers {
+            let place = if server.backup { &mut backups } else { &mut peers };
+            place.extend(backends.into_iter().map(|backend| Peer::new(server, backend)));
+        }
+        let primaries = peers.len();
+        peers.append(&mut backups);
+        Self::with(peers, primaries)
+    }
+
+    /// A group of addresses decided at the request (`proxy_pass` with variables), with nginx's defaults.
+    pub fn of(backends: impl IntoIterator<Item = Backend>) -> Self {
+        let peers: Vec<Peer> = backends.into_iter().map(Peer::plain).collect();
+        let primaries = peers.len();
+        Self::with(peers, primaries)
+    }
+
+    /// A group of one address.
+    pub fn single(backend: Backend) -> Self {
+        Self::of([backend])
+    }
+
+    fn with(peers: Vec<Peer>, primaries: usize) -> Self {
+        let turn = |peer: &Peer| Turn { effective_weight: peer.weight, ..Turn::default() };
+        let turns = Mutex::new(peers.iter().map(turn).collect());
+        Self { peers, primaries, turns }
+    }
+
+    /// Number of peers, backups included.
+    pub fn len(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// True without peers (never, by construction).
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A peer as the file names it: `app.internal:3000`. Its address, as `$upstream_addr` has it, is [`Choice::backend`].
+    pub fn name(&self, peer: usize) -> &str {
+        self.peers.get(peer).map_or("", |peer| &peer.name)
+    }
+
+    /// Whose turn it is: smooth weighted round robin among the peers that are not down, not counted out and not yet tried;
+    /// then the backups. A peer counted out for `fail_timeout` gets one request after it. As nginx, a group of one peer is never
+    /// counted out. None: no peer is left (nginx: "no live upstreams").
+    pub fn choose(&self, tried: &mut Tried, now: Instant) -> Option<Choice> {
+        let mut turns = self.turns();
+        let (primaries, backups) = (0..self.primaries, self.primaries..self.peers.len());
+        let peer =
+            self.next(&mut turns, primaries, tried, now).or_else(|| self.next(&mut turns, backups, tried, now))?;
+        tried.add(peer);
+        Some(Choice { peer, backend: self.peers[peer].backend.clone() })
+    }
+
+    /// The peer failed. True when that counts it out now (worth a line in the log).
+    pub fn failed(&self, peer: usize, now: Instant) -> bool {
+        let Some(server) = self.peers.get(peer).filter(|_| !self.is_single()) else { return false };
+        let turn = &mut self.turns()[peer];
+        turn.fails = turn.fails.saturating_add(1);
+        turn.accessed = Some(now);
+        turn.checked = Some(now);
+        if server.max_fails == 0 {
+            return false;
+        }
+        turn.effective_weight = (turn.effective_weight - server.weight / i64::from(server.max_fails)).max(0);
+        turn.fails >= server.max_fails
+    }
+
+    /// The peer answered.
+    pub fn succeeded(&self, peer: usize) {
+        if peer >= self.peers.len() || self.is_single() {
+            return;
+        }
+        let turn = &mut self.turns()[peer];
+        // It was tried after its last failure, so the failures are history. (None is before every time.)
+        if turn.accessed < turn.checked {
+            turn.fails = 0;
+        }
+    }
+
+    /// The next of `range`, if any may be asked.
+    fn next(&self, turns: &mut [Turn], range: std::ops::Range<usize>, tried: &Tried, now: Instant) -> Option<usize> {
+        let mut total = 0;
+        let mut best: Option<usize> = None;
+        for i in range {
+            let (peer, turn) = (&self.peers[i], &mut turns[i]);
+            if tried.has(i) || peer.down || (!self.is_single() && turn.counted_out(peer, now)) {
+                continue;
+            }
+            turn.current_weight += turn.effective_weight;
+            total += turn.effective_weight;
+            if turn.effective_weight < peer.weight {
+                turn.effective_weight += 1;
+            }
+            let waited = turn.current_weight;
+            if best.is_none_or(|best| waited > turns[best].current_weight) {
+                best = Some(i);
+            }
+        }
+        let turn = &mut turns[best?];
+        turn.current_weight -= total;
+        if turn.rested(self.peers[best?].fail_timeout, now) {
+            turn.checked = Some(now);
+        }
+        best
+    }
+
+    fn is_single(&self) -> bool {
+        self.peers.len() == 1
+    }
+
+    fn turns(&self) -> MutexGuard<'_, Vec<Turn>> {
+        // Nothing below panics, and numbers half-updated would only favour one peer for a moment.
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Peer {
+    fn new(server: &UpstreamServer, backend: Backend) -> Self {
+        Self {
+            backend,
+            name: server.name.clone(),
+            weight: i64::from(server.weight),
+            max_fails: server.max_fails,
+            fail_timeout: server.fail_timeout,
+            down: server.down,
+        }
+    }
+
+    fn plain(backend: Backend) -> Self {
+        let name = backend.to_string().into();
+        Self { backend, name, weight: 1, max_fails: 1, fail_timeout: Duration::from_secs(10), down: false }
+    }
+}
+
+impl Turn {
+    fn counted_out(&self, peer: &Peer, now: Instant) -> bool {
+        peer.max_fails > 0 && self.fails >= peer.max_fails && !self.rested(peer.fail_timeout, now)
+    }
+
+    /// More than `fail_timeout` has passed since it was last checked.
+    fn rested(&self, fail_timeout: Duration, now: Instant) -> bool {
+        self.checked.is_none_or(|checked| now.saturating_duration_since(checked) > fail_timeout)
+    }
+}
+
+#[cfg(test)]
+mod tests;
