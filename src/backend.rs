@@ -7,12 +7,15 @@ use socket2::{SockAddr, SockRef};
 use crate::{
     config::Settings,
     http::refusal::Refusal,
+    observe::os_error,
     reactor::Reactor,
     scratch::Scratch,
     stream::{Failure, Stream},
     sys, tls,
     upstream::Backend,
 };
+
+const TIMED_OUT: &str = "upstream timed out (110: Connection timed out) while connecting to upstream";
 
 /// Opens a connection within `proxy_connect_timeout`, TLS included when `tls_name` (SNI and the name to verify) is given.
 ///
@@ -28,9 +31,7 @@ pub async fn connect(
     let opening = open(reactor, scratch, backend, tls_name, settings);
     match reactor.within(settings.connect_timeout, opening).await {
         Ok(result) => result,
-        Err(_) => {
-            Err(Refusal::new(504, "upstream_connect_timeout", "the backend did not answer proxy_connect_timeout long"))
-        }
+        Err(_) => Err(Refusal::new(504, "upstream_connect_timeout", TIMED_OUT)),
     }
 }
 
@@ -62,7 +63,11 @@ async fn open(
 }
 
 fn refused(error: io::Error) -> Refusal {
-    Refusal { status: 502, reason: "upstream_connect", detail: format!("connect() failed ({error})").into() }
+    Refusal {
+        status: 502,
+        reason: "upstream_connect",
+        detail: format!("connect() failed ({}) while connecting to upstream", os_error(&error)).into(),
+    }
 }
 
 fn tls_failed(failure: &Failure) -> Refusal {

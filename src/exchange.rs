@@ -164,7 +164,11 @@ impl Upload<'_> {
                     reason: "upstream_send",
                     detail: format!("sending the body failed ({error})").into(),
                 },
-                Err(_) => Refusal::new(504, "upstream_send_timeout", "the backend took no byte for proxy_send_timeout"),
+                Err(_) => Refusal::new(
+                    504,
+                    "upstream_send_timeout",
+                    "upstream timed out (110: Connection timed out) while sending request to upstream",
+                ),
             };
         Err(UploadError::Backend(refusal))
     }
@@ -280,7 +284,11 @@ impl Download<'_> {
             Ok(Either::Right(())) => {
                 return Err(DownloadError::Client("the client closed before the response was complete"));
             }
-            Err(_) => Refusal::new(504, "upstream_read_timeout", "upstream timed out while reading upstream"),
+            Err(_) => Refusal::new(
+                504,
+                "upstream_read_timeout",
+                "upstream timed out (110: Connection timed out) while reading upstream",
+            ),
         };
         Err(DownloadError::Backend(refusal))
     }

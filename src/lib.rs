@@ -23,8 +23,9 @@ pub mod request;
 
 pub mod forward;
 
-pub mod host;
 pub mod observe;
+
+pub mod host;
 pub mod upstream;
 
 pub mod reactor;
@@ -45,5 +46,6 @@ pub mod runtime;
 
 pub mod server;
 
-pub mod cli;
 pub mod demo;
+
+pub mod cli;

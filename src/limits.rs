@@ -85,8 +85,6 @@ pub const LOG_RECORD_BYTES: usize = 16 << 10;
 pub const ADDRESSES_PER_NAME: usize = 64;
 /// Seconds the helper thread may take to resolve one name during start.
 pub const RESOLVE_TIMEOUT_SECS: u64 = 30;
-/// TLS ciphertext kept for a connection whose record is not complete: one record (RFC 8446 section 5.1: 2^14 + 256, and its head).
-pub const TLS_RECORD_BYTES: usize = (16 << 10) + 256 + 5;
 
 /// Different reasons a worker counts (refusals; closes); past it they are counted together as `other`.
 pub const COUNTED_REASONS: usize = 96;

@@ -17,7 +17,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 use crate::{
     config::{Config, KeepAlive, Level, ListenAddress, ListenOptions, Listener},
     limits::{ACCEPT_PAUSE_MS, ACCEPTS_PER_TURN, BIND_RETRY_MS},
-    observe::{counters::Counters, error_log::About},
+    observe::{counters::Counters, error_log::About, os_error},
     reactor::{Descriptor, Either, race, yield_now},
     session, sys,
     worker::Worker,
@@ -151,7 +151,7 @@ fn explain(address: &ListenAddress, error: &io::Error) -> String {
         io::ErrorKind::NotFound => "the directory of the socket does not exist",
         _ => "see bind(2) and listen(2)",
     };
-    format!("bind() to {address} failed ({error}): {cure}")
+    format!("bind() to {address} failed ({}): {cure}", os_error(error))
 }
 
 /// Accepts connections of one listener and starts a session for each, until the worker closes its listeners.
@@ -196,7 +196,8 @@ async fn shortage(worker: &Rc<Worker>, index: usize, socket: &Descriptor, error:
         Level::Crit,
         &About::Process,
         format_args!(
-            "accept4() failed ({error}): resting the listener for {ACCEPT_PAUSE_MS} ms; raise worker_rlimit_nofile"
+            "accept4() failed ({}): resting the listener for {ACCEPT_PAUSE_MS} ms; raise worker_rlimit_nofile",
+            os_error(error)
         ),
     );
     if worker.reserve.take().is_some() {

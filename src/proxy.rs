@@ -18,7 +18,7 @@ use crate::{
         head::{ResponseHead, Version},
         refusal::Refusal,
     },
-    limits::INTERIM_RESPONSES,
+    limits::{EARLY_BYTES, INTERIM_RESPONSES},
     observe::error_log::About,
     reactor::{Either, race},
     request::{Attempt, Request, routing},
@@ -72,9 +72,23 @@ pub struct Opening {
 /// What to answer instead, while nothing was sent to the client.
 pub async fn serve(client: Client<'_>, request: &mut Request, pass: &ProxyPass) -> Result<Next, Refusal> {
     let settings = Arc::clone(request.settings());
-    let upgrade = handshake::judge_request(&request.head, &settings.protocols)?;
+    let upgrade = match handshake::judge_request(&request.head, &settings.protocols) {
+        Ok(upgrade) => upgrade,
+        Err(refusal) => {
+            request.head.keep_alive = false;
+            return Err(refusal);
+        }
+    };
     if upgrade.is_some() {
+        request.head.keep_alive = false;
         check_origin(client, request, &settings)?;
+        if client.buffer.borrow().len() > EARLY_BYTES {
+            return Err(Refusal::new(
+                400,
+                "early_bytes",
+                "too much was sent behind an upgrade that is not granted yet",
+            ));
+        }
     }
     let method = forward::backend_method(request, upgrade.as_ref())?;
     if let Framing::Length(length) = request.head.body
@@ -102,7 +116,7 @@ fn check_origin(client: Client<'_>, request: &Request, settings: &Settings) -> R
 /// Where a request goes.
 struct Target<'a> {
     group: Route<'a>,
-    /// Over TLS: the name to send and to verify (nginx's default of `proxy_ssl_name`, `$proxy_host`).
+    /// Over TLS: the name to send and to verify.
     tls_name: Option<String>,
 }
 
@@ -136,9 +150,18 @@ fn target<'a>(client: Client<'a>, request: &mut Request, pass: &ProxyPass) -> Re
             (address, tls, group)
         }
     };
-    let tls_name = tls.then(|| host_of(&name).to_owned());
     name_target(request, name, tls);
+    let tls_name = tls.then(|| tls_name(request));
     Ok(Target { group, tls_name })
+}
+
+/// `proxy_ssl_name`, else `$proxy_host` without its port.
+fn tls_name(request: &mut Request) -> String {
+    let settings = Arc::clone(request.settings());
+    match &settings.backend_tls_name {
+        Some(name) => String::from_utf8_lossy(&name.expand(request)).into_owned(),
+        None => host_of(&request.proxy_host).to_owned(),
+    }
 }
 
 /// The address a text is, since names are resolved only at start.
@@ -225,6 +248,8 @@ impl Round<'_> {
             self.blame(request, &choice, &failed);
             let late = !next.timeout_total.is_zero() && started.elapsed() >= next.timeout_total;
             if last || late || !may_go_on(next, request, &failed) {
+                // A backend that breaks the protocol may have been made to by this client: they part here.
+                request.head.keep_alive &= failed.kind != Kind::InvalidHeader;
                 return Err(failed.refusal);
             }
             let message = format_args!("{} ({}), trying the next server", failed.refusal.detail, failed.refusal.reason);
@@ -252,6 +277,7 @@ impl Round<'_> {
         note(request, |attempt| attempt.connect_time = Some(started.elapsed()));
         let wire = Wire::default();
         self.send_head(&backend, &wire).await?;
+        self.go_on(request, &wire).await?;
         let upload = Upload {
             client: self.client.stream,
             buffer: self.client.buffer,
@@ -323,15 +349,28 @@ impl Round<'_> {
                 Ok(())
             }
             Ok(Err(error)) => {
-                let detail = format!("sending the request failed ({error})").into();
+                let detail = format!("sending the request to upstream failed ({error})").into();
                 Err(wire.failed(Refusal { status: 502, reason: "upstream_send", detail }, Kind::Error))
             }
             Err(_) => {
-                let refusal =
-                    Refusal::new(504, "upstream_send_timeout", "the backend took no byte for proxy_send_timeout");
+                let refusal = Refusal::new(
+                    504,
+                    "upstream_send_timeout",
+                    "upstream timed out (110: Connection timed out) while sending request to upstream",
+                );
                 Err(wire.failed(refusal, Kind::Timeout))
             }
         }
+    }
+
+    /// `Expect: 100-continue` is answered here, as nginx does: the backend is there, the body is within its limit, and a backend
+    /// that knows no 100 would leave the client waiting.
+    async fn go_on(&self, request: &mut Request, wire: &Wire) -> Result<(), Failed> {
+        if !std::mem::take(&mut request.head.expects_continue) {
+            return Ok(());
+        }
+        let sending = self.client.stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await;
+        sending.map_err(|_| wire.failed(client_left(), Kind::Client))
     }
 
     /// Waits for the final response head, while the body goes up; interim heads are passed on.
@@ -390,7 +429,8 @@ impl Round<'_> {
             }),
             Ok(Either::Right(())) => Err(wire.failed(client_left(), Kind::Client)),
             Err(_) => {
-                let detail = "upstream timed out while reading response header from upstream";
+                let detail =
+                    "upstream timed out (110: Connection timed out) while reading response header from upstream";
                 Err(wire.failed(Refusal::new(504, "upstream_read_timeout", detail), Kind::Timeout))
             }
         }
@@ -448,12 +488,15 @@ impl Relay<'_> {
         let client = self.round.client;
         let settings = self.round.settings;
         let modern = request.head.version == Version::Http11;
-        let (chunked, delimited) = match framing {
-            Framing::None | Framing::Length(_) => (false, true),
-            Framing::Chunked | Framing::UntilClose => (modern, modern),
+        let out = match framing {
+            Framing::Chunked | Framing::UntilClose if modern => Framing::Chunked,
+            Framing::Chunked | Framing::UntilClose => Framing::UntilClose,
+            framing => framing,
         };
-        let keep = delimited && !upload.is_running() && client.keep_alive;
-        let out = if chunked { Framing::Chunked } else { framing };
+        // What a client sent behind an upgrade that was not granted is not a request: it must not be read as one.
+        let keep =
+            out != Framing::UntilClose && !upload.is_running() && client.keep_alive && self.round.upgrade.is_none();
+        let chunked = out == Framing::Chunked;
         let reply = forward::response_head(request, &head, out, keep);
         match client.worker.reactor.within(settings.client_send_timeout, client.stream.write_all(&reply)).await {
             Ok(Ok(())) => request.bytes_sent += reply.len() as u64,

@@ -17,7 +17,7 @@ use crate::{
         fields::Fields,
         head::{RequestHead, Version},
     },
-    route::{location::LocationId, rewrite::Rewritable, server_name::ServerId},
+    route::{escape, location::LocationId, rewrite::Rewritable, server_name::ServerId},
     tls::TlsFacts,
     variables::Slot,
 };
@@ -138,8 +138,8 @@ pub struct Request {
 }
 
 impl Request {
-    /// A request whose head was accepted. `server` is what holds until [`Request::choose_server`]: the listener's default,
-    /// or the one TLS chose by SNI. `line` is the request line as it arrived.
+    /// A request whose head was accepted. `server` is what holds until [`Request::choose_server`]: the listener's
+    /// default, or the one TLS chose by SNI. `line` is the request line as it arrived.
     pub fn new(
         config: Arc<Config>,
         client: Rc<ClientConnection>,
@@ -186,8 +186,8 @@ impl Request {
         }
     }
 
-    /// A request whose head was refused, or never came: for the answer and the line in the log. `line` is the first line of what
-    /// arrived, as far as it arrived.
+    /// A request whose head was refused, or never came: for the answer and the line in the log. `line` is the first line
+    /// of what arrived, as far as it arrived.
     pub fn refused(
         config: Arc<Config>,
         client: Rc<ClientConnection>,
@@ -232,6 +232,25 @@ impl Request {
     /// `$host`: the name asked for, else the server's own.
     pub fn host(&self) -> &[u8] {
         if self.head.host.is_empty() { self.server().name.as_bytes() } else { &self.head.host }
+    }
+
+    /// The path and arguments to ask a backend for (ngx_http_proxy_create_request). `uri` is the URI part of
+    /// `proxy_pass`, if it has one, and `prefix` the length of the location it stands for. Without one, and while nothing
+    /// rewrote the request, it is forwarded byte by byte as sent. (A `proxy_pass` with variables and a URI is asked for as
+    /// it expands, and needs none of this.)
+    pub fn upstream_uri(&self, uri: Option<&[u8]>, prefix: usize) -> Vec<u8> {
+        if uri.is_none() && !self.uri_changed {
+            return self.request_uri().to_vec();
+        }
+        let replacement = uri.filter(|_| self.prefix_matched);
+        let kept = replacement.map_or(self.uri.as_slice(), |_| self.uri.get(prefix..).unwrap_or_default());
+        let mut out = replacement.unwrap_or_default().to_vec();
+        escape::path(kept, &mut out);
+        if !self.args.is_empty() {
+            out.push(b'?');
+            out.extend_from_slice(&self.args);
+        }
+        out
     }
 }
 

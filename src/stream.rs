@@ -10,6 +10,7 @@ use std::{
 
 use crate::{
     limits::{LINGER_BYTES, LINGER_SECS, STREAM_READ_BYTES},
+    observe::os_error,
     reactor::{Descriptor, Reactor},
     scratch::Scratch,
     sys,
@@ -252,7 +253,7 @@ impl From<TlsError> for Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Io(error) => error.fmt(formatter),
+            Self::Io(error) => formatter.write_str(&os_error(error)),
             Self::Tls(error) => write!(formatter, "{}: {}", error.reason, error.detail),
         }
     }

@@ -6,11 +6,12 @@ use std::sync::OnceLock;
 
 use crate::limits::EXPANSION_BYTES;
 
-/// `$nginx_version`: the release of nginx whose language and variables this program speaks. A file or backend that asks does so
-/// to know what it may expect; the program's own version would read as an nginx of the year 2002.
+/// `$nginx_version`: the stable release of nginx whose language and variables this program speaks. Who asks wants to know
+/// what to expect, and the program's own version would read as an nginx of the year 2002.
 pub const NGINX_VERSION: &str = "1.28.0";
 
-/// `$hostname`, also in `server_name`: this machine's name in lower case, as it was when first asked for (nginx: at start).
+/// `$hostname`, also in `server_name`: this machine's name in lower case, as it was when first asked for (nginx: at
+/// start).
 pub fn hostname() -> &'static str {
     static HOSTNAME: OnceLock<String> = OnceLock::new();
     HOSTNAME.get_or_init(|| {
@@ -213,5 +214,60 @@ impl Template {
         let mut out = Vec::new();
         self.expand_into(scope, &mut out);
         out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every variable is a text of ours; `$1` has no value.
+    struct Fixed(&'static [u8]);
+
+    impl Scope for Fixed {
+        fn append(&mut self, variable: &Variable, out: &mut Vec<u8>) -> bool {
+            let known = *variable != Variable::Capture(1);
+            out.extend_from_slice(if known { self.0 } else { b"" });
+            known
+        }
+    }
+
+    fn template(variable: Variable) -> Template {
+        Template {
+            parts: vec![
+                Part::Text(b"<".as_slice().into()),
+                Part::Variable(variable),
+                Part::Text(b">".as_slice().into()),
+            ],
+        }
+    }
+
+    #[test]
+    fn variables_are_put_between_the_texts_and_missing_ones_are_empty() {
+        assert_eq!(template(Variable::Slot(0)).expand(&mut Fixed(b"x")), b"<x>");
+        assert_eq!(template(Variable::Capture(1)).expand(&mut Fixed(b"x")), b"<>");
+    }
+
+    #[test]
+    fn an_expansion_is_cut_at_its_limit_and_leaves_alone_what_was_there() {
+        let long: &'static [u8] = &[b'x'; EXPANSION_BYTES + 1];
+        let mut out = b"before".to_vec();
+        template(Variable::Slot(0)).expand_into(&mut Fixed(long), &mut out);
+        assert_eq!(out.len(), "before".len() + EXPANSION_BYTES);
+    }
+
+    #[test]
+    fn only_a_text_without_variables_is_constant() {
+        assert_eq!(Template::text("").constant(), Some(b"".as_slice()));
+        assert_eq!(Template::text("a").constant(), Some(b"a".as_slice()));
+        assert_eq!(template(Variable::Slot(0)).constant(), None);
+    }
+
+    #[test]
+    fn every_name_finds_its_variable() {
+        for name in Known::NAMES {
+            assert_eq!(Known::named(name).map(Known::name), Some(*name));
+        }
+        assert_eq!(Known::named("no_such"), None);
     }
 }

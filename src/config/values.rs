@@ -132,7 +132,7 @@ fn parse_time(text: &str, mut step: Step) -> Option<u64> {
             return None;
         }
         step = unit;
-        total = total.checked_add(value.take().unwrap_or(0).checked_mul(scale)?)?;
+        total = total.checked_add(value.take()?.checked_mul(scale)?)?;
         while bytes.next_if_eq(&b' ').is_some() {}
     }
     let rest = value.unwrap_or(0).checked_mul(one_second)?;

@@ -37,8 +37,8 @@ pub fn backend_method(request: &mut Request, upgrade: Option<&Upgrade>) -> Resul
 /// The request line and head for the backend. `request.proxy_host` must be set: it is the default Host.
 ///
 /// `upgrade` is what [`crate::websocket::handshake::judge_request`] allowed; without it neither `Upgrade` nor
-/// `Connection: upgrade` is sent, whatever the file says. `Expect: 100-continue` goes to a 1.1 backend, whose 100 passes
-/// through; a 1.0 backend does not know it, so there the client is ours to tell.
+/// `Connection: upgrade` is sent, whatever the file says. `Expect: 100-continue` was
+/// answered before, as nginx does.
 ///
 /// # Errors
 /// 411 for a chunked body where `proxy_http_version 1.0` is set: its length would have to be known before it has come, and
@@ -63,9 +63,9 @@ pub fn request_head(request: &mut Request, pass: &ProxyPass, upgrade: Option<&Up
     framing_line(request.head.body, &mut out);
     set.append(&mut out);
     for (name, value) in passing(&request.head.fields) {
-        let unknown = http_10 && name.eq_ignore_ascii_case(b"expect");
+        let answered = name.eq_ignore_ascii_case(b"expect");
         let superseded = name.eq_ignore_ascii_case(b"host") || set.names(name);
-        if !unknown && !superseded {
+        if !answered && !superseded {
             line(&mut out, name, value);
         }
     }

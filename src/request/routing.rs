@@ -25,7 +25,7 @@ pub enum Routed {
         /// The body; may be empty.
         body: Vec<u8>,
     },
-    /// A redirect: of `return`, of `rewrite`, or nginx's automatic slash. `error_page` may replace it.
+    /// A redirect: of `return`, of `rewrite`, or nginx's automatic slash. [`redirect_error`] may replace it.
     Redirect {
         /// 301, 302, 303, 307 or 308.
         status: u16,
@@ -38,11 +38,11 @@ pub enum Routed {
 
 /// Chooses what answers a request whose server block is chosen.
 pub fn route(request: &mut Request) -> Routed {
-    on_server(request, |mut way| way.from_server())
+    on_server(request, |mut way| way.server_rewrite())
 }
 
-/// Serves another location instead: the target of `error_page`, or the last argument of `try_files`. A path is routed from the
-/// server's own script on, with the arguments it brings and no others; a named location keeps path and arguments.
+/// Serves another location instead: the target of `error_page`, or the last argument of `try_files`. A path is routed
+/// from the server's own script on, with the arguments it brings and no others; a named location keeps path and arguments.
 pub fn internal_redirect(request: &mut Request, target: &Fallback) -> Routed {
     on_server(request, |mut way| way.fall_back(target))
 }
@@ -53,9 +53,9 @@ pub fn error_page(request: &Request, status: u16) -> Option<&ErrorPage> {
     pages.iter().find(|page| page.statuses.contains(&status))
 }
 
-/// Serves the `error_page` for a status. None: there is none; answer with the status's own page. Otherwise a
-/// [`Routed::Content`]'s status is replaced by [`Request::error_status`], where that is set, and the request's method is GET (or
-/// HEAD) from now on where the page is a path, as in nginx.
+/// Serves the `error_page` for a status. None: there is none; answer with the status's own page. Otherwise the status of
+/// a [`Routed::Content`] is replaced by [`Request::error_status`], where that is set, and where the page is a path the
+/// request's method is GET (or HEAD) from now on, as in nginx.
 pub fn redirect_error(request: &mut Request, status: u16) -> Option<Routed> {
     request.error_status = None;
     let page = error_page(request, status)?.clone();
@@ -67,7 +67,7 @@ pub fn redirect_error(request: &mut Request, status: u16) -> Option<Routed> {
         None if (494..=497).contains(&status) => Some(400),
         None => Some(status),
     };
-    Some(on_server(request, |mut way| way.to_error_page(&page.target)))
+    Some(on_server(request, |mut way| way.send_error_page(&page.target)))
 }
 
 /// Runs a step of the way, and settles which status an error page's answer has.
@@ -90,16 +90,16 @@ struct Way<'a> {
 }
 
 impl Way<'_> {
-    fn from_server(&mut self) -> Routed {
+    fn server_rewrite(&mut self) -> Routed {
         self.request.location = None;
         match self.server.script.run(self.request) {
             Verdict::Answer { status, text } => self.answer(status, text),
             // A URI changed here is looked up anyway: it does not count as a redirect.
-            Verdict::Search | Verdict::Continue { .. } => self.search(),
+            Verdict::Search | Verdict::Continue { .. } => self.find_location(),
         }
     }
 
-    fn search(&mut self) -> Routed {
+    fn find_location(&mut self) -> Routed {
         self.request.location = None;
         let Some(found) = self.server.routes.find(&self.request.uri) else { return Routed::Refuse(404) };
         let Found { location, captures, named, add_slash } = found;
@@ -113,7 +113,7 @@ impl Way<'_> {
         if self.request.location().is_some_and(|location| location.internal) && !self.request.internal {
             return Routed::Refuse(404);
         }
-        if add_slash { self.add_slash() } else { self.enter(location) }
+        if add_slash { self.add_slash() } else { self.location_rewrite(location) }
     }
 
     fn add_slash(&mut self) -> Routed {
@@ -127,12 +127,12 @@ impl Way<'_> {
         self.redirect(301, location)
     }
 
-    fn enter(&mut self, id: LocationId) -> Routed {
+    fn location_rewrite(&mut self, id: LocationId) -> Routed {
         let Some(location) = self.server.locations.get(id) else { return Routed::Refuse(500) };
         self.request.location = Some(id);
         match location.script.run(self.request) {
             Verdict::Answer { status, text } => self.answer(status, text),
-            Verdict::Search if self.count() => self.search(),
+            Verdict::Search if self.count() => self.find_location(),
             Verdict::Search => Routed::Refuse(500),
             Verdict::Continue { location } => self.content(location.unwrap_or(id)),
         }
@@ -159,15 +159,15 @@ impl Way<'_> {
     fn fall_back(&mut self, target: &Fallback) -> Routed {
         match target {
             Fallback::Status(status) => Routed::Refuse(*status),
-            Fallback::Named(name) => self.to_named(name.as_bytes()),
+            Fallback::Named(name) => self.named_location(name.as_bytes()),
             Fallback::Uri(uri) => {
                 let uri = uri.expand(self.request);
-                if uri.starts_with(b"@") { self.to_named(&uri) } else { self.to_uri(&uri) }
+                if uri.starts_with(b"@") { self.named_location(&uri) } else { self.redirect_to_path(&uri) }
             }
         }
     }
 
-    fn to_error_page(&mut self, target: &Fallback) -> Routed {
+    fn send_error_page(&mut self, target: &Fallback) -> Routed {
         let Fallback::Uri(uri) = target else { return self.fall_back(target) };
         let uri = uri.expand(self.request);
         match uri.first() {
@@ -175,9 +175,9 @@ impl Way<'_> {
                 if &*self.request.head.method != "HEAD" {
                     self.request.head.method = "GET".into();
                 }
-                self.to_uri(&uri)
+                self.redirect_to_path(&uri)
             }
-            Some(b'@') => self.to_named(&uri),
+            Some(b'@') => self.named_location(&uri),
             _ => {
                 let status = self.request.error_status.filter(|status| is_redirect(*status)).unwrap_or(302);
                 let mut location = Vec::new();
@@ -187,7 +187,7 @@ impl Way<'_> {
         }
     }
 
-    fn to_uri(&mut self, uri: &[u8]) -> Routed {
+    fn redirect_to_path(&mut self, uri: &[u8]) -> Routed {
         if !self.count() {
             return Routed::Refuse(500);
         }
@@ -197,15 +197,15 @@ impl Way<'_> {
         };
         self.request.set_uri(path.to_vec(), args.to_vec());
         self.request.prefix_matched = true;
-        self.from_server()
+        self.server_rewrite()
     }
 
-    fn to_named(&mut self, name: &[u8]) -> Routed {
+    fn named_location(&mut self, name: &[u8]) -> Routed {
         let found = str::from_utf8(name).ok().and_then(|name| self.server.routes.named(name));
         match found {
             Some(location) if self.count() => {
                 self.request.internal = true;
-                self.enter(location)
+                self.location_rewrite(location)
             }
             _ => Routed::Refuse(500),
         }
@@ -226,8 +226,8 @@ impl Way<'_> {
         Routed::Redirect { status, location: absolute }
     }
 
-    /// `scheme://host[:port]` of the request, with the port the client connected to unless it is the scheme's own. Nothing for
-    /// a client that named no host, on a unix socket of a server without name.
+    /// `scheme://host[:port]` of the request, with the port the client connected to unless it is the scheme's own. Nothing
+    /// for a client that named no host, on a unix socket of a server without name.
     fn append_origin(&self, out: &mut Vec<u8>) {
         let local = match &self.request.client.local {
             Address::Tcp(address) => Some(*address),

@@ -124,7 +124,7 @@ impl Request {
     }
 
     /// The path and arguments as sent. Of an absolute-form target the scheme and authority are left out, as nginx does.
-    fn request_uri(&self) -> &[u8] {
+    pub(super) fn request_uri(&self) -> &[u8] {
         let target = &*self.head.target;
         let absolute = target.windows(3).position(|part| part == b"://").filter(|_| !target.starts_with(b"/"));
         let Some(scheme) = absolute else { return target };
@@ -170,8 +170,7 @@ impl Request {
         print(format_args!("{:032x}", u128::from_be_bytes(id)), out)
     }
 
-    /// A map's value, computed once for each request unless the map is `volatile`. A map within its own value is empty there;
-    /// nginx ends such a request with 500 once it has gone round often enough.
+    /// A map's value, computed once for each request unless the map is `volatile`. Within its own value a map is empty.
     fn map(&mut self, number: usize, out: &mut Vec<u8>) -> bool {
         if let Some(Some(value)) = self.mapped.get(number) {
             return put(value, out);
@@ -189,8 +188,8 @@ impl Request {
             for (slot, capture) in found.named {
                 self.set_slot(slot, capture);
             }
-            // The captures are those of the map's own expression only while its value is expanded. In nginx they stay, so that
-            // a `$1` behind the map is a piece of another text.
+            // The captures are those of the map's own expression only while its value is expanded. In nginx they stay,
+            // so that a `$1` behind the map is a piece of another text.
             let outer = found.captures.map(|captures| mem::replace(&mut self.captures, captures));
             found.value.expand_into(self, &mut value);
             if let Some(outer) = outer {
@@ -283,8 +282,8 @@ fn seconds_or_dash(time: Option<Duration>, out: &mut Vec<u8>) -> bool {
     }
 }
 
-/// All lines of a field as one value. `name` has dashes where the variable has underscores: an underscore in the field's own
-/// name (`underscores_in_headers on`) is the same, as in nginx.
+/// All lines of a field as one value. `name` has dashes where the variable has underscores: an underscore in the
+/// field's own name (`underscores_in_headers on`) is the same, as in nginx.
 fn field(fields: &Fields, name: &str, out: &mut Vec<u8>) -> bool {
     let separator: &[u8] = if name == "cookie" { b"; " } else { b", " };
     let mut found = false;
@@ -324,8 +323,8 @@ fn split_once(text: &[u8], separator: u8) -> Option<(&[u8], &[u8])> {
     Some((&text[..at], &text[at + 1..]))
 }
 
-/// The user name of Basic credentials (RFC 7617). Padding may be missing, as nginx has it; a name with a control character is
-/// none, since `proxy_set_header X-User $remote_user` would write it into a field.
+/// The user name of Basic credentials (RFC 7617). Padding may be missing, as nginx has it; a name with a control
+/// character is none, since `proxy_set_header X-User $remote_user` would write it into a field.
 fn remote_user(fields: &Fields) -> Option<Vec<u8>> {
     const LENIENT: GeneralPurpose = GeneralPurpose::new(
         &alphabet::STANDARD,

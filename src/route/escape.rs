@@ -45,8 +45,8 @@ fn escape(text: &[u8], out: &mut Vec<u8>, unsafe_byte: impl Fn(u8) -> bool) {
     }
 }
 
-/// Decodes what need not be encoded in a Location (nginx's NGX_UNESCAPE_REDIRECT): the characters above `%`, up to the first
-/// `?`. Unlike nginx `%3F` stays, since decoded it would begin the arguments.
+/// Decodes what need not be encoded in a Location (nginx's NGX_UNESCAPE_REDIRECT): the characters above `%`, up to the
+/// first `?`. Unlike nginx `%3F` stays, since decoded it would begin the arguments.
 pub fn unescape_redirect(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text;

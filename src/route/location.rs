@@ -91,6 +91,10 @@ impl Locations {
     ) -> Result<(), String> {
         if let Some(parent) = parent.and_then(|parent| self.patterns.get(&parent)) {
             nestable(&pattern, parent)?;
+            if never_searched(&pattern, parent) {
+                self.patterns.insert(id, pattern);
+                return Ok(());
+            }
         }
         let level = match parent {
             Some(parent) => self.nested.entry(parent).or_default(),
@@ -150,6 +154,12 @@ fn nestable(pattern: &Pattern, parent: &Pattern) -> Result<(), String> {
         }
         _ => Ok(()),
     }
+}
+
+/// nginx makes a tree of the paths of the server and of those nested in paths, but none of the paths nested in a regular
+/// expression's location: it accepts them, and they never match.
+pub fn never_searched(pattern: &Pattern, parent: &Pattern) -> bool {
+    matches!(pattern, Pattern::Exact(_) | Pattern::Prefix { .. }) && matches!(parent, Pattern::Regex { .. })
 }
 
 fn vacant<T>(locations: &BTreeMap<Box<[u8]>, T>, path: &[u8]) -> Result<(), String> {
@@ -263,8 +273,6 @@ impl Search<'_> {
         self.captures = Some(numbered);
         self.named.extend(named);
         self.enter(location);
-        // As in nginx, whose search forgets the redirect on its way out of a regular expression's location.
-        self.add_slash = false;
         true
     }
 }
@@ -387,6 +395,16 @@ pub(super) mod tests {
         assert_eq!(find(&locations, "/c/d.y"), Some(6));
         let found = locations.find(b"/ef.y").unwrap();
         assert_eq!((found.location, found.captures), (7, Some(vec![b"f".to_vec()])));
+    }
+
+    #[test]
+    fn paths_nested_in_an_expression_never_match_but_expressions_do() {
+        let locations =
+            locations(&[("~ /b", None), ("= /b", Some(0)), ("/b/", Some(0)), ("~ x", Some(0)), ("~ y", Some(2))]);
+        assert_eq!(find(&locations, "/b"), Some(0));
+        assert_eq!(find(&locations, "/b/1"), Some(0));
+        assert_eq!(find(&locations, "/b/y"), Some(0));
+        assert_eq!(find(&locations, "/b/x"), Some(3));
     }
 
     #[test]

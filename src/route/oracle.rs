@@ -146,7 +146,7 @@ impl Site {
         for _ in 0..=dice.roll(9) {
             let parent = Some(dice.roll(3 * site.written.len().max(1))).filter(|parent| *parent < site.written.len());
             let outer = parent.map_or("", |parent| site.written[parent].0.as_str());
-            let text = Self::pattern(dice, outer.trim_start_matches("^~ "));
+            let text = Self::pattern(dice, outer.rsplit(' ').next().unwrap());
             let (id, proxied) = (site.written.len(), dice.roll(2) == 0);
             if site.locations.insert(id, pattern(&text), parent, proxied, &mut |_| 0).is_ok() {
                 site.written.push((text, proxied));
@@ -164,7 +164,8 @@ impl Site {
             0..4 => format!("= {}", path(dice)),
             4..7 => format!("^~ {}", path(dice)),
             7..13 => {
-                let source = ["a$", "^/a", "b", "/b/", "^/(.)(.*)-", "-(?<x>a)?", "(b)(a)?", "/(?<x>[^/]+)$", "/a"];
+                let source =
+                    ["a$", "^/a", "b", "/b/", "^/(.)(.*)-", "-(?<x>a)?", "(b)(a)?", "/(?<x>[^/]+)$", "/a", "/a", "/b"];
                 format!("{} {}", dice.pick(&["~", "~*"]), dice.pick(&source))
             }
             _ => path(dice),
@@ -201,7 +202,7 @@ fn answer(id: usize, captured: Option<Vec<u8>>, named: &[(usize, Vec<u8>)]) -> S
 #[test]
 fn locations_are_chosen_as_nginx_chooses_them() {
     let mut dice = Dice(1);
-    let sites: Vec<Site> = (0..150).map(|_| Site::random(&mut dice)).collect();
+    let sites: Vec<Site> = (0..400).map(|_| Site::random(&mut dice)).collect();
     let mut file = NAMES_X.to_owned();
     for (number, site) in sites.iter().enumerate() {
         writeln!(file, "server {{ listen unix:DIR/s; server_name s{number}; absolute_redirect off;").unwrap();

@@ -4,7 +4,7 @@ use super::{
     hostnames::{Hostnames, Invalid},
     regex::Regex,
 };
-use crate::variables::Slot;
+use crate::variables::{Slot, hostname};
 
 /// Index of a server block in the configuration.
 pub type ServerId = usize;
@@ -29,7 +29,7 @@ pub struct NameMatch {
 }
 
 impl ServerNames {
-    /// Adds a name as written in `server_name` (already in lower case unless a regex).
+    /// Adds a name as written in `server_name` (already in lower case unless a regex); `$hostname` is this machine's.
     /// `slot_of` gives the slot of a named capture. The same name twice on one listener: the first stays, and false is returned.
     ///
     /// # Errors
@@ -40,6 +40,7 @@ impl ServerNames {
         server: ServerId,
         slot_of: &mut dyn FnMut(&str) -> Slot,
     ) -> Result<bool, String> {
+        let name = if name.eq_ignore_ascii_case("$hostname") { hostname() } else { name };
         let Some(source) = name.strip_prefix('~') else {
             let added = self.hosts.insert(name.as_bytes(), server);
             return added.map_err(|Invalid| format!("invalid server name or wildcard \"{name}\""));
@@ -163,6 +164,11 @@ mod tests {
     #[test]
     fn a_regex_with_a_capital_letter_ignores_case() {
         assert_eq!(server(&names(&["~^API\\."]), "api.example.com"), Some(0));
+    }
+
+    #[test]
+    fn the_machines_own_name_can_be_asked_for() {
+        assert_eq!(server(&names(&["$hostname"]), hostname()), Some(0));
     }
 
     #[test]

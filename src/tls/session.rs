@@ -165,7 +165,7 @@ impl Session {
     /// and call [`Session::decrypt`] with all of it, also when nothing was received. The session holds no buffer afterwards,
     /// unless the peer has cut a handshake message into several records and all of them have not come yet.
     ///
-    /// `buffer` must hold more than a record ([`limits::TLS_RECORD_BYTES`]), and more than what was kept: a buffer of the same
+    /// `buffer` must hold more than a record (16 KiB and 261 bytes, RFC 8446 section 5.2), and more than what was kept: a buffer of the same
     /// length every time does. Into a shorter one nothing is put, and the session is over.
     pub fn resume(&mut self, buffer: &mut [u8]) -> usize {
         let kept = self.partial.len();

@@ -284,7 +284,8 @@ impl<R> Table<R> {
                     Some((side, Flow::Again)) => self.unfinished.push_back((number, side)),
                     Some((side, Flow::Ended)) => {
                         let first = *tunnel.first.get_or_insert(side);
-                        if tunnel.half(side.other()).passed_on {
+                        // FIN without close_notify is no half-close (RFC 8446 section 6.1): that end is gone altogether.
+                        if tunnel.half(side.other()).passed_on || tunnel.half(side).truncated {
                             let reason = tunnel.end_reason(first);
                             return self.close(number, reason, None, scratch);
                         }

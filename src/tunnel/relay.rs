@@ -303,9 +303,8 @@ impl<R> Tunnel<R> {
         if half.passed_on {
             return Ok(true);
         }
-        let truncated = half.truncated;
-        if !std::mem::replace(&mut half.notified, true) && !truncated {
-            // A truncation is passed on as one: without close_notify.
+        // A truncation is passed on as one: without close_notify.
+        if !std::mem::replace(&mut half.notified, true) && !half.truncated {
             if let Some(tls) = &mut self.end_mut(to).tls {
                 let cipher = &mut tools.scratch.cipher;
                 cipher.clear();

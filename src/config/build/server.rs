@@ -127,8 +127,7 @@ impl Build<'_> {
             return text.to_owned();
         }
         if text.eq_ignore_ascii_case("$hostname") {
-            let name = nix::unistd::gethostname().unwrap_or_default();
-            return name.to_string_lossy().to_ascii_lowercase();
+            return crate::variables::hostname().to_owned();
         }
         if text.contains('$') {
             let error = Diagnostic::error(word.span, format!("server name \"{text}\" is invalid"));

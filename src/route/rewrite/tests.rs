@@ -14,10 +14,11 @@ struct Fake {
 
 impl Scope for Fake {
     fn append(&mut self, variable: &Variable, out: &mut Vec<u8>) -> bool {
+        let scheme = b"https".to_vec();
         let value = match variable {
             Variable::Known(Known::Args) => Some(&self.args),
             Variable::Known(Known::Uri) => Some(&self.uri),
-            Variable::Known(Known::Scheme) => return out.extend_from_slice(b"https") == (),
+            Variable::Known(Known::Scheme) => Some(&scheme),
             Variable::Slot(slot) => self.slots.get(*slot),
             Variable::Capture(number) => self.captures.get(usize::from(*number) - 1),
             _ => None,
