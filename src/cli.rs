@@ -371,6 +371,15 @@ mod tests {
     }
 
     #[test]
+    fn the_text_of_listen_and_to_can_be_loaded() {
+        for more in [&["--idle-timeout", "1h30m"][..], &["--to", "[::1]:82"], &["--listen", "[::]:83"]] {
+            let arguments = parse(&[&["--listen", "80", "--to", "localhost:81"], more].concat()).unwrap();
+            let loaded = config::load(&arguments.load_options().unwrap());
+            assert!(loaded.config.is_some(), "{}", loaded.report.render(false, false));
+        }
+    }
+
+    #[test]
     fn the_help_has_its_groups_and_ends_with_examples() {
         let help = parse(&["-h"]).unwrap_err().to_string();
         let places: Vec<_> = ["Usage:", "nginx's options:", "Without a file:", "Help:", "Examples:", "Exit status:"]

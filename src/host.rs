@@ -77,6 +77,25 @@ fn numbers<T: FromStr>(text: &str) -> impl Iterator<Item = T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{self, LoadOptions, Source};
+
+    fn needed(text: &str) -> Option<u64> {
+        let text = format!("{text} http {{ server {{ listen 80; return 204; }} }}");
+        let file = Source::Text { name: "test".to_owned(), text };
+        let options = LoadOptions { file, prefix: "/".into(), globals: None, conf_error_log: None };
+        nofile_needed(&config::load(&options).config.unwrap())
+    }
+
+    #[test]
+    fn descriptors_are_asked_for_as_the_file_says() {
+        assert_eq!(needed("events {}"), None);
+        assert_eq!(needed("worker_rlimit_nofile 12345; events { worker_connections 10; }"), Some(12_345));
+        let pipes = 2 * PIPES_POOLED as u64;
+        assert_eq!(
+            needed("worker_processes 3; events { worker_connections 1000; }"),
+            Some(NOFILE_RESERVE + 3 * (1_000 + 1 + pipes))
+        );
+    }
 
     #[test]
     fn sysctls_are_read_as_the_kernel_writes_them() {

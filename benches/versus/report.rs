@@ -64,7 +64,8 @@ impl Report<'_> {
 
     fn ratio_to_reference(&self, row: usize, metric: Metric) -> String {
         let pair = self.peer(SUBJECT).zip(self.peer(REFERENCE));
-        pair.and_then(|(over, under)| self.results.ratio(row, [over, under], metric)).map_or_else(dash, |ratio| format!("{ratio:.2}"))
+        pair.and_then(|(over, under)| self.results.ratio(row, [over, under], metric))
+            .map_or_else(dash, |ratio| format!("{ratio:.2}"))
     }
 
     fn ratio_to_best(&self, row: usize, metric: Metric) -> String {

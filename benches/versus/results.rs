@@ -77,7 +77,9 @@ impl Results {
             match &record.outcome {
                 Err(why) => troubles.push(format!("round {}: {why}", record.round)),
                 Ok(sample) => {
-                    troubles.extend(sample.errors.iter().map(|(what, count)| format!("round {}: {count} x {what}", record.round)));
+                    troubles.extend(
+                        sample.errors.iter().map(|(what, count)| format!("round {}: {count} x {what}", record.round)),
+                    );
                 }
             }
         }

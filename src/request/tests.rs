@@ -16,7 +16,6 @@ pub(crate) fn settings() -> Settings {
     let minute = Duration::from_secs(60);
     let backend_tls = BackendTlsOptions { tls12: true, tls13: true, ..BackendTlsOptions::default() };
     Settings {
-        backend_tls_name: None,
         set_headers: Vec::new(),
         proxy_http_10: false,
         connect_timeout: minute,
