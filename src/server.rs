@@ -1,7 +1,6 @@
 //! The control plane: from a configuration to running workers, and from a signal to their end.
 
 mod daemon;
-mod janitor;
 pub(crate) mod pid_file;
 mod process;
 mod signals;
@@ -19,7 +18,6 @@ use nix::sys::signal::Signal;
 
 use self::{
     daemon::Daemon,
-    janitor::Janitor,
     pid_file::PidFile,
     process::{Begun, Process, remove_all, unix_sockets},
     signals::Signals,
@@ -123,7 +121,6 @@ struct Server {
     config: Arc<Config>,
     logs: Arc<Logs>,
     daemon: Option<Daemon>,
-    janitor: Option<Janitor>,
     signals: Signals,
     workers: Vec<Option<runtime::Handle>>,
     counters: Vec<Arc<Counters>>,
@@ -147,18 +144,16 @@ impl Server {
         let one = |error| vec![error];
         let pid_path = config.main.pid.as_deref();
         pid_path.map_or(Ok(()), pid_file::check_not_running).map_err(one)?;
-        let Process { daemon, identity, mut janitor, signals } = process;
+        let Process { daemon, identity, signals } = process;
         warn_of_what_is_short(&config, logs);
         let upstreams = Arc::new(Upstreams::resolve(&config).map_err(unresolved)?);
         let sockets = listener::bind(&config, config.main.workers)?;
         let pid_file = pid_path.map(|path| PidFile::write(path, identity.as_ref())).transpose().map_err(one)?;
-        janitor.iter_mut().for_each(Janitor::started);
         identity.as_ref().map_or(Ok(()), Identity::assume).map_err(one)?;
         let mut server = Self {
             config,
             logs: Arc::clone(logs),
             daemon,
-            janitor,
             signals,
             workers: Vec::new(),
             counters: Vec::new(),
@@ -293,7 +288,6 @@ impl Server {
         // As nginx: a socket that nobody listens on must not be found, nor the number of a process that has ended.
         remove_all(&unix_sockets(&self.config));
         drop(self.pid_file.take());
-        drop(self.janitor.take());
         self.notice(format_args!("exit: {}", Counters::sum(self.counters.iter().map(Arc::as_ref))));
         if mem::take(&mut self.failed) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
     }

@@ -90,7 +90,7 @@ impl Report<'_> {
         }
         for (peer, name) in self.peers.iter().enumerate() {
             for (number, trouble) in self.results.troubles(index, peer).iter().enumerate() {
-                let _ = write!(page, "{}- {name}, {trouble}\n", if number == 0 { "\n" } else { "" });
+                let _ = writeln!(page, "{}- {name}, {trouble}", if number == 0 { "\n" } else { "" });
             }
         }
     }

@@ -58,7 +58,7 @@ impl Drop for PidFile {
 }
 
 /// Removes the pid file of a process. Where it may not, it empties it: `-s` then says that nothing runs.
-pub(super) fn remove(path: &Path, of: Pid) {
+fn remove(path: &Path, of: Pid) {
     // Another instance may have written its own over it; an empty one is what is left of `of`.
     let is_ours = fs::read_to_string(path).is_ok_and(|text| text.is_empty() || text.trim_end() == of.to_string());
     if is_ours && fs::remove_file(path).is_err() {

@@ -4,8 +4,6 @@ use std::{fs, path::PathBuf, process::ExitCode};
 
 use super::{
     daemon::{self, Daemon, Detached},
-    janitor::Janitor,
-    pid_file,
     signals::Signals,
     user::{self, Identity},
 };
@@ -28,14 +26,12 @@ pub(super) struct Process {
     pub daemon: Option<Daemon>,
     /// Whom to become.
     pub identity: Option<Identity>,
-    /// Removes what that one cannot.
-    pub janitor: Option<Janitor>,
     /// Its signals.
     pub signals: Signals,
 }
 
 impl Process {
-    /// Goes into the background if the configuration says so, leaves a janitor behind if one is needed, and blocks signals.
+    /// Goes into the background if the configuration says so, and blocks signals.
     ///
     /// # Errors
     /// An unknown user, or the system's: cause and cure.
@@ -47,27 +43,9 @@ impl Process {
             Ok(None) => None,
             Err(error) => return Err(format!("daemon on: fork() failed ({})", os_error(&error))),
         };
-        let janitor = identity.as_ref().and_then(|_| janitor(config)).transpose()?;
         let signals = Signals::block().map_err(|error| format!("signalfd() failed ({})", os_error(&error)))?;
-        Ok(Begun::Server(Self { daemon, identity, janitor, signals }))
+        Ok(Begun::Server(Self { daemon, identity, signals }))
     }
-}
-
-/// None: there is nothing to remove.
-fn janitor(config: &Config) -> Option<Result<Janitor, String>> {
-    let pid_file = config.main.pid.clone();
-    let sockets = unix_sockets(config);
-    if pid_file.is_none() && sockets.is_empty() {
-        return None;
-    }
-    let server = nix::unistd::Pid::this();
-    let janitor = Janitor::start(move || {
-        remove_all(&sockets);
-        if let Some(path) = pid_file {
-            pid_file::remove(&path, server);
-        }
-    });
-    Some(janitor.map_err(|error| format!("fork() failed ({})", os_error(&error))))
 }
 
 /// The unix sockets that a configuration makes.
