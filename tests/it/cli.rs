@@ -6,7 +6,8 @@ use nix::sys::signal::Signal;
 
 use crate::util::{
     Backend, Proxy, Wire, beyond_nginx, eventually, frames, ports,
-    proxy::{Finished, Running, executable, finish},
+    process::{Finished, Running, finish},
+    proxy::executable,
     tls,
 };
 

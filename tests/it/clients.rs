@@ -14,7 +14,8 @@ use crate::util::{
     Backend, Driver, Proxy, beyond_nginx,
     browser::Browser,
     checksum, eventually, external, pattern, ports,
-    proxy::{Finished, Running, executable, finish},
+    process::{Finished, Running, finish},
+    proxy::executable,
     python_module,
 };
 

@@ -237,7 +237,7 @@ fn the_nginx_conf_of_this_machine_loads() {
         eprintln!("skipped: there is no {FILE}");
         return;
     }
-    let finished = crate::util::proxy::finish(
+    let finished = crate::util::process::finish(
         std::process::Command::new(crate::util::proxy::executable()).args(["-t", "-c", FILE]),
     );
     if under_test() == Program::Longsplice {

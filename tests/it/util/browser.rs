@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tungstenite::{Message, WebSocket};
 
-use super::{PATIENCE, eventually, proxy::Running};
+use super::{PATIENCE, eventually, process::Running};
 
 /// A browser with one page.
 pub struct Browser {

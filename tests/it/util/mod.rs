@@ -5,6 +5,7 @@ pub mod browser;
 pub mod external;
 pub mod frames;
 pub mod ports;
+pub mod process;
 pub mod proxy;
 pub mod tls;
 pub mod wire;

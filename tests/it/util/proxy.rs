@@ -3,26 +3,23 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     env, fs,
-    io::{BufRead, BufReader, Read},
     net::SocketAddr,
-    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
-    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex, Once},
-    thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    process::{Command, ExitStatus},
+    sync::Once,
 };
 
-use nix::{
-    sys::{
-        resource::{Resource, getrlimit, setrlimit},
-        signal::{Signal, kill},
-    },
-    unistd::Pid,
+use nix::sys::{
+    resource::{Resource, getrlimit, setrlimit},
+    signal::Signal,
 };
 use tempfile::TempDir;
 
-use super::{PATIENCE, Wire, eventually, external, ports, tls};
+use super::{
+    Wire, eventually, external, ports,
+    process::{Finished, Running, finish},
+    tls,
+};
 
 /// How the program waits for its sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -241,203 +238,6 @@ impl Setup {
 fn is_placeholder(name: &str) -> bool {
     name.starts_with(|first: char| first.is_ascii_lowercase())
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
-}
-
-/// What a program that ended left behind.
-pub struct Finished {
-    pub status: ExitStatus,
-    pub stdout: String,
-    pub stderr: String,
-    _dir: Option<TempDir>,
-}
-
-impl Finished {
-    fn in_directory(mut self, dir: TempDir) -> Self {
-        self._dir = Some(dir);
-        self
-    }
-
-    pub fn code(&self) -> i32 {
-        self.status.code().unwrap_or_else(|| panic!("ended by signal {:?}: {}", self.status.signal(), self.stderr))
-    }
-
-    /// Everything it said.
-    pub fn said(&self) -> String {
-        format!("{}{}", self.stdout, self.stderr)
-    }
-
-    #[track_caller]
-    pub fn expect_code(&self, code: i32) -> &Self {
-        assert_eq!(self.code(), code, "it said:\n{}", self.said());
-        self
-    }
-
-    #[track_caller]
-    pub fn expect(&self, words: &[&str]) -> &Self {
-        let said = self.said();
-        for word in words {
-            assert!(said.contains(word), "no {word:?} in:\n{said}");
-        }
-        self
-    }
-}
-
-/// Runs a command to its end, in bounded time.
-pub fn finish(command: &mut Command) -> Finished {
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap_or_else(|e| panic!("{command:?}: {e}"));
-    let output = [collect(child.stdout.take().expect("piped")), collect(child.stderr.take().expect("piped"))];
-    let status = wait(&mut child, PATIENCE * 4);
-    if status.is_none() {
-        let _ = child.kill();
-        let _ = child.wait();
-    }
-    output.iter().for_each(Output::wait);
-    let [stdout, stderr] = output.map(|output| output.text());
-    let status = status.unwrap_or_else(|| panic!("{command:?} did not end by itself; it said:\n{stdout}{stderr}"));
-    Finished { status, stdout, stderr, _dir: None }
-}
-
-fn wait(child: &mut Child, patience: Duration) -> Option<ExitStatus> {
-    let deadline = Instant::now() + patience;
-    loop {
-        if let Some(status) = child.try_wait().expect("wait") {
-            return Some(status);
-        }
-        if Instant::now() > deadline {
-            return None;
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// What a process writes to one of its pipes, read by a thread.
-struct Output {
-    bytes: Arc<Mutex<Vec<u8>>>,
-    reader: JoinHandle<()>,
-}
-
-fn collect(output: impl Read + Send + 'static) -> Output {
-    let bytes = Arc::<Mutex<Vec<u8>>>::default();
-    let sink = bytes.clone();
-    let reader = thread::spawn(move || {
-        let mut output = BufReader::new(output);
-        let mut line = Vec::new();
-        while output.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
-            sink.lock().unwrap().append(&mut line);
-        }
-    });
-    Output { bytes, reader }
-}
-
-impl Output {
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.bytes.lock().unwrap()).into_owned()
-    }
-
-    /// Until the pipe is closed: by the end of the process, mostly.
-    fn wait(&self) {
-        eventually(|| self.reader.is_finished());
-    }
-}
-
-/// A process of ours and what it says.
-pub struct Running {
-    child: Child,
-    output: [Output; 2],
-    ended: Option<ExitStatus>,
-    foreign: bool,
-}
-
-impl Running {
-    pub fn spawn(command: &mut Command) -> Self {
-        Self::reading(command, Stdio::null())
-    }
-
-    /// With its standard input in our hands: what is written to it was typed.
-    pub fn spawn_interactive(command: &mut Command) -> (Self, ChildStdin) {
-        let mut running = Self::reading(command, Stdio::piped());
-        let keyboard = running.child.stdin.take().expect("piped");
-        (running, keyboard)
-    }
-
-    fn reading(command: &mut Command, input: Stdio) -> Self {
-        let mut child = command
-            .stdin(input)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|e| panic!("{command:?}: {e}"));
-        let output = [collect(child.stdout.take().expect("piped")), collect(child.stderr.take().expect("piped"))];
-        Self { child, output, ended: None, foreign: false }
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// What it said so far, stdout first.
-    pub fn said(&self) -> String {
-        self.output[0].text() + &self.output[1].text()
-    }
-
-    /// Its status, once it has ended.
-    pub fn ended(&mut self) -> Option<ExitStatus> {
-        if self.ended.is_none() {
-            self.ended = self.child.try_wait().expect("wait");
-        }
-        self.ended
-    }
-
-    pub fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.pid().cast_signed()), signal).expect("a process of ours");
-    }
-
-    /// Its status within [`PATIENCE`].
-    pub fn wait(&mut self) -> ExitStatus {
-        if self.ended.is_none() {
-            self.ended = wait(&mut self.child, PATIENCE);
-        }
-        self.ended.unwrap_or_else(|| panic!("still running; it says:\n{}", self.said()))
-    }
-
-    /// Ends it at once, whatever its status: for programs that are not ours.
-    pub fn kill(mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        self.foreign = true;
-    }
-
-    fn check_end(&mut self) {
-        if self.ended().is_none() {
-            self.signal(Signal::SIGTERM);
-        }
-        let status = self.wait();
-        self.output.iter().for_each(Output::wait);
-        let said = self.said();
-        assert!(status.success(), "ended with {status}; it says:\n{said}");
-        assert!(!said.contains("panicked at"), "it panicked:\n{said}");
-    }
-}
-
-impl Drop for Running {
-    /// Every process must end by SIGTERM, with status 0 and without a panic in its log: each test checks that too.
-    fn drop(&mut self) {
-        if self.foreign {
-            return;
-        }
-        if thread::panicking() {
-            eprintln!("--- it said:\n{}---", self.said());
-            let _ = self.child.kill();
-            let _ = self.child.wait();
-        } else {
-            self.check_end();
-        }
-    }
 }
 
 /// The running program.
