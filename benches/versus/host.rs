@@ -88,7 +88,10 @@ pub fn facts(cores: Cores, descriptors: u64) -> Vec<(&'static str, String)> {
     vec![
         ("kernel", read("/proc/sys/kernel/osrelease")),
         ("system", entry("/etc/os-release", "PRETTY_NAME=").trim_matches('"').to_string()),
-        ("CPU", format!("{} x {}", online(), entry("/proc/cpuinfo", "model name").trim_start_matches([' ', '\t', ':']))),
+        (
+            "CPU",
+            format!("{} x {}", online(), entry("/proc/cpuinfo", "model name").trim_start_matches([' ', '\t', ':'])),
+        ),
         ("cores", pinned),
         ("memory", entry("/proc/meminfo", "MemTotal:").trim().to_string()),
         ("descriptors a process", descriptors.to_string()),
@@ -98,7 +101,8 @@ pub fn facts(cores: Cores, descriptors: u64) -> Vec<(&'static str, String)> {
 }
 
 fn online() -> usize {
-    fs::read_to_string("/proc/cpuinfo").map_or(1, |text| text.lines().filter(|line| line.starts_with("processor")).count())
+    fs::read_to_string("/proc/cpuinfo")
+        .map_or(1, |text| text.lines().filter(|line| line.starts_with("processor")).count())
 }
 
 fn read(file: &str) -> String {

@@ -75,7 +75,11 @@ fn choose_rows(options: &Options, descriptors: u64) -> Result<(Vec<Row>, Facts),
     let (rows, left_out): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.descriptors() <= descriptors);
     let why = |row: &Row| format!("left out: needs {} descriptors", row.descriptors());
     let facts = left_out.iter().map(|row| (row.name.clone(), why(row))).collect();
-    if rows.is_empty() { Err("no row is left: raise the descriptor limit (ulimit -Hn)".into()) } else { Ok((rows, facts)) }
+    if rows.is_empty() {
+        Err("no row is left: raise the descriptor limit (ulimit -Hn)".into())
+    } else {
+        Ok((rows, facts))
+    }
 }
 
 /// A column: its name, and the proxy unless it is [`DIRECT`].
@@ -148,7 +152,10 @@ impl Progress {
     fn begin(&mut self, what: &str) {
         let left = match self.done {
             0 => String::new(),
-            done => format!(", {:.0} min left", self.start.elapsed().as_secs_f64() / done as f64 * (self.total - done) as f64 / 60.0),
+            done => format!(
+                ", {:.0} min left",
+                self.start.elapsed().as_secs_f64() / done as f64 * (self.total - done) as f64 / 60.0
+            ),
         };
         self.line = format!("[{}/{}{left}] {what}", self.done + 1, self.total);
         if self.terminal {

@@ -82,7 +82,10 @@ impl Process {
     /// The last line it wrote.
     fn last_words(&self) -> String {
         let text = fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
-        text.lines().rev().find(|line| !line.trim().is_empty()).map_or_else(String::new, |line| format!(": {}", line.trim()))
+        text.lines()
+            .rev()
+            .find(|line| !line.trim().is_empty())
+            .map_or_else(String::new, |line| format!(": {}", line.trim()))
     }
 
     /// Time of all its processes and threads.

@@ -92,9 +92,13 @@ impl Row {
     /// What it says, in words.
     pub fn about(&self) -> String {
         match self.job {
-            Job::Echo { payload, tunnels } => format!("{payload} B there and back, {tunnels} tunnels, one message each under way"),
+            Job::Echo { payload, tunnels } => {
+                format!("{payload} B there and back, {tunnels} tunnels, one message each under way")
+            }
             Job::Paced { payload, tunnels, per_second } => {
-                format!("{payload} B there and back, {per_second} messages/s over {tunnels} tunnels; times count from when a message was due")
+                format!(
+                    "{payload} B there and back, {per_second} messages/s over {tunnels} tunnels; times count from when a message was due"
+                )
             }
             Job::Bulk { direction, frame, tunnels } => {
                 let direction = if direction == Work::Up { "client to backend" } else { "backend to client" };
@@ -152,7 +156,9 @@ impl Row {
     /// The same job, small: for a test of the harness.
     pub fn shrunk(mut self) -> Self {
         match &mut self.job {
-            Job::Echo { tunnels, .. } | Job::Bulk { tunnels, .. } | Job::Idle { tunnels } => *tunnels = 20.min(*tunnels),
+            Job::Echo { tunnels, .. } | Job::Bulk { tunnels, .. } | Job::Idle { tunnels } => {
+                *tunnels = 20.min(*tunnels)
+            }
             Job::Paced { tunnels, per_second, .. } => (*tunnels, *per_second) = (20, 1000),
             Job::Handshakes { slots } => *slots = 4,
         }

@@ -161,10 +161,13 @@ impl End {
     fn take_head(&mut self, head: Vec<u8>, common: &mut Common) -> Result<(), Gone> {
         let length = match self.side {
             Side::Client => upgrade::judge(&head, self.tunnel).map_err(Gone::Wrong)?,
-            Side::Backend => upgrade::answer(&head).map_err(Gone::Wrong)?.map(|(length, tunnel, answer)| {
-                self.tunnel = tunnel;
-                self.send_head(&answer).map(|()| length)
-            }).transpose()?,
+            Side::Backend => upgrade::answer(&head)
+                .map_err(Gone::Wrong)?
+                .map(|(length, tunnel, answer)| {
+                    self.tunnel = tunnel;
+                    self.send_head(&answer).map(|()| length)
+                })
+                .transpose()?,
         };
         let Some(length) = length else {
             if head.len() > HEAD_BYTES {

@@ -17,12 +17,12 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use rustls::ClientConfig;
 use slab::Slab;
 
-pub use self::{frame::Pattern, tally::Tally};
 use self::{
     end::{End, Gone, Stage},
     frame::Side,
     socket::Socket,
 };
+pub use self::{frame::Pattern, tally::Tally};
 
 /// Longest frame a row may ask for, bytes of payload.
 pub const LONGEST_FRAME: usize = 1 << 20;
@@ -156,7 +156,10 @@ impl Load {
                 return Err(format!("tunnel {} of {goal}: {error}", self.tunnels.len() - self.dialling));
             }
             if Instant::now() > until {
-                return Err(format!("{} of {goal} tunnels open when the time was over", self.tunnels.len() - self.dialling));
+                return Err(format!(
+                    "{} of {goal} tunnels open when the time was over",
+                    self.tunnels.len() - self.dialling
+                ));
             }
         }
         Ok(())

@@ -5,7 +5,8 @@ use std::path::Path;
 use super::Site;
 
 /// Bulk through pipes, as large as longsplice's.
-pub const SPLICE: [&str; 2] = ["    tune.pipesize 1048576\n    maxpipes 256\n", "    option splice-request\n    option splice-response\n"];
+pub const SPLICE: [&str; 2] =
+    ["    tune.pipesize 1048576\n    maxpipes 256\n", "    option splice-request\n    option splice-response\n"];
 
 /// The file; `more` has lines for `global` and for `defaults`.
 pub fn config(site: &Site, more: [&str; 2]) -> String {

@@ -3,7 +3,10 @@
 mod haproxy;
 mod nginx;
 
-use std::{fs, path::{Path, PathBuf}};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use crate::{certificate::Certificate, host, process};
 
@@ -112,6 +115,7 @@ impl Installed {
 
 /// `LONGSPLICE_BIN`, or the binary cargo has just built.
 fn longsplice() -> Option<PathBuf> {
-    let program = std::env::var_os("LONGSPLICE_BIN").map_or_else(|| env!("CARGO_BIN_EXE_longsplice").into(), PathBuf::from);
+    let program =
+        std::env::var_os("LONGSPLICE_BIN").map_or_else(|| env!("CARGO_BIN_EXE_longsplice").into(), PathBuf::from);
     program.is_file().then_some(program)
 }
