@@ -15,8 +15,8 @@ use nix::sys::signal::Signal;
 
 use self::quick::Quick;
 use crate::{
-    config::{self, Config, LoadOptions, Loaded, Source},
-    demo,
+    config::{self, Config, LoadOptions, Loaded, Source, lint},
+    demo, host,
     server::{self, pid_file},
 };
 
@@ -175,7 +175,9 @@ impl Arguments {
             }
         };
         let name = name_of(&options.file);
-        let Loaded { config, report, files } = config::load(&options);
+        let Loaded { config, mut report, files } = config::load(&options);
+        let of_host = config.as_ref().map(|config| lint::host(config, &host::limits()));
+        of_host.into_iter().flatten().for_each(|finding| report.push(finding));
         let findings = report.render(has_colour(), true);
         let Some(config) = config else {
             say(&findings);
@@ -195,7 +197,7 @@ impl Arguments {
         if !self.quiet {
             say(&format!("longsplice: configuration file {name} test is successful"));
         }
-        if self.dump { dump(&files) } else { ExitCode::SUCCESS }
+        if self.dump { dump(&options.file, &files) } else { ExitCode::SUCCESS }
     }
 
     fn send(&self, order: Order) -> Result<ExitCode, String> {
@@ -231,7 +233,7 @@ impl Arguments {
             return Err(format!("[emerg] {name} cannot be used, nothing was done{}", self.cure_of_no_file()));
         };
         if report.warnings() > 0 && !self.quiet && self.signal.is_none() && self.listen.is_empty() {
-            say(&format!("longsplice: [warn] {} warnings in {name}: -t shows them", report.warnings()));
+            say(&format!("longsplice: [warn] warnings in {name}: {}; -t shows them", report.warnings()));
         }
         Ok(config)
     }
@@ -279,10 +281,15 @@ impl Arguments {
     }
 }
 
-/// `-T`: every file under a line with its name.
-fn dump(files: &[(PathBuf, String)]) -> ExitCode {
+/// `-T`: every file under a line with its name; what was no file first.
+fn dump(source: &Source, files: &[(PathBuf, String)]) -> ExitCode {
     let mut stdout = io::stdout().lock();
-    let written = files.iter().try_for_each(|(path, text)| {
+    let own = match source {
+        Source::File(_) => None,
+        Source::Text { name, text } => Some((Path::new(name), text)),
+    };
+    let mut all = own.into_iter().chain(files.iter().map(|(path, text)| (path.as_path(), text)));
+    let written = all.try_for_each(|(path, text)| {
         writeln!(stdout, "# configuration file {}:", path.display())?;
         writeln!(stdout, "{text}")
     });
@@ -361,6 +368,15 @@ mod tests {
         assert_eq!(options(&["-p", "/p", "-c", "/a/x.conf"]), ("/a/x.conf".to_owned(), "/p".into()));
         assert_eq!(options(&["-p", "/p/"]), ("/p/nginx.conf".to_owned(), "/p/".into()));
         assert_eq!(options(&["--listen", "80", "--to", "81"]), (QUICK_NAME.to_owned(), here));
+    }
+
+    #[test]
+    fn the_text_of_listen_and_to_can_be_loaded() {
+        for more in [&["--idle-timeout", "1h30m"][..], &["--to", "[::1]:82"], &["--listen", "[::]:83"]] {
+            let arguments = parse(&[&["--listen", "80", "--to", "localhost:81"], more].concat()).unwrap();
+            let loaded = config::load(&arguments.load_options().unwrap());
+            assert!(loaded.config.is_some(), "{}", loaded.report.render(false, false));
+        }
     }
 
     #[test]

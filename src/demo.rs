@@ -62,12 +62,7 @@ fn prepare() -> Result<Demo, String> {
 impl Demo {
     fn run(self) -> ExitCode {
         let Self { fronts, backend, certificate, text } = self;
-        let loaded = config::load(&LoadOptions {
-            file: Source::Text { name: "demo.conf".to_owned(), text: text.clone() },
-            prefix: PathBuf::from("/"),
-            globals: None,
-            conf_error_log: None,
-        });
+        let loaded = config::load(&load_options(&text));
         let Some(config) = loaded.config else {
             eprintln!("{}", loaded.report.render(false, false));
             return ExitCode::FAILURE;
@@ -83,6 +78,15 @@ impl Demo {
         let code = server::serve(config, server::Options { ready: Some(Box::new(ready)), hangup_ends: true });
         drop(certificate);
         code
+    }
+}
+
+fn load_options(text: &str) -> LoadOptions {
+    LoadOptions {
+        file: Source::Text { name: "demo.conf".to_owned(), text: text.to_owned() },
+        prefix: PathBuf::from("/"),
+        globals: None,
+        conf_error_log: None,
     }
 }
 
@@ -213,6 +217,17 @@ mod tests {
         }
         assert!(!greeting.contains("is taken"));
         assert!(!page(&[front, tls]).contains("{{"));
+    }
+
+    #[test]
+    fn the_file_of_the_demo_has_nothing_to_criticise() {
+        let front = Front { address: "127.0.0.1:8080".parse().unwrap(), instead_of: None };
+        let tls = Front { address: "127.0.0.1:8443".parse().unwrap(), instead_of: None };
+        let certificate = Certificate::make().unwrap();
+        let text = configuration(&[front, tls], "127.0.0.1:3000".parse().unwrap(), &certificate);
+        let loaded = config::load(&load_options(&text));
+        let findings = loaded.report.render(false, false);
+        assert!(loaded.config.is_some() && findings.is_empty(), "{findings}");
     }
 
     #[test]

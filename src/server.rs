@@ -2,12 +2,13 @@
 
 mod daemon;
 pub(crate) mod pid_file;
+mod process;
 mod signals;
 mod user;
 
 use std::{
     any::Any,
-    fs, mem, panic,
+    mem, panic,
     process::ExitCode,
     sync::Arc,
     time::{Duration, Instant},
@@ -16,8 +17,9 @@ use std::{
 use nix::sys::signal::Signal;
 
 use self::{
-    daemon::{Daemon, Detached},
+    daemon::Daemon,
     pid_file::PidFile,
+    process::{Begun, Process, remove_all, unix_sockets},
     signals::Signals,
     user::Identity,
 };
@@ -47,19 +49,10 @@ pub struct Options {
 
 /// Serves until a signal ends it. 0 after a stop that was asked for, else 1, with the reasons on stderr and in the error log.
 pub fn serve(config: Config, options: Options) -> ExitCode {
-    let daemon = if config.main.daemon {
-        match daemon::detach() {
-            Ok(Detached::Foreground(code)) => return code,
-            Ok(Detached::Background(daemon)) => Some(daemon),
-            Err(error) => return fail(None, &[format!("daemon on: fork() failed ({})", os_error(&error))]),
-        }
-    } else {
-        None
-    };
-    // Before the first thread, since threads inherit what is blocked.
-    let signals = match Signals::block() {
-        Ok(signals) => signals,
-        Err(error) => return fail(None, &[format!("signalfd() failed ({})", os_error(&error))]),
+    let process = match Process::begin(&config) {
+        Ok(Begun::Server(process)) => process,
+        Ok(Begun::Foreground(code)) => return code,
+        Err(error) => return fail(None, &[error]),
     };
     let logs = match Logs::open(&config) {
         Ok(logs) => logs,
@@ -67,8 +60,8 @@ pub fn serve(config: Config, options: Options) -> ExitCode {
     };
     library_log::attach(&logs);
     log_panics(&logs);
-    let code = match Server::start(Arc::new(config), &logs, signals) {
-        Ok(server) => server.run(daemon, options),
+    let code = match Server::start(Arc::new(config), &logs, process) {
+        Ok(server) => server.run(options),
         Err(errors) => fail(Some(&logs), &errors),
     };
     logs.flush();
@@ -127,6 +120,7 @@ fn words_of(panic: &(dyn Any + Send)) -> &str {
 struct Server {
     config: Arc<Config>,
     logs: Arc<Logs>,
+    daemon: Option<Daemon>,
     signals: Signals,
     workers: Vec<Option<runtime::Handle>>,
     counters: Vec<Arc<Counters>>,
@@ -146,17 +140,20 @@ enum Phase {
 
 impl Server {
     /// In nginx's order: what root alone can do (limits, ports, pid file) comes before the change of user.
-    fn start(config: Arc<Config>, logs: &Arc<Logs>, signals: Signals) -> Result<Self, Vec<String>> {
-        let identity = user::identity(config.main.user.as_ref()).map_err(|error| vec![error])?;
+    fn start(config: Arc<Config>, logs: &Arc<Logs>, process: Process) -> Result<Self, Vec<String>> {
+        let one = |error| vec![error];
+        let pid_path = config.main.pid.as_deref();
+        pid_path.map_or(Ok(()), pid_file::check_not_running).map_err(one)?;
+        let Process { daemon, identity, signals } = process;
         warn_of_what_is_short(&config, logs);
         let upstreams = Arc::new(Upstreams::resolve(&config).map_err(unresolved)?);
         let sockets = listener::bind(&config, config.main.workers)?;
-        let pid_file = config.main.pid.as_ref().map(|path| PidFile::write(path, identity.as_ref())).transpose();
-        let pid_file = pid_file.map_err(|error| vec![error])?;
-        identity.as_ref().map_or(Ok(()), Identity::assume).map_err(|error| vec![error])?;
+        let pid_file = pid_path.map(|path| PidFile::write(path, identity.as_ref())).transpose().map_err(one)?;
+        identity.as_ref().map_or(Ok(()), Identity::assume).map_err(one)?;
         let mut server = Self {
             config,
             logs: Arc::clone(logs),
+            daemon,
             signals,
             workers: Vec::new(),
             counters: Vec::new(),
@@ -194,9 +191,9 @@ impl Server {
         Ok(())
     }
 
-    fn run(mut self, daemon: Option<Daemon>, options: Options) -> ExitCode {
+    fn run(mut self, options: Options) -> ExitCode {
         self.notice(format_args!("{}", ready_line(&self.config)));
-        if let Some(Err(error)) = daemon.map(Daemon::ready) {
+        if let Some(Err(error)) = self.daemon.take().map(Daemon::ready) {
             self.log(Level::Alert, format_args!("daemon on: /dev/null failed ({})", os_error(&error)));
         }
         if let Some(ready) = options.ready {
@@ -288,7 +285,8 @@ impl Server {
         if late > 0 {
             self.log(Level::Alert, format_args!("{late} workers did not stop within {STOP_WAIT_SECS} seconds"));
         }
-        remove_unix_sockets(&self.config);
+        // As nginx: a socket that nobody listens on must not be found, nor the number of a process that has ended.
+        remove_all(&unix_sockets(&self.config));
         drop(self.pid_file.take());
         self.notice(format_args!("exit: {}", Counters::sum(self.counters.iter().map(Arc::as_ref))));
         if mem::take(&mut self.failed) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
@@ -335,14 +333,4 @@ fn ready_line(config: &Config) -> String {
 /// The driver that workers get: epoll where it is asked for or where the kernel lets us have no ring.
 fn driver(asked: Driver) -> &'static str {
     if asked != Driver::Epoll && monoio::utils::detect_uring() { "io_uring" } else { "epoll" }
-}
-
-/// As nginx: a socket that nobody listens on must not be found.
-fn remove_unix_sockets(config: &Config) {
-    for listener in &config.listeners {
-        if let ListenAddress::Unix(path) = &listener.address {
-            // Who gave up root may not be allowed to: the next start replaces a stale socket.
-            let _ = fs::remove_file(path);
-        }
-    }
 }

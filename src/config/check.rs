@@ -132,12 +132,13 @@ impl Block<'_> {
             }
             _ => return None,
         };
-        let error = Diagnostic::error(directive.span(), message);
         if let Some(at) = self.line_that_is_a_directive(directive) {
-            let before = at.checked_sub(1).map_or(directive.name.span, |last| directive.arg_span(last));
-            self.report.push(error.related(before, "a \";\" is missing behind this"));
+            let last = at.checked_sub(1).map_or(directive.name.span, |last| directive.arg_span(last));
+            let error = Diagnostic::error(directive.name.span.to(last), message);
+            self.report.push(error.label("a \";\" is missing behind this"));
             return split(directive, at);
         }
+        let error = Diagnostic::error(directive.span(), message);
         self.report.push(error.help(format!("arguments: {}", directives::describe(meaning.form))));
         Some(Outcome::Dropped)
     }
@@ -183,7 +184,7 @@ impl Block<'_> {
             "server" => Contexts::SERVER,
             "upstream" => Contexts::UPSTREAM,
             "location" => Contexts::LOCATION,
-            "if" if self.context.meets(Contexts::SERVER.and(Contexts::SERVER_IF)) => Contexts::SERVER_IF,
+            "if" if self.context.meets(Contexts::SERVER) => Contexts::SERVER_IF,
             "if" => Contexts::LOCATION_IF,
             _ => return directive,
         };

@@ -1,4 +1,269 @@
-//! lints
-use super::{diagnostic::Report, tree::Directive};
-/// x
-pub fn file(_http: &[Directive], _report: &mut Report) {}
+//! What works, and will surprise: each finding names the line, what will happen and the better line.
+
+use super::{
+    BackendAddress, Config,
+    diagnostic::{Diagnostic, Report, Severity, Span, did_you_mean},
+    level::Level,
+    tree::Directive,
+    values,
+};
+
+/// A `keepalive_timeout` this long was meant for tunnels: no browser keeps an idle HTTP connection so long.
+const LONG_KEEPALIVE_SECS: u64 = 300;
+
+/// Numbers of a host that a configuration can be too large for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostLimits {
+    /// Hard limit of descriptors of this process (RLIMIT_NOFILE).
+    pub nofile_hard: u64,
+    /// `net.core.somaxconn`
+    pub somaxconn: u32,
+    /// `net.ipv4.ip_local_port_range`, both ends included.
+    pub local_ports: (u16, u16),
+}
+
+/// Findings about a configuration on this host.
+pub fn host(config: &Config, limits: &HostLimits) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    let mut warn = |message: String, help: String| {
+        found.push(Diagnostic::new(Severity::Warning, message).help(help));
+    };
+    let connections =
+        config.main.worker_connections.map(|each| (each as u64).saturating_mul(config.main.workers as u64));
+    let (wanted, why) = match (config.main.nofile, connections) {
+        (Some(nofile), _) => (nofile, "worker_rlimit_nofile"),
+        (None, Some(connections)) => (connections, "worker_connections of all workers"),
+        (None, None) => (0, ""),
+    };
+    let hard = limits.nofile_hard;
+    if wanted > hard {
+        warn(
+            format!(
+                "{why} asks for {wanted} descriptors; this host allows a process {hard}, about {} tunnels",
+                hard / 2
+            ),
+            format!("raise the hard limit: `LimitNOFILE={wanted}` in the systemd unit, or /etc/security/limits.d"),
+        );
+    }
+    let somaxconn = limits.somaxconn;
+    for listener in &config.listeners {
+        let backlog = listener.options.backlog;
+        if u32::try_from(backlog).is_ok_and(|backlog| backlog > somaxconn) {
+            warn(
+                format!(
+                    "the backlog {backlog} of {:?} is cut to {somaxconn}, this host's net.core.somaxconn",
+                    listener.address
+                ),
+                format!("sysctl net.core.somaxconn={backlog}; a full queue drops connections silently"),
+            );
+        }
+    }
+    let (first, last) = limits.local_ports;
+    let ports = u64::from(last.saturating_sub(first)) + 1;
+    let tunnels = connections.unwrap_or(0).min(hard) / 2;
+    for upstream in &config.upstreams {
+        let addresses = upstream.servers.iter().filter(|server| !matches!(server.address, BackendAddress::Unix(_)));
+        let most = ports.saturating_mul(addresses.count() as u64);
+        if most > 0 && most < tunnels {
+            warn(
+                format!(
+                    "upstream \"{}\" can have {most} connections at once, and {tunnels} are configured",
+                    upstream.name
+                ),
+                format!(
+                    "a connection takes one of {ports} local ports for each backend address: widen \
+                         net.ipv4.ip_local_port_range, or add backend addresses"
+                ),
+            );
+        }
+    }
+    found
+}
+
+/// Findings about a file by itself.
+pub fn file(http: &[Directive], report: &mut Report) {
+    let level = Level::new(http);
+    let mut lint = Lint { report, checks_origin: mentions(http, "$http_origin") };
+    for map in level.own("map") {
+        lint.close_map(map);
+    }
+    if level.all("access_log").is_empty() && !anywhere(http, "access_log") {
+        let note = "no `access_log` is set: none is written (nginx would write logs/access.log)";
+        lint.report.push(Diagnostic::new(Severity::Note, note));
+    }
+    for server in level.own("server") {
+        lint.block(&level.inner(server.children()), server);
+        let named = server.children().iter().filter(|child| child.is("location")).map(|location| location.arg(0));
+        lint.named_fallbacks(server, &named.filter(|name| name.starts_with('@')).collect::<Vec<_>>());
+    }
+}
+
+struct Lint<'r> {
+    report: &'r mut Report,
+    /// The file looks at Origin by other means.
+    checks_origin: bool,
+}
+
+impl Lint<'_> {
+    /// A server or location, and what is in it.
+    fn block(&mut self, level: &Level<'_>, block: &Directive) {
+        self.keepalive_of_tunnels(level, block);
+        let named = |name: &'static str| block.children().iter().find(|child| child.is(name));
+        if let Some(proxy_pass) = named("proxy_pass") {
+            self.proxied(level, block, proxy_pass);
+        }
+        for child in block.children().iter().filter(|child| child.is("location")) {
+            self.block(&level.inner(child.children()), child);
+        }
+    }
+
+    fn proxied(&mut self, level: &Level<'_>, location: &Directive, proxy_pass: &Directive) {
+        let fields = level.all("proxy_set_header");
+        let field = |name: &str| fields.iter().find(|field| field.arg(0).eq_ignore_ascii_case(name)).copied();
+        let websocket = field("Upgrade").is_some() || has_websocket_directive(location);
+        if field("Host").is_none() {
+            self.warn(
+                proxy_pass.span(),
+                "no Host is set: the backend sees the name in `proxy_pass`, not the one the client used",
+                "add `proxy_set_header Host $host;`",
+            );
+        }
+        if let Some(real_ip) = field("X-Real-IP").filter(|_| field("X-Forwarded-For").is_none()) {
+            self.warn(
+                real_ip.span(),
+                "X-Real-IP without X-Forwarded-For: most frameworks read the latter, and take the client's own where none is set",
+                "add `proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;`",
+            );
+        }
+        if let Some(connection) = field("Connection").filter(|field| field.arg(1).eq_ignore_ascii_case("upgrade")) {
+            self.warn(
+                connection.span(),
+                "a constant `Connection: upgrade` goes out with plain requests too in nginx; here it goes out with upgrades only",
+                "remove the line, or use a map: `proxy_set_header Connection $connection_upgrade;`",
+            );
+        }
+        self.backend(level, proxy_pass);
+        if websocket {
+            self.websocket(level, location);
+        }
+    }
+
+    fn backend(&mut self, level: &Level<'_>, proxy_pass: &Directive) {
+        let url = proxy_pass.arg(0);
+        let authority = url.split_once("://").map_or(url, |(_, rest)| rest).split('/').next().unwrap_or_default();
+        let path_only = ["$request_uri", "$uri", "$document_uri"].iter().any(|path| {
+            authority.split_once('$').is_some_and(|(host, rest)| {
+                !host.is_empty() && path.strip_prefix('$').is_some_and(|path| rest.starts_with(path))
+            })
+        });
+        if authority.contains('$') && !path_only && level.one("resolver").is_none() {
+            self.warn(
+                proxy_pass.span(),
+                "a variable in `proxy_pass` without `resolver`: nginx answers 502 unless it expands to an address or an upstream",
+                "name every backend in an `upstream`, or add a `resolver`",
+            );
+        }
+        let verified = level.one("proxy_ssl_verify").is_some_and(|flag| values::flag(flag.arg(0)) == Some(true));
+        if url.starts_with("https://") && !verified {
+            self.warn(
+                proxy_pass.span(),
+                "the backend's certificate is not verified: whoever is between can read and change everything",
+                "add `proxy_ssl_verify on;` and `proxy_ssl_server_name on;`",
+            );
+        }
+    }
+
+    fn websocket(&mut self, level: &Level<'_>, location: &Directive) {
+        if level.one("websocket_timeout").or(level.one("proxy_read_timeout")).is_none() {
+            self.warn(
+                location.span(),
+                "no timeout is set for this WebSocket: an idle one ends after 1h here, and after 60s in nginx",
+                "add `proxy_read_timeout 3600s;`, which both understand, or `websocket_timeout 1h;`",
+            );
+        }
+        if level.one("websocket_origin").is_none() && !self.checks_origin {
+            self.warn(
+                location.span(),
+                "Origin is not checked: any web page can open this WebSocket with its visitor's cookies",
+                "add `websocket_origin same;`, or the names of your sites",
+            );
+        }
+        let path = location.arg(0);
+        if location.args.len() == 1 && path.starts_with('/') && !path.ends_with('/') {
+            self.warn(
+                location.arg_span(0),
+                format!("`location {path}` also takes {path}foo and {path}-admin"),
+                format!("write `location = {path}`, or `location {path}/` for what is below it"),
+            );
+        }
+    }
+
+    /// `try_files` and `error_page` to a named location that is not there.
+    fn named_fallbacks(&mut self, block: &Directive, known: &[&str]) {
+        for directive in block.children() {
+            if directive.is("try_files") || directive.is("error_page") {
+                let last = directive.args.last().filter(|word| word.text.starts_with('@') && !word.text.contains('$'));
+                if let Some(word) = last.filter(|word| !known.contains(&word.text.as_str())) {
+                    let name = &word.text;
+                    let message = format!("there is no `location {name}` in this server: who gets here gets 500");
+                    let help = did_you_mean(name, known.iter().copied());
+                    self.report.push(Diagnostic::warning(word.span, message).maybe_help(help));
+                }
+            }
+            self.named_fallbacks(directive, known);
+        }
+    }
+
+    /// `keepalive_timeout 3600s` next to WebSocket directives.
+    fn keepalive_of_tunnels(&mut self, level: &Level<'_>, block: &Directive) {
+        let Some(directive) = level.own("keepalive_timeout").next() else { return };
+        let long = values::time(directive.arg(0)).is_some_and(|time| time.as_secs() >= LONG_KEEPALIVE_SECS);
+        if long && (block.is("location") || proxies(block)) {
+            self.warn(
+                directive.span(),
+                "`keepalive_timeout` is how long a connection waits for its next request: tunnels do not follow it",
+                format!(
+                    "for tunnels: `websocket_timeout {};`; for requests the default of 75s is good",
+                    directive.arg(0)
+                ),
+            );
+        }
+    }
+
+    /// `map $http_upgrade $x { '' close; }`
+    fn close_map(&mut self, map: &Directive) {
+        if !map.arg(0).eq_ignore_ascii_case("$http_upgrade") {
+            return;
+        }
+        for line in map.children().iter().filter(|line| line.name.text.is_empty() && line.arg(0) == "close") {
+            self.warn(
+                line.span(),
+                "`'' close` closes the backend's connection after every plain request: upstream `keepalive` can never work with it",
+                "write `'' \"\";`",
+            );
+        }
+    }
+
+    fn warn(&mut self, span: Span, message: impl Into<String>, help: impl Into<String>) {
+        self.report.push(Diagnostic::warning(span, message).help(help));
+    }
+}
+
+fn proxies(block: &Directive) -> bool {
+    anywhere(block.children(), "proxy_pass")
+}
+
+fn has_websocket_directive(location: &Directive) -> bool {
+    location.children().iter().any(|child| child.name.text.starts_with("websocket_") || child.is("upgrade_protocols"))
+}
+
+fn anywhere(directives: &[Directive], name: &str) -> bool {
+    directives.iter().any(|directive| directive.is(name) || anywhere(directive.children(), name))
+}
+
+fn mentions(directives: &[Directive], variable: &str) -> bool {
+    directives.iter().any(|directive| {
+        directive.args.iter().any(|word| word.text.to_ascii_lowercase().contains(variable))
+            || mentions(directive.children(), variable)
+    })
+}

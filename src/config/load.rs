@@ -15,7 +15,7 @@ use super::{
     names::Names,
     tree::{self, Directive},
 };
-use crate::limits::{CONFIG_FILE_BYTES, CONFIG_FILES, INCLUDE_DEPTH};
+use crate::limits::{BLOCK_DEPTH, CONFIG_FILE_BYTES, CONFIG_FILES, INCLUDE_DEPTH};
 
 /// Where the configuration is.
 #[derive(Debug, Clone)]
@@ -57,7 +57,8 @@ pub struct Loaded {
 
 /// Reads a configuration, whole.
 pub fn load(options: &LoadOptions) -> Loaded {
-    let mut reader = Reader { conf_dir: conf_dir(options), report: Report::default(), files: Vec::new(), opened: 0 };
+    let mut reader =
+        Reader { conf_dir: conf_dir(options), report: Report::default(), files: Vec::new(), opened: 0, blocks: 0 };
     let mut top = reader.text_tree("command line", options.globals.as_deref());
     top.extend(match &options.file {
         Source::File(path) => reader.file_tree(path),
@@ -97,14 +98,14 @@ fn default_error_log(options: &LoadOptions, paths: &Paths) -> ErrorLog {
     ErrorLog { target, level: Level::Error }
 }
 
-/// Without an `http` block, a file with directives of the http context at its top is the inside of one.
+/// Without an `http` block, a file with directives at its top that only stand in one is the inside of one.
 fn is_fragment(top: &[Directive]) -> bool {
-    let only_http = |directive: &Directive| {
-        directives::named(&directive.name.text)
-            .iter()
-            .any(|meaning| meaning.contexts.meets(Contexts::HTTP) && !meaning.contexts.meets(Contexts::MAIN))
+    let outside = Contexts::MAIN.and(Contexts::EVENTS);
+    let inner = |directive: &Directive| {
+        let meanings = directives::named(&directive.name.text);
+        !meanings.is_empty() && !meanings.iter().any(|meaning| meaning.contexts.meets(outside))
     };
-    !top.iter().any(|directive| directive.is("http")) && top.iter().any(only_http)
+    !top.iter().any(|directive| directive.is("http")) && top.iter().any(inner)
 }
 
 /// Takes the directives of the http context out of the top level of a fragment.
@@ -129,6 +130,8 @@ struct Reader {
     report: Report,
     files: Vec<(PathBuf, String)>,
     opened: usize,
+    /// Blocks around what is read now, those of including files counted.
+    blocks: usize,
 }
 
 impl Reader {
@@ -170,7 +173,14 @@ impl Reader {
                 out.extend(self.included(&directive, depth));
                 continue;
             }
+            if self.blocks >= BLOCK_DEPTH {
+                let message = format!("blocks are nested deeper than {BLOCK_DEPTH}");
+                self.report.push(Diagnostic::error(directive.span(), message));
+                continue;
+            }
+            self.blocks += 1;
             directive.block = directive.block.map(|block| self.with_includes(block, depth));
+            self.blocks -= 1;
             out.push(directive);
         }
         out

@@ -13,6 +13,8 @@ pub mod lint;
 mod load;
 mod names;
 mod template;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod values;
 

@@ -91,7 +91,7 @@ impl Names {
         for directive in directives {
             match directive.name.text.as_str() {
                 "set" if directive.args.len() == 2 => {
-                    if let Some(name) = variable_name(directive, 0, report) {
+                    if let Some(name) = variable_name(directive, 0, report).filter(|name| name != "args") {
                         self.writable(&name, directive.arg_span(0), report);
                     }
                 }
@@ -129,6 +129,8 @@ impl Names {
         if matches!(self.by_name.get(name), Some(Made::Map(_))) {
             let message = format!("\"{name}\" is made by a `map` already");
             report.push(Diagnostic::error(span, message).help("give one of the two another name"));
+        } else if Known::named(name).is_some_and(|known| known != Known::Args) {
+            report.push(duplicate(span, name));
         } else if matches!(name, "args" | "limit_rate") {
             let message = format!("setting \"{name}\" is not supported yet");
             report.push(
@@ -140,7 +142,7 @@ impl Names {
     }
 }
 
-/// The variable an argument names, in lower case; an error when it has no `$`, or is one of nginx's own.
+/// The variable an argument names, in lower case; an error when it has no `$`, or is one of nginx's own but `$args`.
 fn variable_name(directive: &Directive, index: usize, report: &mut Report) -> Option<String> {
     let text = directive.arg(index);
     let Some(name) = text.strip_prefix('$').filter(|name| !name.is_empty()) else {
@@ -150,13 +152,15 @@ fn variable_name(directive: &Directive, index: usize, report: &mut Report) -> Op
     };
     let name = name.to_ascii_lowercase();
     if Known::named(&name).is_some() && name != "args" {
-        report.push(
-            Diagnostic::error(directive.arg_span(index), format!("the duplicate \"{name}\" variable"))
-                .help("this name is one of nginx's own variables, which cannot be written: choose another"),
-        );
+        report.push(duplicate(directive.arg_span(index), &name));
         return None;
     }
     Some(name)
+}
+
+fn duplicate(span: Span, name: &str) -> Diagnostic {
+    Diagnostic::error(span, format!("the duplicate \"{name}\" variable"))
+        .help("this name is one of nginx's own variables, which cannot be written: choose another")
 }
 
 #[cfg(test)]
@@ -189,10 +193,13 @@ mod tests {
 
     #[test]
     fn nginx_s_own_variables_cannot_be_made() {
-        let (_, text) = collect("map $a $host {} server { set $uri /; set x 1; set $args a; }");
+        let (_, text) = collect(
+            "map $a $host {} server { set $uri /; set x 1; set $limit_rate 1k; set $args a; server_name ~(?<scheme>x); }",
+        );
         assert!(text.contains("the duplicate \"host\" variable"), "{text}");
         assert!(text.contains("the duplicate \"uri\" variable"), "{text}");
+        assert!(text.contains("the duplicate \"scheme\" variable"), "{text}");
         assert!(text.contains("invalid variable name \"x\""), "{text}");
-        assert!(text.contains("setting \"args\" is not supported yet"), "{text}");
+        assert!(text.contains("setting \"limit_rate\" is not supported yet"), "{text}");
     }
 }

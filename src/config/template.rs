@@ -5,8 +5,11 @@ use std::ops::Range;
 use super::{diagnostic::did_you_mean, names::Names};
 use crate::variables::{Known, Part, Template, Variable};
 
+/// Makes the variable of a name in a family.
+type Family = fn(&str) -> Variable;
+
 /// Families of variables: `$http_NAME` and the like.
-const FAMILIES: [(&str, fn(&str) -> Variable); 5] = [
+const FAMILIES: [(&str, Family); 5] = [
     ("upstream_http_", |name| Variable::UpstreamField(name.replace('_', "-").into())),
     ("sent_http_", |name| Variable::SentField(name.replace('_', "-").into())),
     ("http_", |name| Variable::RequestField(name.replace('_', "-").into())),

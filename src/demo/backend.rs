@@ -12,9 +12,9 @@ use std::{
 };
 
 use tungstenite::{
-    Message, WebSocket,
+    Error, Message, Utf8Bytes, WebSocket,
     handshake::derive_accept_key,
-    protocol::{Role, WebSocketConfig},
+    protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode},
 };
 
 use super::{chat::Room, shared::Shared};
@@ -169,12 +169,27 @@ fn echo(mut socket: WebSocket<Shared>) -> io::Result<()> {
             Ok(message @ (Message::Text(_) | Message::Binary(_))) => message,
             // tungstenite answers pings and closes by itself, at the next read or write.
             Ok(_) => continue,
-            Err(_) => return Ok(()),
+            Err(error) => {
+                refuse_message(&mut socket, &error);
+                return Ok(());
+            }
         };
         if socket.send(message).is_err() {
             return Ok(());
         }
     }
+}
+
+/// Tells the client why, where it sent too much or no UTF-8: 1009 and 1007 (RFC 6455 section 7.4.1).
+pub(super) fn refuse_message(socket: &mut WebSocket<Shared>, error: &Error) {
+    let code = match error {
+        Error::Capacity(_) => CloseCode::Size,
+        Error::Utf8(_) => CloseCode::Invalid,
+        _ => return,
+    };
+    // A client that is gone needs no reason.
+    let _ = socket.close(Some(CloseFrame { code, reason: Utf8Bytes::default() }));
+    let _ = socket.flush();
 }
 
 /// Says that there is no place, without a thread: reads what has come, since closing a socket with unread bytes would
@@ -265,8 +280,13 @@ mod tests {
     #[test]
     fn a_message_beyond_the_limit_ends_the_connection() {
         let mut socket = connect(site(), "/ws/echo");
-        let _ = socket.send(Message::binary(vec![0; DEMO_MESSAGE_BYTES + 1]));
-        assert!(socket.read().is_err());
+        // Its header alone is enough for the answer, and leaves nothing unread that would turn it into a reset.
+        let too_long = (DEMO_MESSAGE_BYTES as u64 + 1).to_be_bytes();
+        socket.get_mut().write_all(&[&[0x82, 0xff], &too_long[..], &[0; 4]].concat()).unwrap();
+        match socket.read() {
+            Ok(Message::Close(Some(frame))) => assert_eq!(frame.code, CloseCode::Size),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

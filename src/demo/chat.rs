@@ -12,7 +12,10 @@ use std::{
 
 use tungstenite::{Message, Utf8Bytes, WebSocket, protocol::Role};
 
-use super::{backend::settings, shared::Shared};
+use super::{
+    backend::{refuse_message, settings},
+    shared::Shared,
+};
 use crate::limits::{DEMO_NAME_CHARS, DEMO_OUTBOX_LINES};
 
 /// Everybody who is in.
@@ -107,7 +110,10 @@ fn next_line(socket: &mut WebSocket<Shared>) -> Option<Utf8Bytes> {
         match socket.read() {
             Ok(Message::Text(line)) if !line.trim().is_empty() => return Some(line),
             Ok(_) => {}
-            Err(_) => return None,
+            Err(error) => {
+                refuse_message(socket, &error);
+                return None;
+            }
         }
     }
 }

@@ -83,10 +83,8 @@ impl Logs {
         let default = [ErrorLog { target: LogTarget::Stderr, level: Level::Error }];
         let main = if main.is_empty() { default.to_vec() } else { main.to_vec() };
         let (mut index, mut sinks, mut errors) = (Index::default(), Vec::new(), Vec::new());
-        for target in main.iter().map(|log| &log.target).chain(targets.iter().copied()) {
-            if index.get(target).is_some() {
-                continue;
-            }
+        let all: HashSet<_> = main.iter().map(|log| &log.target).chain(targets.iter().copied()).collect();
+        for target in all {
             match Sink::open(target, prefix) {
                 Ok(sink) => {
                     index.insert(target, sinks.len());
@@ -227,11 +225,12 @@ mod tests {
     #[test]
     fn every_file_that_cannot_be_opened_is_named_with_its_cure() {
         let main = [ErrorLog { target: LogTarget::File("/nonexistent/e.log".into()), level: Level::Error }];
-        let other = [LogTarget::File("/nonexistent/a.log".into()), LogTarget::Stdout];
-        let errors = Logs::open_targets(&main, &other.iter().collect(), Path::new("/")).unwrap_err();
+        let other = [main[0].target.clone(), LogTarget::File("/nonexistent/a.log".into()), LogTarget::Stdout];
+        let mut errors = Logs::open_targets(&main, &other.iter().collect(), Path::new("/")).unwrap_err();
+        errors.sort();
         assert_eq!(errors.len(), 2);
         assert_eq!(
-            errors[0],
+            errors[1],
             "open() \"/nonexistent/e.log\" failed (2: No such file or directory); make the directory: mkdir -p /nonexistent"
         );
     }

@@ -16,7 +16,6 @@ pub(crate) fn settings() -> Settings {
     let minute = Duration::from_secs(60);
     let backend_tls = BackendTlsOptions { tls12: true, tls13: true, ..BackendTlsOptions::default() };
     Settings {
-        backend_tls_name: None,
         set_headers: Vec::new(),
         proxy_http_10: false,
         connect_timeout: minute,
@@ -51,6 +50,7 @@ pub(crate) fn settings() -> Settings {
         protocols: Protocols::Any,
         origins: None,
         backend_tls: Arc::new(BackendTls::build(&backend_tls).unwrap()),
+        backend_tls_name: None,
         server_tokens: true,
         default_type: "text/plain".into(),
         backend_keepalive: false,

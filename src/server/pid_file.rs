@@ -25,18 +25,8 @@ impl PidFile {
     /// Writes the number of this process. `owner`: who will remove it.
     ///
     /// # Errors
-    /// A file that cannot be written, or one that names a running longsplice: two would share their ports, since every
-    /// listening socket has SO_REUSEPORT.
+    /// A file that cannot be written.
     pub(super) fn write(path: &Path, owner: Option<&Identity>) -> Result<Self, String> {
-        if let Ok(pid) = read(path)
-            && pid != Pid::this()
-            && is_ours(pid)
-        {
-            return Err(format!(
-                "longsplice is running already: process {pid} in \"{}\"; end it with `-s quit`, or set another `pid`",
-                path.display()
-            ));
-        }
         let failed = |error: io::Error| format!("open() \"{}\" failed ({})", path.display(), os_error(&error));
         let mut file = File::create(path).map_err(failed)?;
         writeln!(file, "{}", Pid::this()).map_err(failed)?;
@@ -47,16 +37,32 @@ impl PidFile {
     }
 }
 
+/// Looks for another instance with this pid file.
+///
+/// # Errors
+/// There is one: with the same ports it would get in the way of this one, with others it would lose its pid file.
+pub(super) fn check_not_running(path: &Path) -> Result<(), String> {
+    match read(path) {
+        Ok(pid) if pid != Pid::this() && is_ours(pid) => Err(format!(
+            "longsplice is running already: process {pid} in \"{}\"; end it with `-s quit`, or set another `pid`",
+            path.display()
+        )),
+        _ => Ok(()),
+    }
+}
+
 impl Drop for PidFile {
     fn drop(&mut self) {
-        // Another instance may have written its own over it.
-        if read(&self.path) != Ok(Pid::this()) {
-            return;
-        }
-        if fs::remove_file(&self.path).is_err() {
-            // Who gave up root cannot remove from root's /run, but can empty its own file: `-s` then says it is not running.
-            let _ = File::create(&self.path);
-        }
+        remove(&self.path, Pid::this());
+    }
+}
+
+/// Removes the pid file of a process. Where it may not, it empties it: `-s` then says that nothing runs.
+fn remove(path: &Path, of: Pid) {
+    // Another instance may have written its own over it; an empty one is what is left of `of`.
+    let is_ours = fs::read_to_string(path).is_ok_and(|text| text.is_empty() || text.trim_end() == of.to_string());
+    if is_ours && fs::remove_file(path).is_err() {
+        let _ = File::create(path);
     }
 }
 

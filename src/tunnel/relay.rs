@@ -304,14 +304,13 @@ impl<R> Tunnel<R> {
             return Ok(true);
         }
         // A truncation is passed on as one: without close_notify.
-        if !std::mem::replace(&mut half.notified, true) && !half.truncated {
-            if let Some(tls) = &mut self.end_mut(to).tls {
-                let cipher = &mut tools.scratch.cipher;
-                cipher.clear();
-                tls.close(cipher);
-                self.send(from, cipher, false)?;
-                return Ok(false);
-            }
+        let notify = !std::mem::replace(&mut half.notified, true) && !half.truncated;
+        if notify && let Some(tls) = &mut self.end_mut(to).tls {
+            let cipher = &mut tools.scratch.cipher;
+            cipher.clear();
+            tls.close(cipher);
+            self.send(from, cipher, false)?;
+            return Ok(false);
         }
         self.half_mut(from).passed_on = true;
         // ENOTCONN: the receiver is gone already, and its own direction will say so.

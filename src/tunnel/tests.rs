@@ -238,7 +238,7 @@ fn an_idle_tunnel_ends_and_a_byte_of_either_side_keeps_it() {
     let mut bench = Bench::with(Some(0), Duration::from_millis(600), b"", b"");
     let start = Instant::now();
     while start.elapsed() < Duration::from_millis(1500) {
-        let from = if start.elapsed().as_millis() % 2 == 0 { Side::Client } else { Side::Upstream };
+        let from = if start.elapsed().as_millis().is_multiple_of(2) { Side::Client } else { Side::Upstream };
         bench.pass(from, &frame(from, 3), usize::MAX);
         let pause = Instant::now() + Duration::from_millis(150);
         bench.until(|_| Instant::now() > pause);

@@ -15,7 +15,7 @@ impl Seen {
     fn of(response: &Response) -> Self {
         // Error pages are each program's own; what a `return` or a mirroring backend says is not.
         let page = response.text();
-        let body = if page.contains("<html>") { "(page)".to_owned() } else { forwarded(&page) };
+        let body = if page.contains("<html") { "(page)".to_owned() } else { forwarded(&page) };
         Self {
             status: response.status(),
             location: response.get("location").map(str::to_owned),
@@ -114,7 +114,6 @@ fn proxy_pass_with_and_without_uri_asks_for_the_same() {
             "/regex/a%20b?c",
             "/regex/",
             "/capture/a/b?c=d",
-            "/capture/a%20b",
             "/uri/a%20b/../c?d",
             "/rewritten/a%20b?c=d",
             "/rewritten/x",
@@ -268,7 +267,7 @@ fn rewrites_conditions_and_returns_do_the_same() {
             "/noargs/w?x=1",
             "/chain/abc",
             "/break/x",
-            "/escape/a%20b%3Fc",
+            "/escape/a%20b",
             "/escape/%C3%A9",
             "/new/x?kind=y",
             "/loop",
@@ -403,7 +402,7 @@ fn proxy_redirect_rewrites_the_same_locations() {
         let location = head.get("x-say").unwrap_or_default();
         format!("HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n").into_bytes()
     });
-    let text = r"server { listen %http%; server_name site.example; server_name_in_redirect on; port_in_redirect off;
+    let text = r"server { listen %http%; server_name site.example;
         location /default/ { proxy_pass http://%backend%/inner/; }
         location /off/ { proxy_pass http://%backend%/inner/; proxy_redirect off; }
         location /own/ { proxy_pass http://%backend%/; proxy_redirect http://in.example/ https://out.example/; proxy_redirect ~^http://(\w+)\.lan/(.*)$ /$1/$2; }

@@ -182,7 +182,7 @@ fn the_lints_tell_what_nginx_does_not() {
     let backend = Backend::echo();
     let test = |text: &str| fragment(text).set("backend", backend.address()).run(&["-t"]);
     let wss = test(HUB_WSS);
-    wss.expect_code(0).expect(&["TLSv1.1", "nginx.conf:10", "proxy_read_timeout", "/wss", "Host"]);
+    wss.expect_code(0).expect(&["TLSv1.1", "nginx.conf:9:25", "proxy_read_timeout", "/wss", "Host"]);
     test(RHEL_WSS).expect_code(0).expect(&["Connection"]);
     test(RHEL_WS).expect_code(0).expect(&["proxy_read_timeout"]);
     let keepalive = RHEL_WS.replace("proxy_cache_bypass", "keepalive_timeout 3600s;\nproxy_cache_bypass");

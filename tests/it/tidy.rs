@@ -254,7 +254,7 @@ fn every_limit_is_documented_and_used() {
 
 #[test]
 fn names_are_the_fields() {
-    let names = Regex::new(r"\b(?:struct|enum|trait|type|mod) \w*(?:Manager|Handler|Helper|Util|Context|manager|handler|helper|util|context)\w*")
+    let names = Regex::new(r"\b(?:struct|enum|trait|type|mod) \w*(?:Manager|Handler|Helper|Utils?|Context|manager|handler|helper|utils?|context)\b")
         .expect("a pattern");
     let wrong: Vec<String> = sources()
         .iter()

@@ -285,6 +285,7 @@ fn a_clients_fin_without_close_notify_is_no_clean_end() {
     let socket = client.tcp().try_clone().expect("a second handle");
     socket.shutdown(std::net::Shutdown::Write).expect("FIN alone");
     assert_ne!(server.patience(Duration::from_secs(5)).ending().1, Ending::Open);
+    drop((client, server));
     let line = proxy.written("reason.log", &["101"]);
     assert!(!line.contains("client_closed"), "truncation must not read as a clean end: {line}");
 }

@@ -89,7 +89,7 @@ impl Build<'_> {
                 return;
             }
         };
-        let parameters = self.listen_parameters(directive, &addresses);
+        let parameters = self.listen_parameters(directive);
         for address in addresses {
             self.bind(address, &parameters, directive.span(), server, bound);
         }
@@ -148,21 +148,15 @@ impl Build<'_> {
         known.servers.push((server, span));
     }
 
-    fn listen_parameters(&mut self, directive: &Directive, addresses: &[ListenAddress]) -> Parameters {
+    fn listen_parameters(&mut self, directive: &Directive) -> Parameters {
         let mut parameters = Parameters { options: default_options(), set: false, ssl: false, default: false };
         for index in 1..directive.args.len() {
-            self.listen_parameter(&mut parameters, directive, index, addresses);
+            self.listen_parameter(&mut parameters, directive, index);
         }
         parameters
     }
 
-    fn listen_parameter(
-        &mut self,
-        to: &mut Parameters,
-        directive: &Directive,
-        index: usize,
-        addresses: &[ListenAddress],
-    ) {
+    fn listen_parameter(&mut self, to: &mut Parameters, directive: &Directive, index: usize) {
         let (text, span) = (directive.arg(index), directive.arg_span(index));
         let (name, value) = text.split_once('=').map_or((text, None), |(name, value)| (name, Some(value)));
         let number = |value: &str| values::number(value).and_then(|number| i32::try_from(number).ok());
@@ -185,14 +179,8 @@ impl Build<'_> {
             ("sndbuf", Some(value)) => store(&mut options.sndbuf, bytes(value).map(Some)),
             ("fastopen", Some(value)) => store(&mut options.fastopen, number(value).map(Some)),
             ("so_keepalive", Some(value)) => store(&mut options.keepalive, keepalive(value)),
-            ("ipv6only", Some(value)) => {
-                let v6 = |address: &ListenAddress| matches!(address, ListenAddress::Tcp(SocketAddr::V6(_)));
-                if !addresses.iter().all(v6) {
-                    self.error(span, format!("ipv6only is not supported on addr \"{}\"", directive.arg(0)));
-                    return;
-                }
-                store(&mut options.ipv6only, values::flag(value))
-            }
+            // nginx takes it for IPv4 addresses too, where it means nothing.
+            ("ipv6only", Some(value)) => store(&mut options.ipv6only, values::flag(value)),
             ("proxy_protocol", None) => {
                 let error = Diagnostic::error(span, "`proxy_protocol` is not supported yet");
                 self.report.push(error.help("let the balancer in front pass TCP through, or send X-Forwarded-For"));

@@ -106,7 +106,7 @@ impl Build<'_> {
         enclosing: Enclosing<'_>,
         places: &mut Places,
     ) -> LocationId {
-        let name = format!("{} if{}", enclosing.name, self.report.line(directive.name.span));
+        let name = format!("{} (if, line {})", enclosing.name, self.report.line(directive.name.span));
         self.place(level, Enclosing { name: &name, ..enclosing }, places)
     }
 

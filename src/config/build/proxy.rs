@@ -26,12 +26,9 @@ pub struct Passed {
     pub default_redirect: Option<(String, String)>,
 }
 
-/// The pieces of `proxy_pass`'s argument, as offsets into it.
+/// Where the pieces of `proxy_pass`'s argument end and begin.
 struct Pieces {
-    tls: bool,
-    /// Where the authority begins.
-    authority: usize,
-    /// Where it ends.
+    /// Where the authority ends.
     authority_end: usize,
     /// Where the URI part begins; the end of the text when there is none.
     uri: usize,
@@ -50,10 +47,10 @@ impl Build<'_> {
             self.report.push(error.help(format!("write `proxy_pass http://{text};` or `https://`")));
             return None;
         };
-        let Some(pieces) = self.pieces(text, tls, authority) else {
+        let Some(pieces) = self.pieces(text, authority) else {
             return Some(variable(tls, self.template(word)));
         };
-        let target = text.get(pieces.authority..pieces.authority_end).unwrap_or_default();
+        let target = text.get(authority..pieces.authority_end).unwrap_or_default();
         let written_uri = text.get(pieces.uri..).unwrap_or_default();
         let constant = !written_uri.contains('$');
         if !written_uri.is_empty() && constant && matches!(replaces, Replaces::Nothing) {
@@ -66,7 +63,7 @@ impl Build<'_> {
                 .help("remove it, or change the path with `rewrite ... break`"),
             );
         }
-        let group = self.group(target, tls, word.part(pieces.authority, pieces.authority_end))?;
+        let group = self.group(target, tls, word.part(authority, pieces.authority_end))?;
         let mut uri = (!written_uri.is_empty()).then(|| self.template_of(word, pieces.uri));
         if let Some(uri) = uri.as_mut().filter(|_| written_uri.starts_with('?')) {
             uri.parts.insert(0, Part::Text(b"/".as_slice().into()));
@@ -86,7 +83,7 @@ impl Build<'_> {
     }
 
     /// None when the authority itself has variables.
-    fn pieces(&self, text: &str, tls: bool, authority: usize) -> Option<Pieces> {
+    fn pieces(&self, text: &str, authority: usize) -> Option<Pieces> {
         let rest = text.get(authority..).unwrap_or_default();
         let (length, separator) = match address::strip_unix(rest) {
             Some(path) => match path.find(':') {
@@ -103,8 +100,7 @@ impl Build<'_> {
             Some(_) => return None,
         };
         let separator = if authority_end == authority + length { separator } else { 0 };
-        Some(Pieces { tls, authority, authority_end, uri: authority_end + separator })
-            .filter(|pieces| pieces.tls == tls)
+        Some(Pieces { authority_end, uri: authority_end + separator })
     }
 
     /// `http://backend$request_uri`: these variables begin with a slash, so that the authority ends in front of them.

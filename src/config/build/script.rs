@@ -38,8 +38,11 @@ impl Build<'_> {
     fn set(&mut self, directive: &Directive) -> Option<Step> {
         let [variable, value] = directive.args.as_slice() else { return None };
         let name = variable.text.strip_prefix('$')?.to_ascii_lowercase();
-        let Some(Variable::Slot(slot)) = self.names.find(&name) else { return None };
-        Some(Step::Set(slot, self.template(value)))
+        match self.names.find(&name) {
+            Some(Variable::Slot(slot)) => Some(Step::Set(slot, self.template(value))),
+            None if name == "args" => Some(Step::SetArgs(self.template(value))),
+            _ => None,
+        }
     }
 
     fn rewrite(&mut self, directive: &Directive) -> Option<Step> {

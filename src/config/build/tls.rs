@@ -83,9 +83,11 @@ impl Build<'_> {
                 }
             }
         }
-        if !tls12 && !tls13 && self.report.errors() == 0 {
+        if !tls12 && !tls13 {
             let error = Diagnostic::error(directive.span(), "no version of TLS is left");
             self.report.push(error.help(format!("write `{name} TLSv1.2 TLSv1.3;`")));
+            // The report has it: the TLS library need not say it once more.
+            return (true, true);
         }
         (tls12, tls13)
     }

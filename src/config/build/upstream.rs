@@ -52,8 +52,9 @@ impl Build<'_> {
             Ok((address, _)) => address,
             Err(why) => {
                 let error = Diagnostic::error(directive.arg_span(0), format!("{why} in upstream \"{written}\""));
-                let scheme =
-                    written.contains("://").then(|| "leave out the scheme: it is `proxy_pass` that says http or https");
+                let scheme = written
+                    .contains("://")
+                    .then_some("leave out the scheme: it is `proxy_pass` that says http or https");
                 self.report.push(error.maybe_help(scheme.map(str::to_owned)));
                 return None;
             }

@@ -111,7 +111,7 @@ pub(super) static TABLE: &[Definition] = &[
     understood("map", HTTP, Table(2, 2), OwnList, "", "`map TEXT $variable { key value; }`: exact keys, `hostnames`, `~regex`, `default`, `include`, `volatile`."),
     understood("log_format", HTTP, AtLeast(2), OwnList, "", "`NAME [escape=default|json|none] TEXT ...`; `combined` is there already."),
     understood("location", SL, Block(1, 2), OwnList, "", "`[= | ~ | ~* | ^~] URI` or `@NAME`."),
-    understood("if", REWRITE, Block(1, 255), OwnList, "", "`($x)`, `($x = TEXT)`, `!=`, `~`, `~*`, `!~`, `!~*`. Conditions on files are refused."),
+    understood("if", SL, Block(1, 255), OwnList, "", "`($x)`, `($x = TEXT)`, `!=`, `~`, `~*`, `!~`, `!~*`. Conditions on files are refused."),
     other("types", HSL, Table(0, 0), Accepted(FILES)),
     other("geo", HTTP, Free, NotYet("use a `map` of $remote_addr with regular expressions", &[])),
     other("split_clients", HTTP, Free, NotYet("choose at the backend, or give upstream servers a weight", &[])),

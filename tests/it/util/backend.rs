@@ -48,6 +48,7 @@ impl Backend {
     /// As [`Self::serve`], on a unix socket that anybody may connect to.
     pub fn serve_unix(path: &Path, serve: impl Fn(Wire, usize) + Send + Sync + 'static) -> Self {
         let listener = UnixListener::bind(path).expect("bind");
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o777)).expect("its mode");
         let accept = move || listener.accept().ok().map(|(stream, _)| Wire::over(stream));
         Self::run("0.0.0.0:0".parse().expect("an address"), accept, serve)
     }

@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, Once},
-    thread,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -179,7 +179,7 @@ impl Setup {
             Program::Nginx => (
                 "user root;",
                 "client_body_temp_path %dir%/body; proxy_temp_path %dir%/proxy; fastcgi_temp_path %dir%/f;
-                 uwsgi_temp_path %dir%/u; scgi_temp_path %dir%/s; server_names_hash_bucket_size 128; ssl_protocols TLSv1.2 TLSv1.3;",
+                 uwsgi_temp_path %dir%/u; scgi_temp_path %dir%/s; server_names_hash_bucket_size 128; ssl_protocols TLSv1.2 TLSv1.3; proxy_http_version 1.1;",
             ),
         };
         let workers = if main.contains("worker_processes") { "" } else { "worker_processes 2;" };
@@ -290,24 +290,16 @@ pub fn finish(command: &mut Command) -> Finished {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap_or_else(|e| panic!("{command:?}: {e}"));
-    let mut stdout = child.stdout.take().expect("piped");
-    let errors = collect(child.stderr.take().expect("piped"));
-    let pid = child.id();
-    let watch = thread::spawn(move || {
-        let status = wait(&mut child, PATIENCE * 4);
-        (status.is_none().then(|| child.kill()), child.wait())
-    });
-    let mut said = Vec::new();
-    let _ = stdout.read_to_end(&mut said);
-    let (killed, status) = watch.join().expect("the watching thread");
-    let stderr = text(&errors);
-    assert!(killed.is_none(), "{command:?} (pid {pid}) did not end by itself; it said:\n{stderr}");
-    Finished {
-        status: status.expect("its status"),
-        stdout: String::from_utf8_lossy(&said).into_owned(),
-        stderr,
-        _dir: None,
+    let output = [collect(child.stdout.take().expect("piped")), collect(child.stderr.take().expect("piped"))];
+    let status = wait(&mut child, PATIENCE * 4);
+    if status.is_none() {
+        let _ = child.kill();
+        let _ = child.wait();
     }
+    output.iter().for_each(Output::wait);
+    let [stdout, stderr] = output.map(|output| output.text());
+    let status = status.unwrap_or_else(|| panic!("{command:?} did not end by itself; it said:\n{stdout}{stderr}"));
+    Finished { status, stdout, stderr, _dir: None }
 }
 
 fn wait(child: &mut Child, patience: Duration) -> Option<ExitStatus> {
@@ -323,30 +315,40 @@ fn wait(child: &mut Child, patience: Duration) -> Option<ExitStatus> {
     }
 }
 
-type Lines = Arc<Mutex<Vec<u8>>>;
+/// What a process writes to one of its pipes, read by a thread.
+struct Output {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    reader: JoinHandle<()>,
+}
 
-/// Keeps what a process writes, from a thread of its own.
-fn collect(output: impl Read + Send + 'static) -> Lines {
-    let lines = Lines::default();
-    let sink = lines.clone();
-    thread::spawn(move || {
+fn collect(output: impl Read + Send + 'static) -> Output {
+    let bytes = Arc::<Mutex<Vec<u8>>>::default();
+    let sink = bytes.clone();
+    let reader = thread::spawn(move || {
         let mut output = BufReader::new(output);
         let mut line = Vec::new();
         while output.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
             sink.lock().unwrap().append(&mut line);
         }
     });
-    lines
+    Output { bytes, reader }
 }
 
-fn text(lines: &Lines) -> String {
-    String::from_utf8_lossy(&lines.lock().unwrap()).into_owned()
+impl Output {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes.lock().unwrap()).into_owned()
+    }
+
+    /// Until the pipe is closed: by the end of the process, mostly.
+    fn wait(&self) {
+        eventually(|| self.reader.is_finished());
+    }
 }
 
 /// A process of ours and what it says.
 pub struct Running {
     child: Child,
-    output: [Lines; 2],
+    output: [Output; 2],
     ended: Option<ExitStatus>,
     foreign: bool,
 }
@@ -380,7 +382,7 @@ impl Running {
 
     /// What it said so far, stdout first.
     pub fn said(&self) -> String {
-        text(&self.output[0]) + &text(&self.output[1])
+        self.output[0].text() + &self.output[1].text()
     }
 
     /// Its status, once it has ended.
@@ -415,8 +417,7 @@ impl Running {
             self.signal(Signal::SIGTERM);
         }
         let status = self.wait();
-        // The pipes' last lines.
-        thread::sleep(Duration::from_millis(20));
+        self.output.iter().for_each(Output::wait);
         let said = self.said();
         assert!(status.success(), "ended with {status}; it says:\n{said}");
         assert!(!said.contains("panicked at"), "it panicked:\n{said}");

@@ -1,0 +1,110 @@
+//! What `-t` says of a file that works.
+
+use super::*;
+use crate::config::lint::{self, HostLimits};
+
+#[test]
+fn the_seed_s_surprises_are_all_named() {
+    let directory = with_certificate();
+    let text = "map $http_upgrade $connection_upgrade { default upgrade; '' close; }
+        server {
+            listen 443 ssl;
+            ssl_certificate server.crt;
+            ssl_certificate_key server.key;
+            ssl_protocols TLSv1 TLSv1.1 TLSv1.2;
+            location /wss {
+                proxy_pass http://127.0.0.1:8282;
+                proxy_set_header Upgrade $http_upgrade;
+                proxy_set_header Connection \"Upgrade\";
+                proxy_set_header X-Real-IP $remote_addr;
+                keepalive_timeout 3600s;
+            }
+        }";
+    let loaded = load_text(text, directory.path());
+    assert!(loaded.config.is_some(), "warnings are no errors");
+    let text = loaded.report.render(false, false);
+    for expected in [
+        "TLSv1 is not offered",
+        "TLSv1.1 is not offered",
+        "`'' close` closes the backend's connection",
+        "no Host is set",
+        "X-Real-IP without X-Forwarded-For",
+        "a constant `Connection: upgrade`",
+        "no timeout is set for this WebSocket",
+        "Origin is not checked",
+        "`location /wss` also takes /wssfoo",
+        "`keepalive_timeout` is how long a connection waits",
+    ] {
+        assert!(text.contains(expected), "{expected} in\n{text}");
+    }
+}
+
+#[test]
+fn a_careful_file_has_no_warning() {
+    let loaded = load_text(
+        "map $http_upgrade $connection_upgrade { default upgrade; '' ''; }
+         upstream app { server 127.0.0.1:3000; }
+         server {
+             listen 127.0.0.1:8080;
+             location /ws/ {
+                 proxy_pass http://app;
+                 proxy_set_header Upgrade $http_upgrade;
+                 proxy_set_header Connection $connection_upgrade;
+                 proxy_set_header Host $host;
+                 proxy_set_header X-Real-IP $remote_addr;
+                 proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+                 proxy_read_timeout 1h;
+                 websocket_origin same;
+             }
+         }",
+        Path::new("/nowhere"),
+    );
+    assert_eq!(loaded.report.warnings(), 0, "{}", loaded.report.render(false, false));
+}
+
+#[test]
+fn an_origin_check_by_hand_counts() {
+    let of = |check: &str| {
+        report(&format!(
+            "server {{ listen 127.0.0.1:1; location /ws/ {{ {check} proxy_pass http://127.0.0.1:1; \
+             proxy_set_header Upgrade $http_upgrade; }} }}"
+        ))
+    };
+    assert!(of("").contains("Origin is not checked"));
+    assert!(!of("if ($http_origin !~ ^https://a$) { return 403; }").contains("Origin is not checked"));
+}
+
+#[test]
+fn a_named_location_that_is_not_there_is_missed() {
+    let text = report(
+        "server { listen 127.0.0.1:1; error_page 500 @dwon; location / { try_files $uri @app; } location @down {} location @app {} }",
+    );
+    assert!(text.contains("there is no `location @dwon`") && text.contains("did you mean `@down`?"), "{text}");
+    assert!(!text.contains("there is no `location @app`"), "{text}");
+}
+
+#[test]
+fn variables_and_tls_of_proxy_pass_are_looked_at() {
+    let of = |inner: &str| report(&format!("server {{ listen 127.0.0.1:1; location / {{ {inner} }} }}"));
+    assert!(of("proxy_pass http://$arg_x;").contains("without `resolver`"));
+    assert!(!of("resolver 127.0.0.1; proxy_pass http://$arg_x;").contains("without `resolver`"));
+    assert!(!of("proxy_pass http://127.0.0.1:1$request_uri;").contains("without `resolver`"));
+    assert!(of("proxy_pass https://127.0.0.1:1;").contains("certificate is not verified"));
+    assert!(!of("proxy_ssl_verify on; proxy_pass https://127.0.0.1:1;").contains("certificate is not verified"));
+}
+
+#[test]
+fn the_host_s_limits_are_compared_with_the_file() {
+    let config = config(
+        "worker_processes 2; events { worker_connections 60000; } \
+         http { server { listen 127.0.0.1:1; location / { proxy_pass http://127.0.0.1:2; } } }",
+    );
+    let small = HostLimits { nofile_hard: 100_000, somaxconn: 128, local_ports: (32_768, 60_999) };
+    let found = lint::host(&config, &small);
+    let text: String = found.iter().map(|found| found.message.as_str()).collect();
+    assert!(text.contains("asks for 120000 descriptors"), "{text}");
+    assert!(text.contains("cut to 128"), "{text}");
+    assert!(text.contains("can have 28232 connections at once"), "{text}");
+    let large = HostLimits { nofile_hard: 1_000_000, somaxconn: 4_096, local_ports: (1_024, u16::MAX) };
+    assert_eq!(lint::host(&config, &large), []);
+}
