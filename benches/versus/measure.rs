@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Tunnels opened before memory is read first, so that what a proxy allocates once is not counted as tunnels'.
-pub const WARM_TUNNELS: usize = 64;
+pub const WARM_TUNNELS: usize = 500;
 const OPEN_LIMIT: Duration = Duration::from_secs(30);
 /// How long stragglers of a fixed rate are waited for.
 const STRAGGLER_LIMIT: Duration = Duration::from_secs(2);

@@ -8,7 +8,7 @@ use clap::Parser;
 #[derive(Debug, Parser)]
 #[command(name = "cargo bench --bench versus --")]
 pub struct Options {
-    /// Only rows with one of these words in their name (echo, wss, bulk-ws-down, x1000 ...)
+    /// Only these rows, or rows with one of these words in their name (echo, wss, bulk-ws-down ...)
     #[arg(long, value_delimiter = ',', value_name = "WORD")]
     pub only: Vec<String>,
     /// Only these (nginx, nginx-64k, haproxy, haproxy-splice, longsplice; direct: no proxy at all)

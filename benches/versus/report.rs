@@ -30,6 +30,7 @@ impl Report<'_> {
         }
         page.push_str("\n## In short\n\n");
         self.summary(&mut page);
+        self.noise(&mut page);
         page.push_str("\n## Every figure\n\nMedian (least to greatest of the rounds).\n");
         for row in 0..self.rows.len() {
             self.details(&mut page, row);
@@ -51,6 +52,22 @@ impl Report<'_> {
                 line(page, names.into_iter().chain(values).chain(ratios));
             }
         }
+    }
+
+    /// How far the machine was not ours.
+    fn noise(&self, page: &mut String) {
+        let waits = self.results.waits();
+        if waits.is_empty() {
+            return;
+        }
+        let noisy = waits.iter().filter(|wait| **wait > NOISY_PERCENT).count();
+        let most = waits.iter().copied().fold(0.0, f64::max);
+        let _ = writeln!(
+            page,
+            "\n(!): something went wrong, see below. In {noisy} of {} runs a proxy waited for its core more than \
+             {NOISY_PERCENT} % of the time, at most {most:.0} %.",
+            waits.len()
+        );
     }
 
     /// A median; marked where something went wrong.
@@ -114,6 +131,9 @@ impl Report<'_> {
         text
     }
 }
+
+/// A proxy that waits longer than this shared its core.
+const NOISY_PERCENT: f64 = 5.0;
 
 const PREFACE: &str = "\
 Made by `cargo bench --bench versus`. Each run starts its proxy afresh, with one worker on one core; the load (websocket

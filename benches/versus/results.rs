@@ -70,6 +70,13 @@ impl Results {
         medians.min_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(peer, _)| peer)
     }
 
+    /// Shares of time in which a proxy waited for its core, percent, one a run.
+    pub fn waits(&self) -> Vec<f64> {
+        let samples = self.0.iter().filter_map(|record| record.outcome.as_ref().ok());
+        let values = samples.flat_map(|sample| &sample.values);
+        values.filter(|(metric, _)| *metric == Metric::Waited).map(|(_, value)| *value).collect()
+    }
+
     /// What went wrong in a row with a peer: each error with how often it was seen.
     pub fn troubles(&self, row: usize, peer: usize) -> Vec<String> {
         let mut troubles = Vec::new();

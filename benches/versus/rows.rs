@@ -59,14 +59,19 @@ pub fn all(idle_tunnels: usize) -> Vec<Row> {
     rows
 }
 
-/// The rows whose name has one of `words` in it; all without any word. An error names a word that no row has.
+/// The rows whose name is one of `words` or, where no row is called so, has it in it; all without any word. An error names
+/// a word that no row has.
 pub fn select(rows: Vec<Row>, words: &[String]) -> Result<Vec<Row>, String> {
     if let Some(word) = words.iter().find(|word| !rows.iter().any(|row| row.name.contains(*word))) {
         let names: BTreeSet<&str> = rows.iter().map(|row| row.name.as_str()).collect();
         let names: Vec<&str> = names.into_iter().collect();
         return Err(format!("no row has {word:?} in its name; there are: {}", names.join(", ")));
     }
-    let wanted = |row: &Row| words.is_empty() || words.iter().any(|word| row.name.contains(word));
+    let exact: Vec<bool> = words.iter().map(|word| rows.iter().any(|row| row.name == *word)).collect();
+    let matches =
+        |row: &Row, word: &String, exact: bool| if exact { row.name == *word } else { row.name.contains(word) };
+    let wanted =
+        |row: &Row| words.is_empty() || words.iter().zip(&exact).any(|(word, exact)| matches(row, word, *exact));
     Ok(rows.into_iter().filter(wanted).collect())
 }
 
@@ -93,7 +98,7 @@ impl Row {
     pub fn about(&self) -> String {
         match self.job {
             Job::Echo { payload, tunnels } => {
-                format!("{payload} B there and back, {tunnels} tunnels, one message each under way")
+                format!("{payload} B there and back, tunnels: {tunnels}, one message each under way")
             }
             Job::Paced { payload, tunnels, per_second } => {
                 format!(
@@ -102,7 +107,7 @@ impl Row {
             }
             Job::Bulk { direction, frame, tunnels } => {
                 let direction = if direction == Work::Up { "client to backend" } else { "backend to client" };
-                format!("{direction}, one frame of {} a write, {tunnels} tunnels", size(frame))
+                format!("{direction}, one frame of {} a write, tunnels: {tunnels}", size(frame))
             }
             Job::Idle { tunnels } => format!("{tunnels} tunnels that carried one message each way"),
             Job::Handshakes { slots } if self.tls => {

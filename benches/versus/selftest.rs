@@ -1,13 +1,16 @@
-//! What `cargo test --benches` runs: every kind of row, small and without a proxy, must move checked bytes and no errors.
+//! What `cargo test --benches` runs: every row, small, without a proxy and through longsplice, must move checked bytes and
+//! show no error.
 
 use std::{error::Error, time::Duration};
 
 use crate::{
+    DIRECT,
     certificate::Certificate,
     host::{self, Cores},
     load::{LONGEST_FRAME, Pattern},
     measure::Bench,
-    rows,
+    peers::{Installed, PEERS, SUBJECT},
+    rows::{self, Row},
 };
 
 pub fn run() -> Result<(), Box<dyn Error>> {
@@ -19,12 +22,19 @@ pub fn run() -> Result<(), Box<dyn Error>> {
         pattern: Pattern::new(LONGEST_FRAME).into(),
         window: Duration::from_millis(50),
     };
-    for row in rows::all(20).into_iter().filter(|row| !row.tls).map(rows::Row::shrunk) {
-        let sample = bench.run(&row, None)?;
-        if !sample.errors.is_empty() {
-            return Err(format!("{}: {:?}", row.name, sample.errors).into());
+    let longsplice = PEERS.iter().find(|peer| peer.name == SUBJECT).and_then(|peer| peer.installed());
+    let longsplice = longsplice.ok_or("longsplice was not built")?;
+    for row in rows::all(20).into_iter().map(Row::shrunk) {
+        if !row.tls {
+            check(&bench, &row, None)?;
         }
-        println!("{}: ok", row.name);
+        check(&bench, &row, Some(&longsplice))?;
     }
     Ok(())
+}
+
+fn check(bench: &Bench, row: &Row, proxy: Option<&Installed>) -> Result<(), String> {
+    let name = proxy.map_or(DIRECT, |proxy| proxy.peer.name);
+    let sample = bench.run(row, proxy).map_err(|why| format!("{}, {name}: {why}", row.name))?;
+    if sample.errors.is_empty() { Ok(()) } else { Err(format!("{}, {name}: {:?}", row.name, sample.errors)) }
 }
