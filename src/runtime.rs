@@ -10,30 +10,26 @@ use std::{
         mpsc::{Receiver, Sender, channel},
     },
     thread::{self, JoinHandle},
-    time::Duration,
 };
 
 use monoio::{FusionRuntime, IoUringDriver, LegacyDriver, RuntimeBuilder};
 use nix::{
     sched::{CpuSet, sched_setaffinity},
-    sys::{
-        eventfd::{EfdFlags, EventFd},
-        time::TimeSpec,
-        timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags},
-    },
+    sys::eventfd::{EfdFlags, EventFd},
     unistd::Pid,
 };
 
 use crate::{
     config::{Config, Driver, Level},
-    limits::{BATCHES_PER_TURN, EVENTS_PER_BATCH, TICK_MS},
+    limits::{BATCHES_PER_TURN, EVENTS_PER_BATCH},
     listener,
     observe::{
         Logs,
         counters::Counters,
         error_log::{self, About},
+        os_error,
     },
-    reactor::{Descriptor, yield_now},
+    reactor::{Descriptor, Event, yield_now},
     session,
     tunnel::Reason,
     upstream::Upstreams,
@@ -147,7 +143,6 @@ async fn serve(plan: Plan, messages: Receiver<Message>, bell: OwnedFd) -> io::Re
         monoio::spawn(listener::accept_all(Rc::clone(&worker), index, reactor.watch(socket)?));
     }
     monoio::spawn(read_inbox(Rc::clone(&worker), messages, reactor.watch(bell)?));
-    monoio::spawn(tick(Rc::clone(&worker), timer()?));
     // monoio takes the descriptor for a stream's; all it does with it is to wait until it is readable.
     let poller = monoio::net::TcpStream::from_std(TcpStream::from(reactor.epoll().try_clone_to_owned()?))?;
     monoio::spawn(turn(Rc::clone(&worker), poller));
@@ -160,58 +155,42 @@ async fn serve(plan: Plan, messages: Receiver<Message>, bell: OwnedFd) -> io::Re
 /// The heart: waits for readiness and hands it out.
 async fn turn(worker: Rc<Worker>, poller: monoio::net::TcpStream) {
     let mut events = Vec::with_capacity(EVENTS_PER_BATCH);
-    loop {
-        if worker.tunnels.borrow().has_unfinished() {
-            yield_now().await;
-        } else if let Err(error) = poller.readable(false).await {
-            worker.log(Level::Emerg, &About::Process, format_args!("waiting for events failed ({error})"));
-            return worker.change(State::Stopping);
-        }
-        for _ in 0..BATCHES_PER_TURN {
-            let count = match worker.reactor.turn(&mut events) {
-                Ok(count) => count,
-                Err(error) => {
-                    worker.log(Level::Emerg, &About::Process, format_args!("epoll_wait() failed ({error})"));
-                    return worker.change(State::Stopping);
-                }
-            };
-            let scratch = &mut worker.scratch.borrow_mut();
-            let mut tunnels = worker.tunnels.borrow_mut();
-            tunnels.handle(&events, scratch);
-            tunnels.resume(scratch);
-            events.clear();
-            if count < EVENTS_PER_BATCH {
-                break;
-            }
-        }
-        bury(&worker);
-    }
-}
-
-fn timer() -> io::Result<TimerFd> {
-    let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)?;
-    let every = TimeSpec::from_duration(Duration::from_millis(TICK_MS));
-    timer.set(Expiration::Interval(every), TimerSetTimeFlags::empty())?;
-    Ok(timer)
-}
-
-/// Moves the wheel.
-async fn tick(worker: Rc<Worker>, timer: TimerFd) {
-    let Ok(timer) = worker.reactor.watch(timer.into()) else { return };
     let mut expired = Vec::new();
     loop {
-        read_counter(&timer).await;
-        worker.reactor.advance(&mut expired);
-        if !expired.is_empty() {
-            let scratch = &mut worker.scratch.borrow_mut();
-            let mut tunnels = worker.tunnels.borrow_mut();
-            expired.drain(..).for_each(|number| tunnels.expire(number, scratch));
+        let ready = if worker.tunnels.borrow().has_unfinished() {
+            yield_now().await;
+            Ok(())
+        } else {
+            poller.readable(false).await
+        };
+        if let Err(error) = ready.and_then(|()| serve_events(&worker, &mut events, &mut expired)) {
+            worker.log(Level::Emerg, &About::Process, format_args!("waiting for events failed ({})", os_error(&error)));
+            return worker.change(State::Stopping);
         }
         bury(&worker);
     }
+}
+
+/// Takes what the kernel has, in some batches: wakes tasks, moves what tunnels have, and looks at the clock.
+fn serve_events(worker: &Worker, events: &mut Vec<Event>, expired: &mut Vec<u32>) -> io::Result<()> {
+    let scratch = &mut worker.scratch.borrow_mut();
+    let mut tunnels = worker.tunnels.borrow_mut();
+    for _ in 0..BATCHES_PER_TURN {
+        let count = worker.reactor.turn(events)?;
+        tunnels.handle(events, scratch);
+        tunnels.resume(scratch);
+        events.clear();
+        worker.reactor.advance(expired)?;
+        expired.drain(..).for_each(|number| tunnels.expire(number, scratch));
+        if count < EVENTS_PER_BATCH {
+            break;
+        }
+    }
+    Ok(())
 }
 
 async fn read_inbox(worker: Rc<Worker>, messages: Receiver<Message>, bell: Descriptor) {
+    let mut count = [0; 8];
     loop {
         for message in messages.try_iter() {
             worker.change(match message {
@@ -219,14 +198,10 @@ async fn read_inbox(worker: Rc<Worker>, messages: Receiver<Message>, bell: Descr
                 Message::Quit => State::Quitting,
             });
         }
-        read_counter(&bell).await;
+        bell.readable().await;
+        // How often it rang does not matter; read, the next ring is an edge again (eventfd(2)).
+        let _ = nix::unistd::read(&bell, &mut count);
     }
-}
-
-/// Reads an eventfd or timerfd: eight bytes that say how often it fired (eventfd(2), timerfd_create(2)).
-async fn read_counter(descriptor: &Descriptor) {
-    let mut count = [0; 8];
-    let _ = descriptor.read_with(|fd| nix::unistd::read(fd, &mut count).map_err(io::Error::from)).await;
 }
 
 /// Writes the last lines of tunnels that have ended.
