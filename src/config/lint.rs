@@ -87,7 +87,8 @@ pub fn file(http: &[Directive], report: &mut Report) {
     for map in level.own("map") {
         lint.close_map(map);
     }
-    if level.all("access_log").is_empty() && !anywhere(http, "access_log") {
+    let serves = level.own("server").next().is_some();
+    if serves && level.all("access_log").is_empty() && !anywhere(http, "access_log") {
         let note = "no `access_log` is set: none is written (nginx would write logs/access.log)";
         lint.report.push(Diagnostic::new(Severity::Note, note));
     }
