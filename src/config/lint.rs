@@ -51,7 +51,7 @@ pub fn host(config: &Config, limits: &HostLimits) -> Vec<Diagnostic> {
         if u32::try_from(backlog).is_ok_and(|backlog| backlog > somaxconn) {
             warn(
                 format!(
-                    "the backlog {backlog} of {:?} is cut to {somaxconn}, this host's net.core.somaxconn",
+                    "the backlog {backlog} of {} is cut to {somaxconn}, this host's net.core.somaxconn",
                     listener.address
                 ),
                 format!("sysctl net.core.somaxconn={backlog}; a full queue drops connections silently"),
