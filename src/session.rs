@@ -97,9 +97,10 @@ pub async fn serve(worker: Rc<Worker>, listener: usize, fd: OwnedFd, peer: SockA
     };
     loop {
         let (request, next) = match session.next_head().await {
-            Ok(head) => session.answer(head).await,
+            // Boxed, so that a connection that waits for its request does not hold the room that answering it takes.
+            Ok(head) => Box::pin(session.answer(head)).await,
             Err(Gone::Quietly) => return session.stream.finish().await,
-            Err(Gone::Refused(refusal)) => session.refuse_head(&refusal).await,
+            Err(Gone::Refused(refusal)) => Box::pin(session.refuse_head(&refusal)).await,
         };
         session.ordinal += 1;
         match next {
@@ -146,7 +147,7 @@ impl Session {
 
     async fn head(&mut self) -> Result<RequestHead, Gone> {
         if self.listener().ssl && self.client.tls.is_none() {
-            self.accept_tls().await?;
+            Box::pin(self.accept_tls()).await?;
         }
         loop {
             let parsed = parse_request(&self.buffer.borrow(), &self.default_server().head);
