@@ -4,11 +4,13 @@ use std::{
     io,
     net::TcpStream,
     os::fd::{AsFd, OwnedFd},
+    pin::pin,
     rc::Rc,
     sync::{
         Arc,
         mpsc::{Receiver, Sender, channel},
     },
+    task::Poll,
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -33,7 +35,7 @@ use crate::{
         counters::Counters,
         error_log::{self, About},
     },
-    reactor::{Descriptor, yield_now},
+    reactor::{Descriptor, at_once, yield_now},
     session,
     tunnel::Reason,
     upstream::Upstreams,
@@ -163,7 +165,7 @@ async fn turn(worker: Rc<Worker>, poller: monoio::net::TcpStream) {
     loop {
         if worker.tunnels.borrow().has_unfinished() {
             yield_now().await;
-        } else if let Err(error) = poller.readable(false).await {
+        } else if let Err(error) = wait(&poller).await {
             worker.log(Level::Emerg, &About::Process, format_args!("waiting for events failed ({error})"));
             return worker.change(State::Stopping);
         }
@@ -185,6 +187,19 @@ async fn turn(worker: Rc<Worker>, poller: monoio::net::TcpStream) {
             }
         }
         bury(&worker);
+    }
+}
+
+/// Waits until there are events. On epoll monoio answers at once while there are some: under load the heart would run for ever,
+/// and none of the tasks it wakes.
+async fn wait(poller: &monoio::net::TcpStream) -> io::Result<()> {
+    let mut readable = pin!(poller.readable(false));
+    match at_once(readable.as_mut()).await {
+        Poll::Ready(result) => {
+            yield_now().await;
+            result
+        }
+        Poll::Pending => readable.await,
     }
 }
 
