@@ -4,11 +4,13 @@ use std::{
     io,
     net::TcpStream,
     os::fd::{AsFd, OwnedFd},
+    pin::pin,
     rc::Rc,
     sync::{
         Arc,
         mpsc::{Receiver, Sender, channel},
     },
+    task::Poll,
     thread::{self, JoinHandle},
 };
 
@@ -29,7 +31,7 @@ use crate::{
         error_log::{self, About},
         os_error,
     },
-    reactor::{Descriptor, Event, yield_now},
+    reactor::{Descriptor, Event, at_once, yield_now},
     session,
     tunnel::Reason,
     upstream::Upstreams,
@@ -161,13 +163,26 @@ async fn turn(worker: Rc<Worker>, poller: monoio::net::TcpStream) {
             yield_now().await;
             Ok(())
         } else {
-            poller.readable(false).await
+            wait(&poller).await
         };
         if let Err(error) = ready.and_then(|()| serve_events(&worker, &mut events, &mut expired)) {
             worker.log(Level::Emerg, &About::Process, format_args!("waiting for events failed ({})", os_error(&error)));
             return worker.change(State::Stopping);
         }
         bury(&worker);
+    }
+}
+
+/// Waits until there are events. On epoll monoio answers at once while there are some: under load the heart would run for ever,
+/// and none of the tasks it wakes.
+async fn wait(poller: &monoio::net::TcpStream) -> io::Result<()> {
+    let mut readable = pin!(poller.readable(false));
+    match at_once(readable.as_mut()).await {
+        Poll::Ready(result) => {
+            yield_now().await;
+            result
+        }
+        Poll::Pending => readable.await,
     }
 }
 

@@ -3,7 +3,8 @@
 use std::{
     collections::BTreeSet,
     fs,
-    sync::Mutex,
+    net::{SocketAddr, TcpListener},
+    sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
 };
@@ -15,6 +16,7 @@ on_both_drivers![
     a_storm_of_broken_connections_leaves_it_serving,
     too_few_descriptors_pause_and_do_not_end_it,
     idle_tunnels_cost_little_memory,
+    busy_tunnels_leave_time_for_requests_and_signals,
 ];
 
 #[test]
@@ -228,4 +230,53 @@ fn unknown_accounts_are_named() {
             finished.expect_code(1).expect(&["no-such-account-here"]);
         }
     }
+}
+
+/// A backend that throws away what tunnels bring it: one that kept it would fill the memory.
+fn drain() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let address = listener.local_addr().expect("its address");
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            thread::spawn(move || {
+                let mut wire = Wire::over(stream);
+                wire.accept_websocket();
+                let mut buffer = vec![0; 1 << 20];
+                while wire.read_some(&mut buffer).is_ok_and(|length| length > 0) {}
+            });
+        }
+    });
+    address
+}
+
+/// Clients that send without a pause for as long as their tunnels take it.
+fn flood(proxy: &Proxy, clients: usize) {
+    let frame = Arc::new(frames::client(frames::BINARY, vec![7; 1 << 20]));
+    for _ in 0..clients {
+        let (mut client, frame) = (proxy.connect(), Arc::clone(&frame));
+        client.websocket("/");
+        thread::spawn(move || while client.try_send(&*frame).is_ok() {});
+    }
+}
+
+fn busy_tunnels_leave_time_for_requests_and_signals(driver: Driver) {
+    beyond_nginx!();
+    let mut proxy = Proxy::config(
+        "server { listen %http%; location / { proxy_pass http://%backend%; } location = /own { return 200 ok; } }",
+    )
+    .main("worker_processes 1;")
+    .set("backend", drain())
+    .on(driver)
+    .start();
+    flood(&proxy, 24);
+    thread::sleep(Duration::from_millis(300));
+    for _ in 0..5 {
+        let asked = Instant::now();
+        assert_eq!(proxy.get("/own").text(), "ok");
+        assert!(asked.elapsed() < Duration::from_secs(3), "a request waited {:?}", asked.elapsed());
+    }
+    let told = Instant::now();
+    proxy.running().signal(nix::sys::signal::Signal::SIGTERM);
+    assert!(proxy.running().wait().success());
+    assert!(told.elapsed() < Duration::from_secs(3), "a signal waited {:?}", told.elapsed());
 }
