@@ -1,6 +1,10 @@
 //! What a tunnel keeps of its request until its last line in the log.
 
-use std::{rc::Rc, sync::Arc, time::Instant};
+use std::{
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crate::{
     config::Config,
@@ -27,6 +31,8 @@ pub struct Small {
     received: u64,
     sent: u32,
     to_upstream: u32,
+    from_upstream: u32,
+    attempt_began_ms: u32,
     server: u32,
     location: u32,
 }
@@ -35,10 +41,11 @@ impl Record {
     /// Keeps what is needed of a request whose 101 has been sent.
     pub fn of(mut request: Box<Request>) -> Self {
         let Some(location) = request.location else { return Self::Whole(request) };
-        if request.attempts.len() > 1 {
+        if request.attempts.len() != 1 {
             return Self::Whole(request);
         }
         let Some(lines) = access_log::seal(&mut request) else { return Self::Whole(request) };
+        let attempt = request.attempts.first().cloned().unwrap_or_default();
         // A head of 4 GiB cannot be: `large_client_header_buffers` and `proxy_buffer_size` are kept far below.
         let short = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX);
         Self::Small(Box::new(Small {
@@ -50,7 +57,9 @@ impl Record {
             started: request.started,
             received: request.received,
             sent: short(request.bytes_sent),
-            to_upstream: short(request.attempts.first().map_or(0, |attempt| attempt.bytes_sent)),
+            to_upstream: short(attempt.bytes_sent),
+            from_upstream: short(attempt.bytes_received),
+            attempt_began_ms: short(attempt.began.as_millis() as u64),
             server: request.server as u32,
             location: location as u32,
         }))
@@ -75,8 +84,13 @@ impl Record {
         request.received = small.received;
         request.bytes_sent = u64::from(small.sent);
         request.status = 101;
-        request.attempts =
-            vec![Attempt { status: 101, bytes_sent: u64::from(small.to_upstream), ..Attempt::default() }];
+        request.attempts = vec![Attempt {
+            status: 101,
+            began: Duration::from_millis(u64::from(small.attempt_began_ms)),
+            bytes_sent: u64::from(small.to_upstream),
+            bytes_received: u64::from(small.from_upstream),
+            ..Attempt::default()
+        }];
         (Box::new(request), Some(small.lines.unwrap_or_default()))
     }
 }

@@ -435,8 +435,8 @@ fn proxy_redirect_makes_the_backends_addresses_ours() {
         let head = replied(&mut request, &format!("HTTP/1.1 302 Found\r\n{field}"), Framing::Length(0), true);
         head.split("\r\n").nth(1).expect("a field").to_owned()
     };
-    assert_eq!(rewritten("Location: http://127.0.0.1:3000/login?a"), "Location: /ws/login?a");
-    assert_eq!(rewritten("Location: http://backend/x"), "Location: /backendx");
+    assert_eq!(rewritten("Location: http://127.0.0.1:3000/login?a"), "Location: http://example.com:8080/ws/login?a");
+    assert_eq!(rewritten("Location: http://backend/x"), "Location: http://example.com:8080/backendx");
     assert_eq!(rewritten("Location: https://elsewhere/"), "Location: https://elsewhere/");
     assert_eq!(rewritten("Refresh: 5; URL=http://127.0.0.1:3000/x"), "Refresh: 5; URL=/ws/x");
     assert_eq!(rewritten("Refresh: 5"), "Refresh: 5");
