@@ -731,3 +731,38 @@ fn a_backend_may_go_on_saying_100() {
     old.send("POST / HTTP/1.0\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nhello");
     assert_eq!(old.head().status(), 200, "a 1.0 client knows no 100");
 }
+
+#[test]
+fn an_upload_that_breaks_off_ends_the_answer_that_had_begun() {
+    beyond_nginx!();
+    let backend = Backend::serve(|mut wire, _| {
+        wire.head();
+        wire.send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nbegun");
+        drop(wire.ending());
+    });
+    let proxy = before(&backend, Driver::IoUring);
+    let mut client = proxy.connect();
+    client.send("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n");
+    assert_eq!(client.head().status(), 200);
+    assert_eq!(client.exactly(5), b"begun");
+    client.send("no size\r\n").patience(Duration::from_secs(5)).expect_gone();
+    proxy.logged(&["chunk", "POST / HTTP/1.1"]);
+}
+
+#[test]
+fn a_body_that_stops_coming_has_no_error_page() {
+    beyond_nginx!();
+    let page = Backend::named("page");
+    let backend = Backend::silent();
+    let proxy = Proxy::config(
+        "server { listen %http%; error_page 408 = @page; location / { proxy_pass http://%backend%; client_body_timeout 1s; }
+           location @page { proxy_pass http://%page%; } }",
+    )
+    .set("backend", backend.address())
+    .set("page", page.address())
+    .start();
+    let mut client = proxy.connect();
+    assert_eq!(client.ask("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhello").status(), 408);
+    client.expect_gone();
+    assert_eq!(page.connections(), 0, "a connection that is to be closed is not kept waiting for a page");
+}
