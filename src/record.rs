@@ -26,9 +26,12 @@ pub struct Small {
     lines: Option<Box<Sealed>>,
     remote: Address,
     serial: u64,
-    accepted: Instant,
     started: Instant,
-    received: u64,
+    /// The backend's address, for the error log.
+    upstream: Box<str>,
+    /// From accept to the request.
+    waited_ms: u32,
+    received: u32,
     sent: u32,
     to_upstream: u32,
     from_upstream: u32,
@@ -45,7 +48,7 @@ impl Record {
             return Self::Whole(request);
         }
         let Some(lines) = access_log::seal(&mut request) else { return Self::Whole(request) };
-        let attempt = request.attempts.first().cloned().unwrap_or_default();
+        let attempt = request.attempts.pop().unwrap_or_default();
         // A head of 4 GiB cannot be: `large_client_header_buffers` and `proxy_buffer_size` are kept far below.
         let short = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX);
         Self::Small(Box::new(Small {
@@ -53,13 +56,14 @@ impl Record {
             lines: (!lines.is_empty()).then(|| Box::new(lines)),
             remote: request.client.remote.clone(),
             serial: request.client.serial,
-            accepted: request.client.accepted,
             started: request.started,
-            received: request.received,
+            upstream: attempt.address,
+            waited_ms: short(millis(request.started.saturating_duration_since(request.client.accepted))),
+            received: short(request.received),
             sent: short(request.bytes_sent),
             to_upstream: short(attempt.bytes_sent),
             from_upstream: short(attempt.bytes_received),
-            attempt_began_ms: short(attempt.began.as_millis() as u64),
+            attempt_began_ms: short(millis(attempt.began)),
             server: request.server as u32,
             location: location as u32,
         }))
@@ -76,15 +80,16 @@ impl Record {
             remote: small.remote,
             local: Address::Unix("".into()),
             tls: None,
-            accepted: small.accepted,
+            accepted: small.started.checked_sub(Duration::from_millis(small.waited_ms.into())).unwrap_or(small.started),
         };
         let server = small.server as usize;
         let mut request = Request::refused(small.config, Rc::new(client), 1, server, Vec::new(), small.started);
         request.location = Some(small.location as usize);
-        request.received = small.received;
+        request.received = u64::from(small.received);
         request.bytes_sent = u64::from(small.sent);
         request.status = 101;
         request.attempts = vec![Attempt {
+            address: small.upstream,
             status: 101,
             began: Duration::from_millis(u64::from(small.attempt_began_ms)),
             bytes_sent: u64::from(small.to_upstream),
@@ -93,4 +98,8 @@ impl Record {
         }];
         (Box::new(request), Some(small.lines.unwrap_or_default()))
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -13,6 +13,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use slab::Slab;
+
 use crate::{
     config::{Config, Level},
     observe::{
@@ -49,7 +51,7 @@ pub struct Worker {
     sessions: Cell<usize>,
     state: Cell<State>,
     /// Tasks to wake when the state changes.
-    waiting: RefCell<Vec<Waker>>,
+    waiting: RefCell<Slab<Waker>>,
     warned_full: Cell<Option<Instant>>,
 }
 
@@ -176,14 +178,12 @@ impl Worker {
     }
 
     async fn reached(&self, condition: impl Fn(&Self) -> bool) {
+        let waiting = Waiting { worker: self, key: Cell::new(None) };
         poll_fn(|context| {
             if condition(self) {
                 return Poll::Ready(());
             }
-            let mut waiting = self.waiting.borrow_mut();
-            if !waiting.iter().any(|waker| waker.will_wake(context.waker())) {
-                waiting.push(context.waker().clone());
-            }
+            waiting.register(context.waker());
             Poll::Pending
         })
         .await;
@@ -192,13 +192,41 @@ impl Worker {
     /// Goes on to a state; never back.
     pub fn change(&self, state: State) {
         self.state.set(self.state.get().max(state));
-        self.waiting.take().into_iter().for_each(Waker::wake);
+        self.wake_waiting();
+    }
+
+    fn wake_waiting(&self) {
+        self.waiting.borrow().iter().for_each(|(_, waker)| waker.wake_by_ref());
     }
 
     /// To be called when a connection has gone.
     pub fn wake_if_drained(&self) {
         if self.is_done() {
-            self.waiting.take().into_iter().for_each(Waker::wake);
+            self.wake_waiting();
+        }
+    }
+}
+
+/// A task's place among those that wait for a state, for as long as it waits.
+struct Waiting<'a> {
+    worker: &'a Worker,
+    key: Cell<Option<usize>>,
+}
+
+impl Waiting<'_> {
+    fn register(&self, waker: &Waker) {
+        let mut waiting = self.worker.waiting.borrow_mut();
+        match self.key.get() {
+            Some(key) => waiting[key].clone_from(waker),
+            None => self.key.set(Some(waiting.insert(waker.clone()))),
+        }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(key) = self.key.get() {
+            self.worker.waiting.borrow_mut().remove(key);
         }
     }
 }
