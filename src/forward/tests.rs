@@ -279,6 +279,7 @@ fn a_uri_part_with_variables_is_the_whole_target() {
     with_uri.uri = Some(variable(Known::Uri));
     let injecting = get("/ws/%20HTTP/1.1%0d%0aX:%20y?q");
     assert_eq!(target_of(&mut request(&injecting, |_| {}), &with_uri), "/ws/%20HTTP/1.1%0D%0AX:%20y");
+    assert_eq!(target_of(&mut request(&get("/ws/%2541"), |_| {}), &with_uri), "/ws/%2541", "not decoded twice");
 }
 
 #[test]
