@@ -163,7 +163,7 @@ async fn serve(plan: Plan, messages: Receiver<Message>, bell: OwnedFd) -> io::Re
 async fn turn(worker: Rc<Worker>, poller: monoio::net::TcpStream) {
     let mut events = Vec::with_capacity(EVENTS_PER_BATCH);
     loop {
-        if worker.tunnels.borrow().has_unfinished() {
+        if worker.tunnels.borrow().has_ready() {
             yield_now().await;
         } else if let Err(error) = wait(&poller).await {
             worker.log(Level::Emerg, &About::Process, format_args!("waiting for events failed ({error})"));
@@ -177,15 +177,13 @@ async fn turn(worker: Rc<Worker>, poller: monoio::net::TcpStream) {
                     return worker.change(State::Stopping);
                 }
             };
-            let scratch = &mut worker.scratch.borrow_mut();
-            let mut tunnels = worker.tunnels.borrow_mut();
-            tunnels.handle(&events, scratch);
-            tunnels.resume(scratch);
+            worker.tunnels.borrow_mut().note(&events);
             events.clear();
             if count < EVENTS_PER_BATCH {
                 break;
             }
         }
+        worker.tunnels.borrow_mut().resume(&mut worker.scratch.borrow_mut());
         bury(&worker);
     }
 }
