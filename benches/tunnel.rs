@@ -64,7 +64,8 @@ impl Bench {
         self.far[tunnel].0.write_all(frame).expect("sent");
         self.events.clear();
         self.reactor.turn(&mut self.events).expect("events");
-        self.table.handle(&self.events, &mut self.scratch);
+        self.table.note(&self.events);
+        self.table.resume(&mut self.scratch);
         self.far[tunnel].1.read_exact(received).expect("relayed");
     }
 }

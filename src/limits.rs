@@ -47,8 +47,10 @@ pub const PIPES_IN_USE: usize = 512;
 pub const EVENTS_PER_BATCH: usize = 512;
 /// Batches handled before other tasks of the worker get their turn.
 pub const BATCHES_PER_TURN: usize = 4;
-/// Bytes one half of a tunnel may move before the other ready tunnels get their turn.
-pub const BYTES_PER_TURN: usize = 4 << 20;
+/// Bytes one half of a tunnel may move before the other ready tunnels get their turn: one full pipe.
+pub const BYTES_PER_TURN: usize = 1 << 20;
+/// Bytes all tunnels of a worker may move before its tasks get their turn: a few milliseconds' worth.
+pub const BYTES_PER_ROUND: usize = 16 << 20;
 /// Connections taken from one listener in a row before other work gets its turn.
 pub const ACCEPTS_PER_TURN: usize = 64;
 /// How long a listener rests after the kernel had no descriptor or memory for a connection, milliseconds.

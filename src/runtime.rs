@@ -159,7 +159,7 @@ async fn turn(worker: Rc<Worker>, poller: monoio::net::TcpStream) {
     let mut events = Vec::with_capacity(EVENTS_PER_BATCH);
     let mut expired = Vec::new();
     loop {
-        let ready = if worker.tunnels.borrow().has_unfinished() {
+        let ready = if worker.tunnels.borrow().has_ready() {
             yield_now().await;
             Ok(())
         } else {
@@ -186,21 +186,21 @@ async fn wait(poller: &monoio::net::TcpStream) -> io::Result<()> {
     }
 }
 
-/// Takes what the kernel has, in some batches: wakes tasks, moves what tunnels have, and looks at the clock.
+/// Takes what the kernel has, in some batches, then lets the tunnels move what they have; tasks it woke run after that.
 fn serve_events(worker: &Worker, events: &mut Vec<Event>, expired: &mut Vec<u32>) -> io::Result<()> {
-    let scratch = &mut worker.scratch.borrow_mut();
     let mut tunnels = worker.tunnels.borrow_mut();
     for _ in 0..BATCHES_PER_TURN {
         let count = worker.reactor.turn(events)?;
-        tunnels.handle(events, scratch);
-        tunnels.resume(scratch);
+        tunnels.note(events);
         events.clear();
-        worker.reactor.advance(expired)?;
-        expired.drain(..).for_each(|number| tunnels.expire(number, scratch));
         if count < EVENTS_PER_BATCH {
             break;
         }
     }
+    let scratch = &mut worker.scratch.borrow_mut();
+    tunnels.resume(scratch);
+    worker.reactor.advance(expired)?;
+    expired.drain(..).for_each(|number| tunnels.expire(number, scratch));
     Ok(())
 }
 

@@ -12,7 +12,7 @@ mod resumption;
 mod server;
 mod session;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 

@@ -253,6 +253,11 @@ impl Session {
         !self.partial.is_empty()
     }
 
+    /// The peer has sent close_notify.
+    pub fn peer_has_closed(&self) -> bool {
+        self.peer_closed
+    }
+
     /// Notes the server name of a whole ClientHello. rustls sees none of it before: it joins parts in place, and the name could
     /// not be read after that.
     fn hello_is_whole(&mut self) -> bool {

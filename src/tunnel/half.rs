@@ -13,11 +13,13 @@ pub(super) struct Half {
     pub waiting: Waiting,
     /// A frame has begun: the first was judged.
     pub began: bool,
-    /// The sender ended its direction and all of it was read.
+    /// It waits for its turn.
+    pub queued: bool,
+    /// The sender ended its direction and all of it was read, or the receiver takes no more.
     pub ended: bool,
     /// The receiver was told the end in TLS, where it speaks TLS.
     pub notified: bool,
-    /// The receiver was sent FIN.
+    /// The receiver was sent FIN, or is gone.
     pub passed_on: bool,
     /// The end came without close_notify over TLS.
     pub truncated: bool,

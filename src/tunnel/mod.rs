@@ -26,11 +26,14 @@ pub use outcome::{Outcome, Reason};
 use pipes::Pipes;
 use relay::{Break, Flow, Tools};
 use slab::Slab;
+use socket2::SockRef;
 
 use crate::{
+    limits::BYTES_PER_ROUND,
     reactor::{Event, Reactor},
     scratch::Scratch,
-    sys, tls,
+    sys::{self, Pipe},
+    tls,
     wheel::{Timer, ticks},
 };
 
@@ -39,6 +42,10 @@ use crate::{
 const SPLICE_FROM: usize = 64 << 10;
 /// This many splices in a row below [`SPLICE_FROM`], and the direction goes back to copying.
 const FEW_SMALL_SPLICES: u8 = 4;
+
+/// Whatever makes a read worth while.
+const INPUT: EpollFlags =
+    EpollFlags::EPOLLIN.union(EpollFlags::EPOLLRDHUP).union(EpollFlags::EPOLLHUP).union(EpollFlags::EPOLLERR);
 
 /// The two ends of a tunnel; also the direction of what that end sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,6 +129,10 @@ struct Watched {
     readable: bool,
     /// FIN or RST has come: the read that finds the end must not be left out.
     left: bool,
+    /// It takes nothing more (EPOLLHUP, EPOLLERR).
+    gone: bool,
+    /// RST has come: the end of what it sent is no FIN, even where a `send` has used up the error.
+    reset: bool,
     /// EPOLLOUT is wanted, and
     wants_output: bool,
     /// it was asked for.
@@ -134,21 +145,15 @@ pub struct Table<R> {
     tunnels: Slab<Tunnel<R>>,
     reactor: Rc<Reactor>,
     pipes: Pipes,
-    /// Directions whose turn was over before their bytes were.
-    unfinished: VecDeque<(u32, Side)>,
+    /// Directions that may have something to do, each at most once.
+    ready: VecDeque<(u32, Side)>,
     finished: Vec<Finished<R>>,
 }
 
 impl<R> Table<R> {
     /// An empty table on a worker's reactor.
     pub fn new(reactor: Rc<Reactor>) -> Self {
-        Self {
-            tunnels: Slab::new(),
-            reactor,
-            pipes: Pipes::default(),
-            unfinished: VecDeque::new(),
-            finished: Vec::new(),
-        }
+        Self { tunnels: Slab::new(), reactor, pipes: Pipes::default(), ready: VecDeque::new(), finished: Vec::new() }
     }
 
     /// Tunnels open.
@@ -162,8 +167,8 @@ impl<R> Table<R> {
     }
 
     /// True when [`Table::resume`] has something to do.
-    pub fn has_unfinished(&self) -> bool {
-        !self.unfinished.is_empty()
+    pub fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
     }
 
     /// Tunnels that ended since the last call.
@@ -194,38 +199,48 @@ impl<R> Table<R> {
             tunnel.take(Side::Upstream, &pair.from_upstream, tools)?;
             Ok(None)
         });
+        // No event will tell of what was read before: those bytes, a close_notify.
+        self.pump(number, Side::Client, scratch);
+        self.pump(number, Side::Upstream, scratch);
         Ok(())
     }
 
-    /// Serves a batch of events.
-    pub fn handle(&mut self, events: &[Event], scratch: &mut Scratch) {
+    /// Takes note of a batch of events; [`Table::resume`] serves them.
+    pub fn note(&mut self, events: &[Event]) {
         for event in events {
             let (number, side) = untoken(event.token);
-            let flags = event.flags;
-            if flags.intersects(EpollFlags::EPOLLOUT) {
-                self.pump(number, side.other(), scratch);
+            if event.flags.contains(EpollFlags::EPOLLOUT) {
+                self.queue(number, side.other());
             }
-            let input = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR;
-            if flags.intersects(input) {
-                if let Some(tunnel) = self.tunnels.get_mut(number as usize) {
-                    let end = tunnel.end_mut(side);
-                    end.readable = true;
-                    end.left |= flags.intersects(input.difference(EpollFlags::EPOLLIN));
-                }
-                self.pump(number, side, scratch);
-            }
-            if flags.contains(EpollFlags::EPOLLERR) {
-                self.fail(number, side, scratch);
+            if event.flags.intersects(INPUT)
+                && let Some(tunnel) = self.tunnels.get_mut(number as usize)
+            {
+                let end = tunnel.end_mut(side);
+                end.readable = true;
+                end.left |= event.flags.intersects(INPUT.difference(EpollFlags::EPOLLIN));
+                end.gone |= event.flags.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR);
+                self.queue(number, side);
             }
         }
     }
 
-    /// Goes on with directions that had used up their turn.
+    /// Gives every direction that is ready its turn, until [`BYTES_PER_ROUND`] have been moved: then the worker's tasks get theirs.
     pub fn resume(&mut self, scratch: &mut Scratch) {
-        for _ in 0..self.unfinished.len() {
-            if let Some((number, side)) = self.unfinished.pop_front() {
-                self.pump(number, side, scratch);
+        let mut moved = 0;
+        for _ in 0..self.ready.len() {
+            let Some((number, side)) = self.ready.pop_front() else { return };
+            moved += self.pump(number, side, scratch);
+            if moved >= BYTES_PER_ROUND {
+                return;
             }
+        }
+    }
+
+    fn queue(&mut self, number: u32, side: Side) {
+        if let Some(tunnel) = self.tunnels.get_mut(number as usize)
+            && !std::mem::replace(&mut tunnel.half_mut(side).queued, true)
+        {
+            self.ready.push_back((number, side));
         }
     }
 
@@ -249,16 +264,16 @@ impl<R> Table<R> {
         }
     }
 
-    fn pump(&mut self, number: u32, from: Side, scratch: &mut Scratch) {
-        self.with(number, scratch, |tunnel, tools| tunnel.pump(from, tools).map(|flow| Some((from, flow))));
-    }
-
-    /// An error on a socket whose bytes cannot be read because the other side takes none: nothing else would notice.
-    fn fail(&mut self, number: u32, side: Side, scratch: &mut Scratch) {
-        let stuck = |tunnel: &Tunnel<R>| !tunnel.half(side).waiting.is_nothing();
-        if self.tunnels.get(number as usize).is_some_and(stuck) {
-            self.settle(number, Err(Break::Gone(side)), scratch);
-        }
+    /// Moves what there is in one direction; bytes moved.
+    fn pump(&mut self, number: u32, from: Side, scratch: &mut Scratch) -> usize {
+        let mut moved = 0;
+        self.with(number, scratch, |tunnel, tools| {
+            tunnel.half_mut(from).queued = false;
+            let (flow, received) = tunnel.pump(from, tools)?;
+            moved = received;
+            Ok(Some((from, flow)))
+        });
+        moved
     }
 
     /// Does something with a tunnel and draws the consequences; a panic costs only this tunnel.
@@ -272,7 +287,11 @@ impl<R> Table<R> {
         let mut tools = Tools { scratch, pipes: &mut self.pipes, tick: self.reactor.tick() as u32 };
         match catch_unwind(AssertUnwindSafe(|| action(tunnel, &mut tools))) {
             Ok(result) => self.settle(number, result, scratch),
-            Err(_) => self.close(number, Reason::InternalError, None, scratch),
+            Err(_) => {
+                // Whatever panicked is not asked for last words, and nobody shall take this for a clean end.
+                tunnel.ends.iter_mut().for_each(|end| end.tls = None);
+                self.close(number, Reason::InternalError, None, scratch);
+            }
         }
     }
 
@@ -281,31 +300,37 @@ impl<R> Table<R> {
         match result {
             Ok(flow) => {
                 match flow {
-                    Some((side, Flow::Again)) => self.unfinished.push_back((number, side)),
+                    Some((side, Flow::Again)) => self.queue(number, side),
+                    Some((side, Flow::Blocked)) if tunnel.was_reset(side) => {
+                        return self.settle(number, Err(Break::Gone(side)), scratch);
+                    }
                     Some((side, Flow::Ended)) => {
                         let first = *tunnel.first.get_or_insert(side);
                         // FIN without close_notify is no half-close (RFC 8446 section 6.1): that end is gone altogether.
-                        if tunnel.half(side.other()).passed_on || tunnel.half(side).truncated {
+                        let gone = tunnel.half(side).truncated || tunnel.end(side).gone;
+                        if gone || tunnel.half(side.other()).passed_on {
                             let reason = tunnel.end_reason(first);
                             return self.close(number, reason, None, scratch);
                         }
                     }
                     _ => {}
                 }
-                if tunnel.ask_for_output(&self.reactor, number).is_err() {
-                    self.close(number, Reason::InternalError, None, scratch);
+                self.ask_for_output(number, scratch);
+            }
+            Err(Break::Deaf(side, reset)) => {
+                if let Some(pipe) = tunnel.give_up(side, reset) {
+                    self.pipes.discard(pipe);
                 }
+                // What it said before it left still arrives.
+                self.pump(number, side, scratch);
             }
             Err(Break::Gone(side)) => {
-                let reason = if tunnel.half(side).ended {
-                    // It had said its last word already: that it takes no more is no reset of the other.
-                    tunnel.end_reason(side)
-                } else {
-                    sys::reset_on_close(&tunnel.end(side.other()).fd);
-                    match side {
-                        Side::Client => Reason::ClientReset,
-                        Side::Upstream => Reason::UpstreamReset,
-                    }
+                sys::reset_on_close(&tunnel.end(side.other()).fd);
+                // close_notify would make a clean end of it.
+                tunnel.half_mut(side).notified = true;
+                let reason = match side {
+                    Side::Client => Reason::ClientReset,
+                    Side::Upstream => Reason::UpstreamReset,
                 };
                 self.close(number, reason, None, scratch);
             }
@@ -313,9 +338,17 @@ impl<R> Table<R> {
                 self.close(number, Reason::ProtocolError, Some(rule.to_owned()), scratch);
             }
             Err(Break::Tls(side, error)) => {
+                tunnel.half_mut(side).notified = true;
                 let detail = format!("{} {}", if side == Side::Client { "client" } else { "upstream" }, error.detail);
                 self.close(number, Reason::TlsError, Some(detail), scratch);
             }
+        }
+    }
+
+    fn ask_for_output(&mut self, number: u32, scratch: &mut Scratch) {
+        let Some(tunnel) = self.tunnels.get_mut(number as usize) else { return };
+        if tunnel.ask_for_output(&self.reactor, number).is_err() {
+            self.close(number, Reason::InternalError, None, scratch);
         }
     }
 
@@ -341,7 +374,8 @@ impl<R> Table<R> {
 
 impl<R> Tunnel<R> {
     fn new(client: End, upstream: End, frames: Option<u8>, record: R) -> Self {
-        let mut halves = [Half::default(), Half::default()];
+        let mut halves = [&client, &upstream]
+            .map(|end| Half { ended: end.tls.as_ref().is_some_and(|tls| tls.peer_has_closed()), ..Half::default() });
         if frames.is_none() {
             halves.iter_mut().for_each(|half| half.frames.lost());
         }
@@ -382,6 +416,32 @@ impl<R> Tunnel<R> {
         }
     }
 
+    /// RST has come while nothing of the side can be read, because the other takes nothing: no `recv` would tell.
+    fn was_reset(&mut self, side: Side) -> bool {
+        let half = self.half(side);
+        let end = self.end(side);
+        if !end.gone || half.ended {
+            return false;
+        }
+        // EPIPE: RST behind a FIN (tcp_reset, in CLOSE_WAIT). What it said is complete, and waits with us.
+        let error = SockRef::from(&end.fd).take_error();
+        end.reset || error.ok().flatten().is_some_and(|error| error.kind() != io::ErrorKind::BrokenPipe)
+    }
+
+    /// A side takes nothing more: ends the direction towards it. Returns the pipe that was filled for it.
+    fn give_up(&mut self, side: Side, reset: bool) -> Option<Pipe> {
+        self.first.get_or_insert(side);
+        let end = self.end_mut(side);
+        (end.readable, end.left) = (true, true);
+        end.reset |= reset;
+        let half = self.half_mut(side.other());
+        (half.ended, half.notified, half.passed_on) = (true, true, true);
+        match std::mem::take(&mut half.waiting) {
+            Waiting::Piped(filled) => Some(filled.pipe),
+            _ => None,
+        }
+    }
+
     fn ask_for_output(&mut self, reactor: &Reactor, number: u32) -> io::Result<()> {
         for side in [Side::Client, Side::Upstream] {
             let end = self.end_mut(side);
@@ -411,7 +471,16 @@ impl<R> Tunnel<R> {
 
 impl Watched {
     fn new(end: End) -> Self {
-        Self { fd: end.fd, tls: end.tls, readable: false, left: false, wants_output: false, has_output: false }
+        Self {
+            fd: end.fd,
+            tls: end.tls,
+            readable: false,
+            left: false,
+            gone: false,
+            reset: false,
+            wants_output: false,
+            has_output: false,
+        }
     }
 }
 

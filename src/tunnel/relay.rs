@@ -53,44 +53,54 @@ pub(super) enum Flow {
 pub(super) enum Break {
     /// This side's connection failed.
     Gone(Side),
+    /// This side takes no more; true: because of a RST. What it has sent may still be there to be read.
+    Deaf(Side, bool),
     /// The client's first frame is none.
     Violation(&'static str),
     /// This side's TLS failed.
     Tls(Side, TlsError),
 }
 
+impl Break {
+    /// EPIPE: the side had sent FIN before its RST (tcp_reset, in CLOSE_WAIT): what it sent is complete.
+    fn deaf(side: Side, error: &io::Error) -> Self {
+        Self::Deaf(side, error.kind() != io::ErrorKind::BrokenPipe)
+    }
+}
+
 impl<R> Tunnel<R> {
-    /// Moves what `from` has sent, as far as it goes.
-    pub(super) fn pump(&mut self, from: Side, tools: &mut Tools<'_>) -> Result<Flow, Break> {
-        let start = self.half(from).bytes;
+    /// Moves what `from` has sent, as far as it goes; also says how many bytes were received (TLS included: records may be empty).
+    pub(super) fn pump(&mut self, from: Side, tools: &mut Tools<'_>) -> Result<(Flow, usize), Break> {
+        let mut received = 0;
         loop {
             if !self.flush(from, tools)? {
-                return Ok(Flow::Blocked);
+                return Ok((Flow::Blocked, received));
             }
             if self.half(from).ended {
                 if self.pass_end_on(from, tools)? {
-                    return Ok(Flow::Ended);
+                    return Ok((Flow::Ended, received));
                 }
                 continue;
             }
             if !self.end(from).readable {
-                return Ok(Flow::Idle);
+                return Ok((Flow::Idle, received));
             }
-            if self.half(from).bytes - start >= BYTES_PER_TURN as u64 {
-                return Ok(Flow::Again);
+            if received >= BYTES_PER_TURN {
+                return Ok((Flow::Again, received));
             }
-            if self.half(from).splicing {
-                self.splice(from, tools)?;
-            } else {
-                self.copy(from, tools)?;
-            }
+            received += if self.half(from).splicing { self.splice(from, tools)? } else { self.copy(from, tools)? };
         }
     }
 
-    /// Takes bytes of `from` that were received before the tunnel existed.
+    /// Takes bytes of `from` that were received before the tunnel existed: they wait for the first [`Tunnel::pump`].
     pub(super) fn take(&mut self, from: Side, bytes: &[u8], tools: &mut Tools<'_>) -> Result<(), Break> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
         self.account(from, bytes)?;
-        self.deliver(from, bytes, false, &mut tools.scratch.cipher)
+        let bytes = self.seal(from.other(), bytes, &mut tools.scratch.cipher)?.into();
+        self.half_mut(from).waiting = Waiting::Bytes(Box::new(Rest { bytes, sent: 0 }));
+        Ok(())
     }
 
     /// True when nothing waits any more.
@@ -104,7 +114,7 @@ impl<R> Tunnel<R> {
         };
         // The receiver making room is a sign of life.
         self.last_active = tools.tick;
-        if full.map_err(|_| Break::Gone(to))? {
+        if full.map_err(|error| Break::deaf(to, &error))? {
             self.end_mut(to).wants_output = true;
             return Ok(false);
         }
@@ -114,8 +124,8 @@ impl<R> Tunnel<R> {
         Ok(true)
     }
 
-    /// Receives into the scratch and sends from there.
-    fn copy(&mut self, from: Side, tools: &mut Tools<'_>) -> Result<(), Break> {
+    /// Receives into the scratch and sends from there; bytes received.
+    fn copy(&mut self, from: Side, tools: &mut Tools<'_>) -> Result<usize, Break> {
         let Scratch { plain: buffer, cipher, reply } = tools.scratch;
         // Behind the last frame of a bulk transfer only the next frame's head is wanted: its payload may be spliced.
         let splicing = self.half(from).splicing;
@@ -129,7 +139,7 @@ impl<R> Tunnel<R> {
                 if let Some(tls) = &mut end.tls {
                     keep(tls, buffer, kept).map_err(|error| Break::Tls(from, error))?;
                 }
-                return Ok(());
+                return Ok(0);
             }
             Err(_) => return Err(Break::Gone(from)),
         };
@@ -138,25 +148,22 @@ impl<R> Tunnel<R> {
         }
         self.last_active = tools.tick;
         if received == 0 {
-            let truncated = self.end(from).tls.is_some();
+            let end = self.end(from);
+            if end.reset {
+                return Err(Break::Gone(from));
+            }
+            let truncated = end.tls.is_some();
             let half = self.half_mut(from);
             (half.ended, half.truncated) = (true, truncated);
-            return Ok(());
+            return Ok(0);
         }
-        let end = self.end_mut(from);
-        let filled = match &mut end.tls {
-            None => received,
+        let (filled, told) = match &mut self.end_mut(from).tls {
+            None => (received, Ok(())),
             Some(tls) => {
                 reply.clear();
                 let result = tls.decrypt(buffer, kept + received, reply);
-                if !reply.is_empty() {
-                    // A reply that does not fit the socket's buffer is lost with the connection: it is a few bytes, and
-                    // a peer that provokes them without reading has no claim on more.
-                    match sys::send(end.fd.as_fd(), reply) {
-                        Ok(sent) if sent == reply.len() => {}
-                        _ => return Err(Break::Gone(from)),
-                    }
-                }
+                // Behind the record that the sender may be in the middle of receiving.
+                let told = self.send(from.other(), reply, false);
                 let decrypted = match result {
                     Ok(decrypted) => decrypted,
                     Err(error) => {
@@ -167,12 +174,9 @@ impl<R> Tunnel<R> {
                     }
                 };
                 self.half_mut(from).ended = decrypted.closed;
-                decrypted.plain
+                (decrypted.plain, told)
             }
         };
-        if filled == 0 {
-            return Ok(());
-        }
         self.account(from, &buffer[..filled])?;
         let bulk = self.half(from).frames.payload_left() >= SPLICE_FROM as u64;
         self.deliver(from, &buffer[..filled], splicing && bulk, cipher)?;
@@ -184,18 +188,18 @@ impl<R> Tunnel<R> {
             let half = self.half_mut(from);
             (half.splicing, half.small_splices) = (true, 0);
         }
-        Ok(())
+        told.map(|()| received)
     }
 
-    /// Moves payload through a pipe, never beyond the current frame.
-    fn splice(&mut self, from: Side, tools: &mut Tools<'_>) -> Result<(), Break> {
+    /// Moves payload through a pipe, never beyond the current frame; bytes moved.
+    fn splice(&mut self, from: Side, tools: &mut Tools<'_>) -> Result<usize, Break> {
         let payload = self.half(from).frames.payload_left();
         if payload == 0 {
             return self.copy(from, tools);
         }
         let Some(pipe) = tools.pipes.take() else {
             self.half_mut(from).splicing = false;
-            return Ok(());
+            return Ok(0);
         };
         let want = usize::try_from(payload).unwrap_or(usize::MAX).min(PIPE_BYTES);
         let moved = match sys::splice_in(self.end(from).fd.as_fd(), &pipe, want) {
@@ -206,7 +210,7 @@ impl<R> Tunnel<R> {
                 return match error.kind() {
                     io::ErrorKind::WouldBlock => {
                         self.end_mut(from).readable = false;
-                        Ok(())
+                        Ok(0)
                     }
                     _ => Err(Break::Gone(from)),
                 };
@@ -215,9 +219,9 @@ impl<R> Tunnel<R> {
         self.last_active = tools.tick;
         let half = self.half_mut(from);
         if moved == 0 {
-            tools.pipes.give_back(pipe);
             half.ended = true;
-            return Ok(());
+            tools.pipes.give_back(pipe);
+            return if self.end(from).reset { Err(Break::Gone(from)) } else { Ok(0) };
         }
         half.bytes += moved as u64;
         half.frames.skip(moved as u64);
@@ -227,18 +231,20 @@ impl<R> Tunnel<R> {
         }
         let to = from.other();
         let mut filled = Filled { pipe, bytes: moved };
-        match drain(&mut filled, self.end(to).fd.as_fd(), (moved as u64) < payload) {
+        // Where no frame's end is known, these may be the last bytes for a long time: they must not wait for more.
+        let more = (moved as u64) < payload && !self.half(from).frames.is_lost();
+        match drain(&mut filled, self.end(to).fd.as_fd(), more) {
             Ok(false) => tools.pipes.give_back(filled.pipe),
             Ok(true) => {
                 self.half_mut(from).waiting = Waiting::Piped(Box::new(filled));
                 self.end_mut(to).wants_output = true;
             }
-            Err(_) => {
+            Err(error) => {
                 tools.pipes.discard(filled.pipe);
-                return Err(Break::Gone(to));
+                return Err(Break::deaf(to, &error));
             }
         }
-        Ok(())
+        Ok(moved)
     }
 
     /// Counts bytes and follows the frames in them.
@@ -264,13 +270,16 @@ impl<R> Tunnel<R> {
 
     /// Sends bytes to the other side, as TLS records where it speaks TLS; what the socket does not take now waits.
     fn deliver(&mut self, from: Side, plain: &[u8], more: bool, cipher: &mut Vec<u8>) -> Result<(), Break> {
-        let to = from.other();
-        let Some(tls) = &mut self.end_mut(to).tls else {
-            return self.send(from, plain, more);
-        };
+        let bytes = self.seal(from.other(), plain, cipher)?;
+        self.send(from, bytes, more)
+    }
+
+    /// Bytes as `to` wants them.
+    fn seal<'a>(&mut self, to: Side, plain: &'a [u8], cipher: &'a mut Vec<u8>) -> Result<&'a [u8], Break> {
+        let Some(tls) = &mut self.end_mut(to).tls else { return Ok(plain) };
         cipher.clear();
         tls.encrypt(plain, cipher).map_err(|error| Break::Tls(to, error))?;
-        self.send(from, cipher, more)
+        Ok(cipher)
     }
 
     fn send(&mut self, from: Side, bytes: &[u8], more: bool) -> Result<(), Break> {
@@ -279,7 +288,7 @@ impl<R> Tunnel<R> {
         }
         let to = from.other();
         if let Waiting::Bytes(rest) = &mut self.half_mut(from).waiting {
-            // Only bytes from before the tunnel can meet others that wait.
+            // Bytes from before the tunnel, or a word of TLS to a receiver that is behind: never much.
             let joined = [&rest.bytes[rest.sent..], bytes].concat();
             **rest = Rest { bytes: joined.into(), sent: 0 };
             return Ok(());
@@ -289,7 +298,7 @@ impl<R> Tunnel<R> {
             Ok(sent) if sent == bytes.len() => return Ok(()),
             Ok(sent) => sent,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            Err(_) => return Err(Break::Gone(to)),
+            Err(error) => return Err(Break::deaf(to, &error)),
         };
         self.half_mut(from).waiting = Waiting::Bytes(Box::new(Rest { bytes: bytes[sent..].into(), sent: 0 }));
         self.end_mut(to).wants_output = true;

@@ -1,5 +1,8 @@
 //! The table over real sockets, driven by the reactor alone: no runtime, no HTTP.
 
+mod ends;
+mod tls;
+
 use std::{
     io::{Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
@@ -35,12 +38,24 @@ impl Bench {
     }
 
     fn with(frames: Option<u8>, idle: Duration, from_client: &[u8], from_upstream: &[u8]) -> Self {
-        let reactor = Reactor::new().unwrap();
         let ((client, near_client), (backend, near_backend)) = (connection(), connection());
-        let end = |fd| End { fd: reactor.watch(fd).unwrap().release(), tls: None };
+        let near = [(near_client, None), (near_backend, None)];
+        Self::over([client, backend], near, frames, idle, from_client, from_upstream)
+    }
+
+    fn over(
+        [client, backend]: [TcpStream; 2],
+        near: [(OwnedFd, Option<Box<crate::tls::Session>>); 2],
+        frames: Option<u8>,
+        idle: Duration,
+        from_client: &[u8],
+        from_upstream: &[u8],
+    ) -> Self {
+        let reactor = Reactor::new().unwrap();
+        let [near_client, near_backend] = near.map(|(fd, tls)| End { fd: reactor.watch(fd).unwrap().release(), tls });
         let pair = Pair {
-            client: end(near_client),
-            upstream: end(near_backend),
+            client: near_client,
+            upstream: near_backend,
             from_client: from_client.to_vec(),
             from_upstream: from_upstream.to_vec(),
             frames,
@@ -60,10 +75,10 @@ impl Bench {
         let mut expired = Vec::new();
         while !done(self) {
             assert!(Instant::now() < deadline, "nothing came of it in ten seconds");
-            if self.reactor.turn(&mut events).unwrap() == 0 && !self.table.has_unfinished() {
+            if self.reactor.turn(&mut events).unwrap() == 0 && !self.table.has_ready() {
                 std::thread::sleep(Duration::from_millis(1));
             }
-            self.table.handle(&events, &mut self.scratch);
+            self.table.note(&events);
             events.clear();
             self.table.resume(&mut self.scratch);
             self.reactor.advance(&mut expired).unwrap();

@@ -30,7 +30,7 @@ use crate::limits;
 pub(super) const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
 
 /// A certificate and key in files of their own.
-pub(super) struct Identity {
+pub(crate) struct Identity {
     pub dir: TempDir,
     pub der: CertificateDer<'static>,
     pub key: Vec<u8>,
@@ -108,7 +108,7 @@ pub(super) fn server(options: &ServerTlsOptions) -> ServerTls {
     ServerTls::build(options).expect("a usable configuration").0
 }
 
-pub(super) fn backend_options() -> BackendTlsOptions {
+pub(crate) fn backend_options() -> BackendTlsOptions {
     BackendTlsOptions { tls12: true, tls13: true, ..BackendTlsOptions::default() }
 }
 

@@ -1,0 +1,133 @@
+//! How tunnels end when their ends do not agree on it, and whose turn it is.
+
+use super::*;
+use crate::limits::BYTES_PER_TURN;
+
+/// Waits until loopback has delivered what was done last.
+fn settle() {
+    std::thread::sleep(Duration::from_millis(50));
+}
+
+impl Bench {
+    /// Serves one direction alone, as if only its event had come.
+    fn serve(&mut self, side: Side) {
+        self.table.note(&[Event { token: token(0, side), flags: EpollFlags::EPOLLIN }]);
+        self.table.resume(&mut self.scratch);
+    }
+}
+
+#[test]
+fn a_half_closed_end_that_resets_ends_the_tunnel() {
+    let mut bench = Bench::new(Some(0));
+    bench.client.shutdown(Shutdown::Write).unwrap();
+    let pause = Instant::now() + Duration::from_millis(50);
+    bench.until(|_| Instant::now() > pause);
+    assert_eq!(bench.table.len(), 1, "a half-closed tunnel lives");
+    sys::reset_on_close(&bench.client);
+    bench.client = bench.backend.try_clone().unwrap();
+    assert_eq!(bench.outcome().reason, Reason::ClientClosed);
+}
+
+#[test]
+fn the_last_words_of_a_backend_that_closes_on_a_sender_arrive() {
+    let mut bench = Bench::new(Some(0));
+    let last = frame(Side::Upstream, 50_000);
+    bench.backend.write_all(&last).unwrap();
+    bench.backend = bench.client.try_clone().unwrap();
+    let mut client = bench.client.try_clone().unwrap();
+    // The first frame meets the closed socket and is answered by RST, the second finds it.
+    for _ in 0..2 {
+        client.write_all(&frame(Side::Client, 5)).unwrap();
+        settle();
+        bench.serve(Side::Client);
+        settle();
+    }
+    let outcome = bench.outcome();
+    assert_eq!((outcome.reason, outcome.from_upstream), (Reason::UpstreamClosed, last.len() as u64));
+    let mut read = Vec::new();
+    client.read_to_end(&mut read).unwrap();
+    assert!(read == last, "something else arrived");
+}
+
+#[test]
+fn the_last_words_of_a_backend_that_resets_a_sender_arrive() {
+    let mut bench = Bench::new(Some(0));
+    let mut client = bench.client.try_clone().unwrap();
+    client.write_all(&frame(Side::Client, 5)).unwrap();
+    settle();
+    bench.serve(Side::Client);
+    settle();
+    // With that frame unread its close sends RST behind what it has said.
+    let last = frame(Side::Upstream, 100);
+    bench.backend.write_all(&last).unwrap();
+    bench.backend = client.try_clone().unwrap();
+    settle();
+    client.write_all(&frame(Side::Client, 5)).unwrap();
+    settle();
+    bench.serve(Side::Client);
+    let outcome = bench.outcome();
+    assert_eq!((outcome.reason, outcome.from_upstream), (Reason::UpstreamReset, last.len() as u64));
+    let mut read = vec![0; last.len()];
+    client.read_exact(&mut read).unwrap();
+    assert_eq!(read, last);
+    assert_eq!(client.read(&mut [0; 1]).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn a_direction_waits_for_its_turn_once() {
+    let mut bench = Bench::new(Some(0));
+    for _ in 0..100 {
+        for side in [Side::Client, Side::Upstream] {
+            let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT;
+            bench.table.note(&[Event { token: token(0, side), flags }]);
+        }
+    }
+    assert_eq!(bench.table.ready.len(), 2);
+    bench.table.resume(&mut bench.scratch);
+    assert!(!bench.table.has_ready());
+}
+
+#[test]
+fn a_busy_tunnel_leaves_the_others_their_turn() {
+    let mut bench = Bench::new(None);
+    let (mut sender, mut receiver) = (bench.client.try_clone().unwrap(), bench.backend.try_clone().unwrap());
+    let writer = std::thread::spawn(move || while sender.write_all(&[7; 1 << 18]).is_ok() {});
+    let reader = std::thread::spawn(move || while receiver.read(&mut [0; 1 << 18]).is_ok_and(|count| count > 0) {});
+    let start = Instant::now();
+    let mut events = Vec::new();
+    while start.elapsed() < Duration::from_millis(300) {
+        bench.reactor.turn(&mut events).unwrap();
+        bench.table.note(&events);
+        events.clear();
+        let before = bench.table.tunnels[0].half(Side::Client).bytes;
+        bench.table.resume(&mut bench.scratch);
+        let moved = bench.table.tunnels[0].half(Side::Client).bytes - before;
+        assert!(moved < 2 * BYTES_PER_TURN as u64, "{moved} bytes in one turn");
+    }
+    bench.table.close_all(Reason::Shutdown, &mut bench.scratch);
+    (bench.client, bench.backend) = (connection().0, connection().0);
+    writer.join().unwrap();
+    reader.join().unwrap();
+}
+
+#[test]
+fn a_few_bytes_behind_an_opaque_burst_do_not_wait_for_more() {
+    let mut bench = Bench::new(None);
+    // A machine that is busy makes some rounds slow; a held segment makes all of them wait for 200 ms.
+    let mut least = Duration::MAX;
+    for _ in 0..4 {
+        bench.pass(Side::Upstream, &vec![7; 5 << 20], usize::MAX);
+        assert!(bench.table.tunnels[0].half(Side::Upstream).splicing, "the burst was copied");
+        let start = Instant::now();
+        bench.pass(Side::Upstream, b"a few bytes", usize::MAX);
+        least = least.min(start.elapsed());
+    }
+    assert!(least < Duration::from_millis(100), "{least:?}");
+}
+
+#[test]
+fn a_panic_costs_only_its_tunnel() {
+    let mut bench = Bench::new(Some(0));
+    bench.table.with(0, &mut bench.scratch, |_, _| panic!("a defect"));
+    assert_eq!(bench.outcome().reason, Reason::InternalError);
+}
