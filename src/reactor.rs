@@ -5,6 +5,8 @@
 //! that becomes part of a tunnel only changes its token (`EPOLL_CTL_MOD`), so a handshake costs no registration that
 //! its tunnel would not need anyway. monoio waits for this epoll instance on io_uring or on epoll, and runs the tasks.
 
+mod gate;
+
 use std::{
     cell::{Cell, RefCell},
     fmt,
@@ -17,11 +19,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use gate::Gate;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use slab::Slab;
 
 use crate::{
-    limits::{EVENTS_PER_BATCH, TICK_MS},
+    limits::{EVENTS_PER_BATCH, READS_PER_TURN, TICK_MS},
     sys,
     wheel::{Tick, Timer, Wheel, ticks},
 };
@@ -41,6 +44,8 @@ pub struct Reactor {
     waits: RefCell<Slab<Wait>>,
     started: Instant,
     now: Cell<Instant>,
+    /// The tick of `now`; the wheel comes to it with [`Reactor::advance`], and lies behind when the worker was held up.
+    tick: Cell<Tick>,
 }
 
 /// What is known of a watched descriptor between two waits.
@@ -95,6 +100,7 @@ impl Reactor {
             waits: RefCell::default(),
             started: now,
             now: Cell::new(now),
+            tick: Cell::new(0),
         }))
     }
 
@@ -108,9 +114,15 @@ impl Reactor {
         self.now.get()
     }
 
-    /// The tick the wheel has come to.
+    /// The tick of the last turn.
     pub fn tick(&self) -> Tick {
-        self.wheel.borrow().now()
+        self.tick.get()
+    }
+
+    fn look_at_the_clock(&self) {
+        let now = Instant::now();
+        self.now.set(now);
+        self.tick.set(now.duration_since(self.started).as_millis() as Tick / TICK_MS);
     }
 
     /// Descriptors watched for tasks, those of tunnels not counted.
@@ -124,7 +136,7 @@ impl Reactor {
     /// # Errors
     /// epoll_wait(2)'s, EINTR excepted.
     pub fn turn(&self, events: &mut Vec<Event>) -> io::Result<usize> {
-        self.now.set(Instant::now());
+        self.look_at_the_clock();
         let mut ready = self.ready.borrow_mut();
         let count = match self.epoll.wait(&mut ready, EpollTimeout::ZERO) {
             Ok(count) => count,
@@ -145,10 +157,9 @@ impl Reactor {
 
     /// Moves the wheel to the present: wakes tasks whose time is over, appends the tunnels whose deadline came to `tunnels`.
     pub fn advance(&self, tunnels: &mut Vec<u32>) {
-        self.now.set(Instant::now());
-        let tick = self.now().duration_since(self.started).as_millis() as Tick / TICK_MS;
+        self.look_at_the_clock();
         let mut expired = Vec::new();
-        self.wheel.borrow_mut().advance(tick, &mut expired);
+        self.wheel.borrow_mut().advance(self.tick(), &mut expired);
         let mut waits = self.waits.borrow_mut();
         for owner in expired {
             match owner {
@@ -173,7 +184,7 @@ impl Reactor {
             self.sources.borrow_mut().remove(key);
             return Err(error.into());
         }
-        Ok(Descriptor { fd: Some(fd), key, reactor: Rc::clone(self) })
+        Ok(Descriptor { fd: Some(fd), key, reactor: Rc::clone(self), reads: Cell::new(0) })
     }
 
     /// Gives a released descriptor to a tunnel: its events come out of [`Reactor::turn`] from now on, at first one for
@@ -188,9 +199,7 @@ impl Reactor {
 
     /// Arms the deadline of a tunnel, `delay` ticks from now.
     pub fn arm(&self, delay: Tick, tunnel: u32) -> Timer {
-        let mut wheel = self.wheel.borrow_mut();
-        let deadline = wheel.now().saturating_add(delay);
-        wheel.arm(deadline, Owner::Tunnel(tunnel))
+        self.wheel.borrow_mut().arm(self.tick().saturating_add(delay), Owner::Tunnel(tunnel))
     }
 
     /// Disarms the deadline of a tunnel that has not come.
@@ -240,10 +249,9 @@ struct Deadline<'a> {
 impl<'a> Deadline<'a> {
     fn arm(reactor: &'a Reactor, limit: Duration) -> Self {
         let key = reactor.waits.borrow_mut().insert(Wait::default());
-        let mut wheel = reactor.wheel.borrow_mut();
-        // One tick more: the wheel's present may lie up to a tick behind the clock's.
-        let at = wheel.now().saturating_add(ticks(limit)).saturating_add(1);
-        let timer = wheel.arm(at, Owner::Wait(key as u32));
+        // One tick more: the present one has begun already.
+        let at = reactor.tick().saturating_add(ticks(limit)).saturating_add(1);
+        let timer = reactor.wheel.borrow_mut().arm(at, Owner::Wait(key as u32));
         Self { reactor, key, timer }
     }
 
@@ -305,6 +313,8 @@ pub struct Descriptor {
     fd: Option<OwnedFd>,
     key: usize,
     reactor: Rc<Reactor>,
+    /// Reads since the task last waited for this descriptor.
+    reads: Cell<u32>,
 }
 
 impl Descriptor {
@@ -314,14 +324,22 @@ impl Descriptor {
     }
 
     /// Makes a call that reads, again and again until it says something other than `WouldBlock`. It borrows what it reads
-    /// into only while it runs, so that all tasks of a worker can share one buffer.
+    /// into only while it runs, so that all tasks of a worker can share one buffer. A sender that always has more does not hold
+    /// the worker: now and then the other tasks get their turn.
     ///
     /// # Errors
     /// Those of `call`.
     pub async fn read_with<T>(&self, mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<T>) -> io::Result<T> {
+        if self.reads.replace(self.reads.get() + 1) >= READS_PER_TURN {
+            self.reads.set(0);
+            yield_now().await;
+        }
         loop {
             match call(self.as_fd()) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait(Direction::Read).await,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.reads.set(0);
+                    self.wait(Direction::Read).await;
+                }
                 result => return result,
             }
         }

@@ -9,7 +9,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     sync::Arc,
-    task::{Poll, Waker},
+    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -20,7 +20,7 @@ use crate::{
         counters::Counters,
         error_log::{self, About},
     },
-    reactor::Reactor,
+    reactor::{Gate, Reactor},
     record::Record,
     scratch::Scratch,
     tunnel::Table,
@@ -48,8 +48,8 @@ pub struct Worker {
     config: Arc<Config>,
     sessions: Cell<usize>,
     state: Cell<State>,
-    /// Tasks to wake when the state changes.
-    waiting: RefCell<Vec<Waker>>,
+    /// Where tasks wait for the state to change.
+    changed: Gate,
     warned_full: Cell<Option<Instant>>,
 }
 
@@ -89,7 +89,7 @@ impl Worker {
             config,
             sessions: Cell::new(0),
             state: Cell::new(State::Serving),
-            waiting: RefCell::default(),
+            changed: Gate::default(),
             warned_full: Cell::new(None),
         };
         worker.open_reserve();
@@ -159,12 +159,12 @@ impl Worker {
 
     /// Waits until the worker was told to end.
     pub async fn listeners_closed(&self) {
-        self.reached(|worker| worker.is_quitting()).await;
+        self.changed.until(|| self.is_quitting()).await;
     }
 
     /// Waits until it may end.
     pub async fn ended(&self) {
-        self.reached(Self::is_done).await;
+        self.changed.until(|| self.is_done()).await;
     }
 
     fn is_done(&self) -> bool {
@@ -175,30 +175,16 @@ impl Worker {
         }
     }
 
-    async fn reached(&self, condition: impl Fn(&Self) -> bool) {
-        poll_fn(|context| {
-            if condition(self) {
-                return Poll::Ready(());
-            }
-            let mut waiting = self.waiting.borrow_mut();
-            if !waiting.iter().any(|waker| waker.will_wake(context.waker())) {
-                waiting.push(context.waker().clone());
-            }
-            Poll::Pending
-        })
-        .await;
-    }
-
     /// Goes on to a state; never back.
     pub fn change(&self, state: State) {
         self.state.set(self.state.get().max(state));
-        self.waiting.take().into_iter().for_each(Waker::wake);
+        self.changed.wake();
     }
 
     /// To be called when a connection has gone.
     pub fn wake_if_drained(&self) {
         if self.is_done() {
-            self.waiting.take().into_iter().for_each(Waker::wake);
+            self.changed.wake();
         }
     }
 }
