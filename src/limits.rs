@@ -51,6 +51,8 @@ pub const BATCHES_PER_TURN: usize = 4;
 pub const BYTES_PER_TURN: usize = 1 << 20;
 /// Bytes all tunnels of a worker may move before its tasks get their turn: a few milliseconds' worth.
 pub const BYTES_PER_ROUND: usize = 16 << 20;
+/// Reads of a task in a row that find something, before the other tasks get their turn: at most 1 MiB.
+pub const READS_PER_TURN: u32 = 16;
 /// Connections taken from one listener in a row before other work gets its turn.
 pub const ACCEPTS_PER_TURN: usize = 64;
 /// How long a listener rests after the kernel had no descriptor or memory for a connection, milliseconds.

@@ -5,6 +5,8 @@
 //! that becomes part of a tunnel only changes its token (`EPOLL_CTL_MOD`), so a handshake costs no registration that
 //! its tunnel would not need anyway. monoio waits for this epoll instance on io_uring or on epoll, and runs the tasks.
 
+mod gate;
+
 use std::{
     cell::{Cell, RefCell},
     fmt,
@@ -17,6 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use gate::Gate;
 use nix::sys::{
     epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
     time::TimeSpec,
@@ -25,7 +28,7 @@ use nix::sys::{
 use slab::Slab;
 
 use crate::{
-    limits::{EVENTS_PER_BATCH, TICK_MS},
+    limits::{EVENTS_PER_BATCH, READS_PER_TURN, TICK_MS},
     sys,
     wheel::{Tick, Timer, Wheel, ticks},
 };
@@ -48,6 +51,8 @@ pub struct Reactor {
     waits: RefCell<Slab<Wait>>,
     started: Instant,
     now: Cell<Instant>,
+    /// The tick of `now`; the wheel comes to it with [`Reactor::advance`], and lies behind when the worker was held up.
+    tick: Cell<Tick>,
 }
 
 /// What is known of a watched descriptor between two waits.
@@ -106,6 +111,7 @@ impl Reactor {
             waits: RefCell::default(),
             started: now,
             now: Cell::new(now),
+            tick: Cell::new(0),
         }))
     }
 
@@ -119,9 +125,15 @@ impl Reactor {
         self.now.get()
     }
 
-    /// The tick the wheel has come to.
+    /// The tick of the last turn.
     pub fn tick(&self) -> Tick {
-        self.wheel.borrow().now()
+        self.tick.get()
+    }
+
+    fn look_at_the_clock(&self) {
+        let now = Instant::now();
+        self.now.set(now);
+        self.tick.set(now.duration_since(self.started).as_millis() as Tick / TICK_MS);
     }
 
     /// Descriptors watched for tasks, those of tunnels not counted.
@@ -135,7 +147,7 @@ impl Reactor {
     /// # Errors
     /// epoll_wait(2)'s, EINTR excepted.
     pub fn turn(&self, events: &mut Vec<Event>) -> io::Result<usize> {
-        self.now.set(Instant::now());
+        self.look_at_the_clock();
         let mut ready = self.ready.borrow_mut();
         let count = match self.epoll.wait(&mut ready, EpollTimeout::ZERO) {
             Ok(count) => count,
@@ -165,9 +177,10 @@ impl Reactor {
         if !self.clock.struck.take() {
             return Ok(());
         }
+        self.look_at_the_clock();
         let mut expired = Vec::new();
         let mut wheel = self.wheel.borrow_mut();
-        wheel.advance(self.present(), &mut expired);
+        wheel.advance(self.tick(), &mut expired);
         if wheel.is_empty() {
             self.clock.stop()?;
         } else {
@@ -189,21 +202,15 @@ impl Reactor {
         Ok(())
     }
 
-    /// The tick the clock stands at; the wheel may be behind.
-    fn present(&self) -> Tick {
-        self.now().duration_since(self.started).as_millis() as Tick / TICK_MS
-    }
-
     /// Puts a deadline on the wheel, `delay` ticks from now, and starts the clock for it.
     fn set(&self, delay: Tick, owner: Owner) -> Timer {
         let mut wheel = self.wheel.borrow_mut();
         if !self.clock.runs.get() {
             // The wheel stood still, and was empty: nothing can expire on its way to the present.
-            wheel.advance(self.present(), &mut Vec::new());
+            wheel.advance(self.tick(), &mut Vec::new());
             self.clock.start();
         }
-        let deadline = wheel.now().saturating_add(delay);
-        wheel.arm(deadline, owner)
+        wheel.arm(self.tick().saturating_add(delay), owner)
     }
 
     /// Watches a descriptor for a task.
@@ -216,7 +223,7 @@ impl Reactor {
             self.sources.borrow_mut().remove(key);
             return Err(error.into());
         }
-        Ok(Descriptor { fd: Some(fd), key, reactor: Rc::clone(self) })
+        Ok(Descriptor { fd: Some(fd), key, reactor: Rc::clone(self), reads: Cell::new(0) })
     }
 
     /// Gives a released descriptor to a tunnel: its events come out of [`Reactor::turn`] from now on, at first one for
@@ -314,7 +321,7 @@ struct Deadline<'a> {
 impl<'a> Deadline<'a> {
     fn arm(reactor: &'a Reactor, limit: Duration) -> Self {
         let key = reactor.waits.borrow_mut().insert(Wait::default());
-        // One tick more: the wheel's present may lie up to a tick behind the clock's.
+        // One tick more: the present one has begun already.
         let timer = reactor.set(ticks(limit).saturating_add(1), Owner::Wait(key as u32));
         Self { reactor, key, timer }
     }
@@ -377,6 +384,8 @@ pub struct Descriptor {
     fd: Option<OwnedFd>,
     key: usize,
     reactor: Rc<Reactor>,
+    /// Reads since the task last waited for this descriptor.
+    reads: Cell<u32>,
 }
 
 impl Descriptor {
@@ -386,14 +395,22 @@ impl Descriptor {
     }
 
     /// Makes a call that reads, again and again until it says something other than `WouldBlock`. It borrows what it reads
-    /// into only while it runs, so that all tasks of a worker can share one buffer.
+    /// into only while it runs, so that all tasks of a worker can share one buffer. A sender that always has more does not hold
+    /// the worker: now and then the other tasks get their turn.
     ///
     /// # Errors
     /// Those of `call`.
     pub async fn read_with<T>(&self, mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<T>) -> io::Result<T> {
+        if self.reads.replace(self.reads.get() + 1) >= READS_PER_TURN {
+            self.reads.set(0);
+            yield_now().await;
+        }
         loop {
             match call(self.as_fd()) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait(Direction::Read).await,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.reads.set(0);
+                    self.wait(Direction::Read).await;
+                }
                 result => return result,
             }
         }

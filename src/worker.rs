@@ -9,11 +9,9 @@ use std::{
     pin::Pin,
     rc::Rc,
     sync::Arc,
-    task::{Poll, Waker},
+    task::Poll,
     time::{Duration, Instant},
 };
-
-use slab::Slab;
 
 use crate::{
     config::{Config, Level},
@@ -22,7 +20,7 @@ use crate::{
         counters::Counters,
         error_log::{self, About},
     },
-    reactor::Reactor,
+    reactor::{Gate, Reactor},
     record::Record,
     scratch::Scratch,
     tunnel::Table,
@@ -50,8 +48,8 @@ pub struct Worker {
     config: Arc<Config>,
     sessions: Cell<usize>,
     state: Cell<State>,
-    /// Tasks to wake when the state changes.
-    waiting: RefCell<Slab<Waker>>,
+    /// Where tasks wait for the state to change.
+    changed: Gate,
     warned_full: Cell<Option<Instant>>,
 }
 
@@ -91,7 +89,7 @@ impl Worker {
             config,
             sessions: Cell::new(0),
             state: Cell::new(State::Serving),
-            waiting: RefCell::default(),
+            changed: Gate::default(),
             warned_full: Cell::new(None),
         };
         worker.open_reserve();
@@ -161,12 +159,12 @@ impl Worker {
 
     /// Waits until the worker was told to end.
     pub async fn listeners_closed(&self) {
-        self.reached(|worker| worker.is_quitting()).await;
+        self.changed.until(|| self.is_quitting()).await;
     }
 
     /// Waits until it may end.
     pub async fn ended(&self) {
-        self.reached(Self::is_done).await;
+        self.changed.until(|| self.is_done()).await;
     }
 
     fn is_done(&self) -> bool {
@@ -177,56 +175,16 @@ impl Worker {
         }
     }
 
-    async fn reached(&self, condition: impl Fn(&Self) -> bool) {
-        let waiting = Waiting { worker: self, key: Cell::new(None) };
-        poll_fn(|context| {
-            if condition(self) {
-                return Poll::Ready(());
-            }
-            waiting.register(context.waker());
-            Poll::Pending
-        })
-        .await;
-    }
-
     /// Goes on to a state; never back.
     pub fn change(&self, state: State) {
         self.state.set(self.state.get().max(state));
-        self.wake_waiting();
-    }
-
-    fn wake_waiting(&self) {
-        self.waiting.borrow().iter().for_each(|(_, waker)| waker.wake_by_ref());
+        self.changed.wake();
     }
 
     /// To be called when a connection has gone.
     pub fn wake_if_drained(&self) {
         if self.is_done() {
-            self.wake_waiting();
-        }
-    }
-}
-
-/// A task's place among those that wait for a state, for as long as it waits.
-struct Waiting<'a> {
-    worker: &'a Worker,
-    key: Cell<Option<usize>>,
-}
-
-impl Waiting<'_> {
-    fn register(&self, waker: &Waker) {
-        let mut waiting = self.worker.waiting.borrow_mut();
-        match self.key.get() {
-            Some(key) => waiting[key].clone_from(waker),
-            None => self.key.set(Some(waiting.insert(waker.clone()))),
-        }
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        if let Some(key) = self.key.get() {
-            self.worker.waiting.borrow_mut().remove(key);
+            self.changed.wake();
         }
     }
 }
