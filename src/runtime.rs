@@ -149,7 +149,7 @@ async fn serve(plan: Plan, messages: Receiver<Message>, bell: OwnedFd) -> io::Re
         monoio::spawn(listener::accept_all(Rc::clone(&worker), index, reactor.watch(socket)?));
     }
     monoio::spawn(read_inbox(Rc::clone(&worker), messages, reactor.watch(bell)?));
-    monoio::spawn(tick(Rc::clone(&worker), timer()?));
+    monoio::spawn(tick(Rc::clone(&worker), reactor.watch(timer()?.into())?));
     // monoio takes the descriptor for a stream's; all it does with it is to wait until it is readable.
     let poller = monoio::net::TcpStream::from_std(TcpStream::from(reactor.epoll().try_clone_to_owned()?))?;
     monoio::spawn(turn(Rc::clone(&worker), poller));
@@ -209,8 +209,7 @@ fn timer() -> io::Result<TimerFd> {
 }
 
 /// Moves the wheel.
-async fn tick(worker: Rc<Worker>, timer: TimerFd) {
-    let Ok(timer) = worker.reactor.watch(timer.into()) else { return };
+async fn tick(worker: Rc<Worker>, timer: Descriptor) {
     let mut expired = Vec::new();
     loop {
         read_counter(&timer).await;
