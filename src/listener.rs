@@ -163,6 +163,7 @@ pub async fn accept_all(worker: Rc<Worker>, index: usize, socket: Descriptor) {
 
 /// Accepts up to [`ACCEPTS_PER_TURN`] connections, waiting for the first.
 async fn accept_turn(worker: &Rc<Worker>, index: usize, socket: &Descriptor) {
+    let mut failed = None;
     for _ in 0..ACCEPTS_PER_TURN {
         if worker.is_full() {
             worker.warn_full();
@@ -170,14 +171,24 @@ async fn accept_turn(worker: &Rc<Worker>, index: usize, socket: &Descriptor) {
         }
         match sys::accept(socket.as_fd()) {
             Ok((fd, peer)) => {
+                failed = None;
                 Counters::bump(&worker.counters.accepted);
                 worker.start_session(session::serve(Rc::clone(worker), index, fd, peer));
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.readable().await,
             Err(error) if is_shortage(&error) => return shortage(worker, index, socket, &error).await,
             // The connection itself went wrong before it was accepted (accept(2), "Error handling"): the next one may be fine.
-            Err(_) => Counters::bump(&worker.counters.accept_errors),
+            Err(error) => {
+                Counters::bump(&worker.counters.accept_errors);
+                failed = Some(error);
+            }
         }
+    }
+    if let Some(error) = failed {
+        // Or the listener did, and would go wrong without end.
+        let message = format_args!("accept4() failed ({}): resting the listener", os_error(&error));
+        worker.log(Level::Crit, &About::Process, message);
+        worker.reactor.sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
     }
 }
 
@@ -210,7 +221,43 @@ async fn shortage(worker: &Rc<Worker>, index: usize, socket: &Descriptor, error:
                 b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
             );
         }
-        worker.open_reserve();
     }
+    worker.open_reserve();
     worker.reactor.sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use monoio::{LegacyDriver, RuntimeBuilder};
+
+    use super::*;
+    use crate::{observe::Logs, request::tests::config, upstream::Upstreams, worker::State};
+
+    fn worker() -> Rc<Worker> {
+        let config = Arc::new(config(Vec::new(), Vec::new()));
+        let upstreams = Arc::new(Upstreams::resolve(&config).unwrap());
+        let logs = Logs::open(&config).unwrap();
+        Worker::new(0, config, upstreams, logs, Arc::default()).unwrap()
+    }
+
+    #[test]
+    fn a_listener_that_only_fails_rests() {
+        // A socket that does not listen: EINVAL, each time.
+        let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None).unwrap();
+        let worker = worker();
+        let errors = RuntimeBuilder::<LegacyDriver>::new().build().unwrap().block_on(async {
+            let socket = worker.reactor.watch(socket.into()).unwrap();
+            let accepting = monoio::spawn(accept_all(Rc::clone(&worker), 0, socket));
+            for _ in 0..100 {
+                worker.reactor.advance(&mut Vec::new());
+                yield_now().await;
+            }
+            worker.change(State::Quitting);
+            accepting.await;
+            worker.counters.accept_errors.load(std::sync::atomic::Ordering::Relaxed)
+        });
+        assert!(errors <= 2 * ACCEPTS_PER_TURN as u64, "{errors} errors in a few milliseconds");
+    }
 }

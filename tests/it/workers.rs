@@ -268,7 +268,7 @@ fn busy_tunnels_leave_time_for_requests_and_signals(driver: Driver) {
     .set("backend", drain())
     .on(driver)
     .start();
-    flood(&proxy, 24);
+    flood(&proxy, 16);
     thread::sleep(Duration::from_millis(300));
     for _ in 0..5 {
         let asked = Instant::now();
