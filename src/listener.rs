@@ -211,16 +211,13 @@ async fn shortage(worker: &Rc<Worker>, index: usize, socket: &Descriptor, error:
             os_error(error)
         ),
     );
-    if worker.reserve.take().is_some() {
-        if let Ok((fd, _)) = sys::accept(socket.as_fd())
-            && !worker.config().listeners[index].ssl
-        {
-            // One short answer fits any socket buffer; a client that cannot take it is closed all the same.
-            let _ = sys::send(
-                fd.as_fd(),
-                b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
-            );
-        }
+    if worker.reserve.take().is_some()
+        && let Ok((fd, _)) = sys::accept(socket.as_fd())
+        && !worker.config().listeners[index].ssl
+    {
+        // One short answer fits any socket buffer; a client that cannot take it is closed all the same.
+        let refusal = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+        let _ = sys::send(fd.as_fd(), refusal);
     }
     worker.open_reserve();
     worker.reactor.sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
@@ -251,7 +248,8 @@ mod tests {
             let socket = worker.reactor.watch(socket.into()).unwrap();
             let accepting = monoio::spawn(accept_all(Rc::clone(&worker), 0, socket));
             for _ in 0..100 {
-                worker.reactor.advance(&mut Vec::new());
+                worker.reactor.turn(&mut Vec::new()).unwrap();
+                worker.reactor.advance(&mut Vec::new()).unwrap();
                 yield_now().await;
             }
             worker.change(State::Quitting);
