@@ -164,7 +164,7 @@ impl Arguments {
     /// `-t` and `-T`, in nginx's words.
     fn run_test(&self) -> ExitCode {
         let failed = |name: &str| {
-            say(&format!("longsplice: configuration file {name} test failed"));
+            say(&format!("longsplice: configuration file {name} test failed{}", self.cure_of_no_file()));
             ExitCode::FAILURE
         };
         let options = match self.load_options() {

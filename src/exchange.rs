@@ -1,6 +1,7 @@
 //! Plain HTTP between a client and a backend: bodies as streams, in both directions at once.
 
 use std::{
+    borrow::Cow,
     cell::{Cell, RefCell},
     future::{Future, poll_fn},
     pin::{Pin, pin},
@@ -90,10 +91,19 @@ pub struct Upload<'a> {
     pub backend: &'a Stream,
     /// Timeouts and the largest body.
     pub settings: &'a Settings,
-    /// Body bytes received.
-    pub received: &'a Cell<u64>,
-    /// Bytes sent to the backend.
-    pub sent: &'a Cell<u64>,
+    /// How far it has come.
+    pub progress: &'a Progress,
+}
+
+/// How far an upload has come.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Bytes of the body taken off the client's connection, chunked coding included: they cannot be sent to another backend.
+    pub taken: Cell<u64>,
+    /// Bytes sent to the backend, the head's included.
+    pub sent: Cell<u64>,
+    /// The body was taken to its end: what the client sends behind it is its next request.
+    pub whole: Cell<bool>,
 }
 
 /// Why an upload ended early.
@@ -112,30 +122,35 @@ impl Upload<'_> {
     /// See [`UploadError`].
     pub async fn run(&self, framing: Framing) -> Result<(), UploadError> {
         let mut body = Body::new(framing);
-        let mut payload = Vec::new();
+        let (mut payload, mut received) = (Vec::new(), 0);
         while !body.is_done() {
             payload.clear();
-            let taken = body.take(&mut self.buffer.borrow_mut(), &mut payload);
-            taken.map_err(|error| UploadError::Client(Refusal::new(400, "malformed_chunk", error.0)))?;
+            self.take(&mut body, &mut payload)?;
+            received += payload.len() as u64;
+            let limit = self.settings.max_body_bytes;
+            if limit > 0 && received > limit {
+                let detail = "the body is larger than client_max_body_size allows";
+                return Err(UploadError::Client(Refusal::new(413, "body_too_large", detail)));
+            }
             if !payload.is_empty() {
-                self.received.set(self.received.get() + payload.len() as u64);
-                let limit = self.settings.max_body_bytes;
-                if limit > 0 && self.received.get() > limit {
-                    return Err(UploadError::Client(Refusal::new(
-                        413,
-                        "body_too_large",
-                        "beyond client_max_body_size",
-                    )));
-                }
                 self.send(&frame(&payload, framing == Framing::Chunked)).await?;
             } else if !body.is_done() {
                 self.receive().await?;
             }
         }
+        self.progress.whole.set(true);
         if framing == Framing::Chunked {
-            self.send(LAST_CHUNK).await?;
+            self.send(body::CHUNKED_END).await?;
         }
         Ok(())
+    }
+
+    fn take(&self, body: &mut Body, payload: &mut Vec<u8>) -> Result<(), UploadError> {
+        let buffer = &mut self.buffer.borrow_mut();
+        let before = buffer.len();
+        let result = body.take(buffer, payload);
+        add(&self.progress.taken, before - buffer.len());
+        result.map_err(|error| UploadError::Client(Refusal::new(400, "malformed_chunk", error.0)))
     }
 
     async fn receive(&self) -> Result<(), UploadError> {
@@ -156,7 +171,7 @@ impl Upload<'_> {
         let refusal =
             match self.client.reactor().within(self.settings.send_timeout, self.backend.write_all(bytes)).await {
                 Ok(Ok(())) => {
-                    self.sent.set(self.sent.get() + bytes.len() as u64);
+                    add(&self.progress.sent, bytes.len());
                     return Ok(());
                 }
                 Ok(Err(error)) => Refusal {
@@ -174,7 +189,7 @@ impl Upload<'_> {
     }
 }
 
-const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+const CLIENT_CLOSED: &str = "the client closed before the response was complete";
 
 /// Body bytes as they go out: as they are, or as one chunk.
 fn frame(payload: &[u8], chunked: bool) -> Vec<u8> {
@@ -188,25 +203,43 @@ fn frame(payload: &[u8], chunked: bool) -> Vec<u8> {
     out
 }
 
-/// Reads a backend's next response head; what follows it stays in `buffer`.
+fn add(counter: &Cell<u64>, bytes: usize) {
+    counter.set(counter.get() + bytes as u64);
+}
+
+/// Why there is no response head: a 502 either way.
+#[derive(Debug)]
+pub enum NoHead {
+    /// The backend's connection ended.
+    Lost(Refusal),
+    /// What came is no head, or breaks a rule.
+    Invalid(Refusal),
+}
+
+/// Reads a backend's next response head; what follows it stays in `buffer`. `received` counts what was read.
 ///
 /// # Errors
-/// 502 for a head that is none or breaks a rule, or the connection's end.
-pub async fn read_head(backend: &Stream, buffer: &mut Vec<u8>, head_bytes: usize) -> Result<ResponseHead, Refusal> {
+/// See [`NoHead`].
+pub async fn read_head(
+    backend: &Stream,
+    buffer: &mut Vec<u8>,
+    head_bytes: usize,
+    received: &Cell<u64>,
+) -> Result<ResponseHead, NoHead> {
     loop {
-        if let Parsed::Complete(head, length) = parse_response(buffer, head_bytes)? {
+        if let Parsed::Complete(head, length) = parse_response(buffer, head_bytes).map_err(NoHead::Invalid)? {
             buffer.drain(..length);
             return Ok(head);
         }
         match backend.read(buffer).await {
             Ok(0) => {
                 let detail = "upstream prematurely closed connection while reading response header from upstream";
-                return Err(Refusal::new(502, "upstream_closed_early", detail));
+                return Err(NoHead::Lost(Refusal::new(502, "upstream_closed_early", detail)));
             }
-            Ok(_) => {}
+            Ok(count) => add(received, count),
             Err(error) => {
                 let detail = format!("reading response header from upstream failed ({error})").into();
-                return Err(Refusal { status: 502, reason: "upstream_reset", detail });
+                return Err(NoHead::Lost(Refusal { status: 502, reason: "upstream_reset", detail }));
             }
         }
     }
@@ -224,15 +257,15 @@ pub struct Download<'a> {
     pub chunked: bool,
     /// Bytes sent to the client.
     pub sent: &'a Cell<u64>,
-    /// Body bytes received.
+    /// Bytes received of the backend.
     pub received: &'a Cell<u64>,
 }
 
 /// Why a response ended before its end; the client's connection can only be cut then.
 #[derive(Debug)]
 pub enum DownloadError {
-    /// The client is gone or takes nothing.
-    Client(&'static str),
+    /// The client is gone, takes nothing, or broke its request's body off.
+    Client(Cow<'static, str>),
     /// The backend broke off.
     Backend(Refusal),
 }
@@ -250,7 +283,6 @@ impl Download<'_> {
             body.take(&mut buffer, &mut payload)
                 .map_err(|error| DownloadError::Backend(Refusal::new(502, "upstream_malformed_chunk", error.0)))?;
             if !payload.is_empty() {
-                self.received.set(self.received.get() + payload.len() as u64);
                 self.send(&frame(&payload, self.chunked)).await?;
             }
             if body.is_done() {
@@ -265,7 +297,7 @@ impl Download<'_> {
             }
         }
         if self.chunked {
-            self.send(LAST_CHUNK).await?;
+            self.send(body::CHUNKED_END).await?;
         }
         Ok(())
     }
@@ -275,14 +307,17 @@ impl Download<'_> {
         buffer.reserve(STREAM_READ_BYTES);
         let reading = race(self.backend.read(buffer), self.client.descriptor().hangup());
         let refusal = match self.client.reactor().within(self.settings.read_timeout, reading).await {
-            Ok(Either::Left(Ok(count))) => return Ok(count == 0),
+            Ok(Either::Left(Ok(count))) => {
+                add(self.received, count);
+                return Ok(count == 0);
+            }
             Ok(Either::Left(Err(error))) => Refusal {
                 status: 502,
                 reason: "upstream_reset",
                 detail: format!("reading upstream failed ({error})").into(),
             },
             Ok(Either::Right(())) => {
-                return Err(DownloadError::Client("the client closed before the response was complete"));
+                return Err(DownloadError::Client(CLIENT_CLOSED.into()));
             }
             Err(_) => Refusal::new(
                 504,
@@ -297,11 +332,11 @@ impl Download<'_> {
         let sending = self.client.write_all(bytes);
         match self.client.reactor().within(self.settings.client_send_timeout, sending).await {
             Ok(Ok(())) => {
-                self.sent.set(self.sent.get() + bytes.len() as u64);
+                add(self.sent, bytes.len());
                 Ok(())
             }
-            Ok(Err(_)) => Err(DownloadError::Client("the client closed before the response was complete")),
-            Err(_) => Err(DownloadError::Client("the client took no byte for send_timeout")),
+            Ok(Err(_)) => Err(DownloadError::Client(CLIENT_CLOSED.into())),
+            Err(_) => Err(DownloadError::Client("the client took no byte for send_timeout".into())),
         }
     }
 }

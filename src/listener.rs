@@ -211,16 +211,15 @@ async fn shortage(worker: &Rc<Worker>, index: usize, socket: &Descriptor, error:
             os_error(error)
         ),
     );
-    if worker.reserve.take().is_some() {
-        if let Ok((fd, _)) = sys::accept(socket.as_fd())
-            && !worker.config().listeners[index].ssl
-        {
-            // One short answer fits any socket buffer; a client that cannot take it is closed all the same.
-            let _ = sys::send(
-                fd.as_fd(),
-                b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
-            );
-        }
+    drop(worker.reserve.take());
+    if let Ok((fd, _)) = sys::accept(socket.as_fd())
+        && !worker.config().listeners[index].ssl
+    {
+        // One short answer fits any socket buffer; a client that cannot take it is closed all the same.
+        let _ = sys::send(
+            fd.as_fd(),
+            b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+        );
     }
     worker.open_reserve();
     worker.reactor.sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
@@ -251,7 +250,6 @@ mod tests {
             let socket = worker.reactor.watch(socket.into()).unwrap();
             let accepting = monoio::spawn(accept_all(Rc::clone(&worker), 0, socket));
             for _ in 0..100 {
-                worker.reactor.advance(&mut Vec::new());
                 yield_now().await;
             }
             worker.change(State::Quitting);

@@ -1,18 +1,24 @@
 //! `proxy_pass`: which backend, the request to it, and its answer: a response to relay or a tunnel to open.
 
+mod relay;
+mod target;
+
 use std::{
     cell::{Cell, RefCell},
-    net::SocketAddr,
     rc::Rc,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
+use self::{
+    relay::Relay,
+    target::{Target, target},
+};
 use crate::{
     backend,
-    config::{Level, NextUpstream, ProxyPass, ProxyTarget, Settings},
-    exchange::{self, Beside, Download, DownloadError, Upload, UploadError},
-    forward::{self, VariableTarget},
+    config::{Level, ProxyPass, Settings},
+    exchange::{self, Beside, NoHead, Progress, Upload, UploadError},
+    forward,
     http::{
         body::{Framing, response_framing},
         head::{ResponseHead, Version},
@@ -24,7 +30,7 @@ use crate::{
     request::{Attempt, Request, routing},
     route::origin,
     stream::Stream,
-    upstream::{Backend, Choice, Group, Tried},
+    upstream::{Backend, Choice, Tried},
     websocket::handshake::{self, Answer, Upgrade},
     worker::Worker,
 };
@@ -99,8 +105,18 @@ pub async fn serve(client: Client<'_>, request: &mut Request, pass: &ProxyPass) 
     }
     let target = target(client, request, pass)?;
     let head = forward::request_head(request, pass, upgrade.as_ref())?;
-    let round =
-        Round { client, settings: &settings, target: &target, method: &method, head: &head, upgrade: upgrade.as_ref() };
+    let round = Round {
+        client,
+        settings: &settings,
+        target: &target,
+        method: &method,
+        head: &head,
+        upgrade: upgrade.as_ref(),
+        started: Instant::now(),
+    };
+    if !request.attempts.is_empty() {
+        request.attempts.push(Attempt::default());
+    }
     round.run(request).await
 }
 
@@ -113,87 +129,7 @@ fn check_origin(client: Client<'_>, request: &Request, settings: &Settings) -> R
     Err(Refusal::new(403, "origin", "Origin is not one of websocket_origin"))
 }
 
-/// Where a request goes.
-struct Target<'a> {
-    group: Route<'a>,
-    /// Over TLS: the name to send and to verify.
-    tls_name: Option<String>,
-}
-
-enum Route<'a> {
-    /// A group of the file, its state shared by all workers.
-    Group(&'a Group),
-    /// An address that a `proxy_pass` with variables came to.
-    Address(Group),
-}
-
-impl Target<'_> {
-    fn group(&self) -> &Group {
-        match &self.group {
-            Route::Group(group) => group,
-            Route::Address(group) => group,
-        }
-    }
-}
-
-fn target<'a>(client: Client<'a>, request: &mut Request, pass: &ProxyPass) -> Result<Target<'a>, Refusal> {
-    let groups = &client.worker.upstreams.groups;
-    let (name, tls, group) = match &pass.target {
-        ProxyTarget::Upstream(index, name) => (name.clone(), pass.tls, Route::Group(&groups[*index])),
-        ProxyTarget::Variable(template) => {
-            let VariableTarget { address, tls, .. } = forward::variable_target(&template.expand(request), pass.tls)?;
-            let declared = request.config.upstreams.iter().position(|group| group.declared && group.name == address);
-            let group = match declared {
-                Some(index) => Route::Group(&groups[index]),
-                None => Route::Address(Group::single(literal(&address, tls)?)),
-            };
-            (address, tls, group)
-        }
-    };
-    name_target(request, name, tls);
-    let tls_name = tls.then(|| tls_name(request));
-    Ok(Target { group, tls_name })
-}
-
-/// `proxy_ssl_name`, else `$proxy_host` without its port.
-fn tls_name(request: &mut Request) -> String {
-    let settings = Arc::clone(request.settings());
-    match &settings.backend_tls_name {
-        Some(name) => String::from_utf8_lossy(&name.expand(request)).into_owned(),
-        None => host_of(&request.proxy_host).to_owned(),
-    }
-}
-
-/// The address a text is, since names are resolved only at start.
-fn literal(address: &str, tls: bool) -> Result<Backend, Refusal> {
-    if let Some(path) = address.strip_prefix("unix:") {
-        return Ok(Backend::Unix(path.into()));
-    }
-    let port = if tls { 443 } else { 80 };
-    let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
-    let socket = address.parse().or_else(|_| bare.parse().map(|ip| SocketAddr::new(ip, port)));
-    socket.map(Backend::Tcp).map_err(|_| Refusal {
-        status: 502,
-        reason: "no_resolver",
-        detail: format!("no resolver defined to resolve {address}").into(),
-    })
-}
-
-/// `$proxy_host` and `$proxy_port`.
-fn name_target(request: &mut Request, name: Box<str>, tls: bool) {
-    let default = if tls { "443" } else { "80" };
-    let port = name.strip_prefix(host_of(&name)).and_then(|rest| rest.strip_prefix(':')).unwrap_or(default);
-    request.proxy_port = port.into();
-    request.proxy_host = name;
-}
-
-/// `host` of `host:port`, `[::1]` of `[::1]:80`.
-fn host_of(name: &str) -> &str {
-    match name.rfind(':') {
-        Some(colon) if !name.ends_with(']') && !name.starts_with("unix:") => &name[..colon],
-        _ => name,
-    }
-}
+const TRY_ELSEWHERE: &str = "the backend answered with a status to be tried elsewhere";
 
 /// The attempts of one request.
 struct Round<'a> {
@@ -203,6 +139,8 @@ struct Round<'a> {
     method: &'a str,
     head: &'a [u8],
     upgrade: Option<&'a Upgrade>,
+    /// For `proxy_next_upstream_timeout`.
+    started: Instant,
 }
 
 /// Why an attempt came to nothing.
@@ -221,6 +159,8 @@ enum Kind {
     Timeout,
     InvalidHeader,
     Status(u16),
+    /// An answer that `error_page` replaces.
+    Intercepted,
     /// The client's doing: no backend is to blame, and none is tried again.
     Client,
 }
@@ -228,13 +168,16 @@ enum Kind {
 impl Round<'_> {
     async fn run(&self, request: &mut Request) -> Result<Next, Refusal> {
         let group = self.target.group();
-        let next = &self.settings.next_upstream;
-        let started = Instant::now();
         let mut tried = Tried::default();
         for number in 1.. {
             let Some(choice) = group.choose(&mut tried, Instant::now()) else { break };
-            let last = number == group.len() || (next.tries > 0 && number >= next.tries as usize);
-            request.attempts.push(Attempt { address: choice.backend.to_string().into(), ..Attempt::default() });
+            let tries = self.settings.next_upstream.tries as usize;
+            let last = number == group.len() || (tries > 0 && number >= tries);
+            request.attempts.push(Attempt {
+                address: choice.backend.to_string().into(),
+                began: request.started.elapsed(),
+                ..Attempt::default()
+            });
             let failed = match self.attempt(request, &choice, last).await {
                 Ok(outcome) => {
                     group.succeeded(choice.peer);
@@ -242,12 +185,15 @@ impl Round<'_> {
                 }
                 Err(failed) => failed,
             };
-            if failed.kind == Kind::Client {
-                return Err(failed.refusal);
+            match failed.kind {
+                Kind::Client => return Err(failed.refusal),
+                Kind::Intercepted => {
+                    group.succeeded(choice.peer);
+                    return Err(failed.refusal);
+                }
+                _ => self.blame(request, &choice, &failed),
             }
-            self.blame(request, &choice, &failed);
-            let late = !next.timeout_total.is_zero() && started.elapsed() >= next.timeout_total;
-            if last || late || !may_go_on(next, request, &failed) {
+            if !self.may_go_on(request, &failed, last) {
                 // A backend that breaks the protocol may have been made to by this client: they part here.
                 request.head.keep_alive &= failed.kind != Kind::InvalidHeader;
                 return Err(failed.refusal);
@@ -255,16 +201,40 @@ impl Round<'_> {
             let message = format_args!("{} ({}), trying the next server", failed.refusal.detail, failed.refusal.reason);
             self.client.worker.log(Level::Error, &About::Request(request), message);
         }
+        // As nginx: the group stands where an address would.
+        let address = request.proxy_host.clone();
+        request.attempts.push(Attempt {
+            address,
+            status: 502,
+            response_time: Some(Duration::ZERO),
+            ..Attempt::default()
+        });
         Err(Refusal::new(502, "no_live_upstreams", "no live upstreams while connecting to upstream"))
     }
 
-    /// Passive health: the attempt counts against its peer.
+    /// `proxy_next_upstream`: may another server have this request?
+    fn may_go_on(&self, request: &Request, failed: &Failed, last: bool) -> bool {
+        let next = &self.settings.next_upstream;
+        let wanted = match failed.kind {
+            Kind::Error => next.error,
+            Kind::Timeout => next.timeout,
+            Kind::InvalidHeader => next.invalid_header,
+            Kind::Status(status) => next.statuses.contains(&status),
+            Kind::Intercepted | Kind::Client => false,
+        };
+        let late = !next.timeout_total.is_zero() && self.started.elapsed() >= next.timeout_total;
+        // RFC 9110 section 9.2.2: what may have been acted upon is not repeated, unless the file says so.
+        let idempotent = !matches!(request.head.method.as_ref(), "POST" | "LOCK" | "PATCH");
+        wanted && !last && !late && !failed.body_used && (!failed.sent || idempotent || next.non_idempotent)
+    }
+
+    /// Passive health: the attempt counts against its peer. As in nginx a 403 or 404 does not: another server may have the file.
     fn blame(&self, request: &mut Request, choice: &Choice, failed: &Failed) {
-        if let Some(attempt) = request.attempts.last_mut() {
+        note(request, |attempt| {
             attempt.status = if let Kind::Status(status) = failed.kind { status } else { failed.refusal.status };
-        }
+        });
         let group = self.target.group();
-        if group.failed(choice.peer, Instant::now()) {
+        if !matches!(failed.kind, Kind::Status(403 | 404)) && group.failed(choice.peer, Instant::now()) {
             let message = format_args!("upstream server {} temporarily disabled", group.name(choice.peer));
             self.client.worker.log(Level::Warn, &About::Request(request), message);
         }
@@ -273,54 +243,72 @@ impl Round<'_> {
     /// One backend. `last`: no other will be tried, so its answer is the answer, whatever its status.
     async fn attempt(&self, request: &mut Request, choice: &Choice, last: bool) -> Result<Next, Failed> {
         let started = Instant::now();
+        let wire = Wire::default();
+        let result = self.ask(request, choice, last, &wire, started).await;
+        request.received += wire.upload.taken.get();
+        note(request, |attempt| {
+            attempt.response_time = Some(started.elapsed());
+            attempt.bytes_sent = wire.upload.sent.get();
+            attempt.bytes_received = wire.received.get();
+        });
+        if result.is_err() && wire.upload.taken.get() > 0 {
+            // Whoever answers now has no body to pass on, and the rest of it, if any, is not the next request.
+            request.head.body = Framing::None;
+            request.head.keep_alive &= wire.upload.whole.get();
+        }
+        result
+    }
+
+    async fn ask(
+        &self,
+        request: &mut Request,
+        choice: &Choice,
+        last: bool,
+        wire: &Wire,
+        started: Instant,
+    ) -> Result<Next, Failed> {
         let backend = self.connect(&choice.backend).await?;
         note(request, |attempt| attempt.connect_time = Some(started.elapsed()));
-        let wire = Wire::default();
-        self.send_head(&backend, &wire).await?;
-        self.go_on(request, &wire).await?;
+        self.send_head(&backend, wire).await?;
+        self.go_on(request, wire).await?;
         let upload = Upload {
             client: self.client.stream,
             buffer: self.client.buffer,
             backend: &backend,
             settings: self.settings,
-            received: &wire.body_received,
-            sent: &wire.sent,
+            progress: &wire.upload,
         };
         let mut upload = Beside::new(upload.run(request.head.body));
         let mut buffer = Vec::new();
-        let result = self.answer(request, &backend, &mut upload, &mut buffer, &wire).await;
-        request.received += wire.body_received.get();
+        let head = self.answer(request, &backend, &mut upload, &mut buffer, wire).await?;
         note(request, |attempt| {
+            attempt.status = head.status;
             attempt.header_time = Some(started.elapsed());
-            attempt.bytes_sent = wire.sent.get();
         });
-        let head = result?;
-        note(request, |attempt| attempt.status = head.status);
         let failed = |refusal, kind| wire.failed(refusal, kind);
         request.upstream_fields = head.fields.clone();
         match handshake::judge_answer(&head, self.upgrade).map_err(|refusal| failed(refusal, Kind::InvalidHeader))? {
             Answer::Switched { rsv } => {
                 drop(upload);
+                // What came behind the 101 is the tunnel's to count.
+                wire.received.set(wire.received.get() - buffer.len() as u64);
                 let frames = self.upgrade.and_then(|upgrade| upgrade.websocket.as_ref()).map(|_| rsv);
                 self.switch(request, &head, Opening { backend, greeting: buffer, frames }).await
             }
             Answer::Plain => {
-                if !last && self.settings.next_upstream.statuses.contains(&head.status) {
-                    let refusal = Refusal::new(
-                        head.status,
-                        "upstream_status",
-                        "the backend answered with a status to be tried elsewhere",
-                    );
-                    return Err(failed(refusal, Kind::Status(head.status)));
+                let elsewhere =
+                    failed(Refusal::new(head.status, "upstream_status", TRY_ELSEWHERE), Kind::Status(head.status));
+                if self.may_go_on(request, &elsewhere, last) {
+                    return Err(elsewhere);
                 }
                 let intercept = self.settings.intercept_errors && head.status >= 300;
                 if intercept && routing::error_page(request, head.status).is_some() {
                     let refusal = Refusal::new(head.status, "intercepted", "proxy_intercept_errors");
-                    return Err(failed(refusal, Kind::Client));
+                    return Err(failed(refusal, Kind::Intercepted));
                 }
                 let framing =
                     response_framing(&head, self.method).map_err(|refusal| failed(refusal, Kind::InvalidHeader))?;
-                let relay = Relay { round: self, backend: &backend, wire: &wire, started };
+                let relay = Relay { round: self, backend: &backend, wire };
                 Ok(relay.run(request, head, framing, buffer, &mut upload).await)
             }
         }
@@ -345,7 +333,7 @@ impl Round<'_> {
         let sending = backend.write_all(self.head);
         match self.client.worker.reactor.within(self.settings.send_timeout, sending).await {
             Ok(Ok(())) => {
-                wire.sent.set(self.head.len() as u64);
+                wire.upload.sent.set(self.head.len() as u64);
                 Ok(())
             }
             Ok(Err(error)) => {
@@ -369,14 +357,25 @@ impl Round<'_> {
         if !std::mem::take(&mut request.head.expects_continue) {
             return Ok(());
         }
-        let sending = self.client.stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await;
-        sending.map_err(|_| wire.failed(client_left(), Kind::Client))
+        self.say(request, b"HTTP/1.1 100 Continue\r\n\r\n", wire).await
+    }
+
+    /// Sends the client what is not its answer yet.
+    async fn say(&self, request: &mut Request, bytes: &[u8], wire: &Wire) -> Result<(), Failed> {
+        let sending = self.client.stream.write_all(bytes);
+        match self.client.worker.reactor.within(self.settings.client_send_timeout, sending).await {
+            Ok(Ok(())) => {
+                request.bytes_sent += bytes.len() as u64;
+                Ok(())
+            }
+            _ => Err(wire.failed(client_left(), Kind::Client)),
+        }
     }
 
     /// Waits for the final response head, while the body goes up; interim heads are passed on.
     async fn answer<F: Future<Output = Result<(), UploadError>>>(
         &self,
-        request: &Request,
+        request: &mut Request,
         backend: &Stream,
         upload: &mut Beside<F>,
         buffer: &mut Vec<u8>,
@@ -389,8 +388,7 @@ impl Round<'_> {
             }
             // RFC 9110 section 15.2: a 1.0 client knows no interim responses.
             if request.head.version == Version::Http11 {
-                let sending = self.client.stream.write_all(&forward::interim_head(&head)).await;
-                sending.map_err(|_| wire.failed(client_left(), Kind::Client))?;
+                self.say(request, &forward::interim_head(&head), wire).await?;
             }
         }
         let refusal = Refusal::new(502, "upstream_interim", "upstream sent too many interim (1xx) responses");
@@ -405,28 +403,29 @@ impl Round<'_> {
         wire: &Wire,
     ) -> Result<ResponseHead, Failed> {
         let head_bytes = self.settings.response_head_bytes;
+        let no_head = |no_head| match no_head {
+            NoHead::Lost(refusal) => wire.failed(refusal, Kind::Error),
+            NoHead::Invalid(refusal) => wire.failed(refusal, Kind::InvalidHeader),
+        };
         // While the body goes up, its own timeouts hold: the backend may answer only when it has all of it.
         while upload.is_running() {
-            let reading = exchange::read_head(backend, buffer, head_bytes);
+            let reading = exchange::read_head(backend, buffer, head_bytes, &wire.received);
             if let Either::Left(result) = upload.with(reading).await {
-                return result.map_err(|refusal| wire.failed(refusal, Kind::Error));
+                return result.map_err(no_head);
             }
             match upload.output() {
                 Some(Err(UploadError::Client(refusal))) => return Err(wire.failed(refusal.clone(), Kind::Client)),
+                Some(Err(UploadError::Backend(refusal))) if refusal.status == 504 => {
+                    return Err(wire.failed(refusal.clone(), Kind::Timeout));
+                }
                 // The backend takes no more of the body: it may have answered before it closed.
                 Some(Err(UploadError::Backend(_)) | Ok(())) | None => {}
             }
         }
-        let reading = race(exchange::read_head(backend, buffer, head_bytes), self.client.stream.descriptor().hangup());
+        let reading = exchange::read_head(backend, buffer, head_bytes, &wire.received);
+        let reading = race(reading, self.client.stream.descriptor().hangup());
         match self.client.worker.reactor.within(self.settings.read_timeout, reading).await {
-            Ok(Either::Left(result)) => result.map_err(|refusal| {
-                let kind = if refusal.reason == "upstream_closed_early" || refusal.reason == "upstream_reset" {
-                    Kind::Error
-                } else {
-                    Kind::InvalidHeader
-                };
-                wire.failed(refusal, kind)
-            }),
+            Ok(Either::Left(result)) => result.map_err(no_head),
             Ok(Either::Right(())) => Err(wire.failed(client_left(), Kind::Client)),
             Err(_) => {
                 let detail =
@@ -458,112 +457,14 @@ impl Round<'_> {
 #[derive(Default)]
 struct Wire {
     head_sent: Cell<bool>,
-    sent: Cell<u64>,
-    body_received: Cell<u64>,
+    upload: Progress,
+    received: Cell<u64>,
 }
 
 impl Wire {
     fn failed(&self, refusal: Refusal, kind: Kind) -> Failed {
-        Failed { refusal, kind, sent: self.head_sent.get(), body_used: self.body_received.get() > 0 }
+        Failed { refusal, kind, sent: self.head_sent.get(), body_used: self.upload.taken.get() > 0 }
     }
-}
-
-/// A response on its way: from here on the answer is the backend's, and a failure can only cut it short.
-struct Relay<'a> {
-    round: &'a Round<'a>,
-    backend: &'a Stream,
-    wire: &'a Wire,
-    started: Instant,
-}
-
-impl Relay<'_> {
-    async fn run<F: Future<Output = Result<(), UploadError>>>(
-        &self,
-        request: &mut Request,
-        head: ResponseHead,
-        framing: Framing,
-        buffer: Vec<u8>,
-        upload: &mut Beside<F>,
-    ) -> Next {
-        let client = self.round.client;
-        let settings = self.round.settings;
-        let modern = request.head.version == Version::Http11;
-        let out = match framing {
-            Framing::Chunked | Framing::UntilClose if modern => Framing::Chunked,
-            Framing::Chunked | Framing::UntilClose => Framing::UntilClose,
-            framing => framing,
-        };
-        // What a client sent behind an upgrade that was not granted is not a request: it must not be read as one.
-        let keep =
-            out != Framing::UntilClose && !upload.is_running() && client.keep_alive && self.round.upgrade.is_none();
-        let chunked = out == Framing::Chunked;
-        let reply = forward::response_head(request, &head, out, keep);
-        match client.worker.reactor.within(settings.client_send_timeout, client.stream.write_all(&reply)).await {
-            Ok(Ok(())) => request.bytes_sent += reply.len() as u64,
-            _ => {
-                request.close_reason = Some("client_closed");
-                return Next::Cut;
-            }
-        }
-        let (sent, received) = (Cell::new(0), Cell::new(0));
-        let download = Download {
-            backend: self.backend,
-            client: client.stream,
-            settings,
-            chunked,
-            sent: &sent,
-            received: &received,
-        };
-        let mut download = Box::pin(download.run(framing, buffer));
-        let result = loop {
-            if let Either::Left(result) = upload.with(&mut download).await {
-                break result;
-            }
-        };
-        drop(download);
-        request.bytes_sent += sent.get();
-        request.body_bytes_sent += sent.get();
-        note(request, |attempt| {
-            attempt.response_time = Some(self.started.elapsed());
-            attempt.bytes_sent = self.wire.sent.get();
-            attempt.bytes_received = received.get();
-            attempt.body_bytes = received.get();
-        });
-        self.ended(request, result, keep)
-    }
-
-    fn ended(&self, request: &mut Request, result: Result<(), DownloadError>, keep: bool) -> Next {
-        let log =
-            |request: &Request, level, message| self.round.client.worker.log(level, &About::Request(request), message);
-        match result {
-            Ok(()) if keep => Next::KeepAlive,
-            Ok(()) => Next::Linger,
-            Err(DownloadError::Client(why)) => {
-                request.close_reason = Some("client_closed");
-                log(request, Level::Info, format_args!("{why}"));
-                Next::Cut
-            }
-            Err(DownloadError::Backend(refusal)) => {
-                request.close_reason = Some(refusal.reason);
-                log(request, Level::Error, format_args!("{} ({})", refusal.detail, refusal.reason));
-                Next::Cut
-            }
-        }
-    }
-}
-
-/// `proxy_next_upstream`: may another server have this request?
-fn may_go_on(next: &NextUpstream, request: &Request, failed: &Failed) -> bool {
-    let wanted = match failed.kind {
-        Kind::Error => next.error,
-        Kind::Timeout => next.timeout,
-        Kind::InvalidHeader => next.invalid_header,
-        Kind::Status(status) => next.statuses.contains(&status),
-        Kind::Client => false,
-    };
-    // RFC 9110 section 9.2.2: what may have been acted upon is not repeated, unless the file says so.
-    let idempotent = !matches!(request.head.method.as_ref(), "POST" | "LOCK" | "PATCH");
-    wanted && !failed.body_used && (!failed.sent || idempotent || next.non_idempotent)
 }
 
 fn client_left() -> Refusal {

@@ -20,7 +20,11 @@ use std::{
 };
 
 pub use gate::Gate;
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::{
+    epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
+    time::TimeSpec,
+    timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags},
+};
 use slab::Slab;
 
 use crate::{
@@ -31,6 +35,8 @@ use crate::{
 
 /// Bit of a token that says "tunnel"; the rest is the tunnel's own number.
 const TUNNEL: u64 = 1 << 63;
+/// The token of the clock.
+const CLOCK: u64 = TUNNEL - 1;
 
 const WATCHED: EpollFlags =
     EpollFlags::EPOLLIN.union(EpollFlags::EPOLLOUT).union(EpollFlags::EPOLLRDHUP).union(EpollFlags::EPOLLET);
@@ -38,6 +44,7 @@ const WATCHED: EpollFlags =
 /// See the module.
 pub struct Reactor {
     epoll: Epoll,
+    clock: Clock,
     ready: RefCell<Box<[EpollEvent]>>,
     sources: RefCell<Slab<Source>>,
     wheel: RefCell<Wheel<Owner>>,
@@ -92,8 +99,12 @@ impl Reactor {
     /// epoll_create1(2)'s.
     pub fn new() -> io::Result<Rc<Self>> {
         let now = Instant::now();
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let clock = Clock::new()?;
+        epoll.add(&clock.timer, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, CLOCK))?;
         Ok(Rc::new(Self {
-            epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
+            epoll,
+            clock,
             ready: RefCell::new(vec![EpollEvent::empty(); EVENTS_PER_BATCH].into_boxed_slice()),
             sources: RefCell::default(),
             wheel: RefCell::default(),
@@ -148,6 +159,8 @@ impl Reactor {
             let (token, flags) = (event.data(), event.events());
             if token & TUNNEL != 0 {
                 events.push(Event { token: token & !TUNNEL, flags });
+            } else if token == CLOCK {
+                self.clock.struck.set(true);
             } else if let Some(source) = sources.get_mut(token as usize) {
                 source.note(flags);
             }
@@ -155,11 +168,25 @@ impl Reactor {
         Ok(count)
     }
 
-    /// Moves the wheel to the present: wakes tasks whose time is over, appends the tunnels whose deadline came to `tunnels`.
-    pub fn advance(&self, tunnels: &mut Vec<u32>) {
+    /// After a tick: wakes the tasks whose time is over, appends the tunnels whose deadline came to `tunnels`. Without deadlines
+    /// there are no ticks: an idle worker sleeps.
+    ///
+    /// # Errors
+    /// timerfd_settime(2)'s.
+    pub fn advance(&self, tunnels: &mut Vec<u32>) -> io::Result<()> {
+        if !self.clock.struck.take() {
+            return Ok(());
+        }
         self.look_at_the_clock();
         let mut expired = Vec::new();
-        self.wheel.borrow_mut().advance(self.tick(), &mut expired);
+        let mut wheel = self.wheel.borrow_mut();
+        wheel.advance(self.tick(), &mut expired);
+        if wheel.is_empty() {
+            self.clock.stop()?;
+        } else {
+            self.clock.hear();
+        }
+        drop(wheel);
         let mut waits = self.waits.borrow_mut();
         for owner in expired {
             match owner {
@@ -172,6 +199,18 @@ impl Reactor {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Puts a deadline on the wheel, `delay` ticks from now, and starts the clock for it.
+    fn set(&self, delay: Tick, owner: Owner) -> Timer {
+        let mut wheel = self.wheel.borrow_mut();
+        if !self.clock.runs.get() {
+            // The wheel stood still, and was empty: nothing can expire on its way to the present.
+            wheel.advance(self.tick(), &mut Vec::new());
+            self.clock.start();
+        }
+        wheel.arm(self.tick().saturating_add(delay), owner)
     }
 
     /// Watches a descriptor for a task.
@@ -199,7 +238,7 @@ impl Reactor {
 
     /// Arms the deadline of a tunnel, `delay` ticks from now.
     pub fn arm(&self, delay: Tick, tunnel: u32) -> Timer {
-        self.wheel.borrow_mut().arm(self.tick().saturating_add(delay), Owner::Tunnel(tunnel))
+        self.set(delay, Owner::Tunnel(tunnel))
     }
 
     /// Disarms the deadline of a tunnel that has not come.
@@ -239,6 +278,39 @@ impl fmt::Debug for Reactor {
     }
 }
 
+/// What moves the wheel: a timer that ticks while there are deadlines.
+struct Clock {
+    timer: TimerFd,
+    runs: Cell<bool>,
+    /// It has ticked since [`Reactor::advance`] last looked.
+    struck: Cell<bool>,
+}
+
+impl Clock {
+    fn new() -> io::Result<Self> {
+        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)?;
+        Ok(Self { timer, runs: Cell::new(false), struck: Cell::new(false) })
+    }
+
+    fn start(&self) {
+        let every = Expiration::Interval(TimeSpec::from_duration(Duration::from_millis(TICK_MS)));
+        // A valid timer and interval: timerfd_settime(2) has no other reason to fail.
+        self.runs.set(self.timer.set(every, TimerSetTimeFlags::empty()).is_ok());
+    }
+
+    fn stop(&self) -> io::Result<()> {
+        self.runs.set(false);
+        Ok(self.timer.unset()?)
+    }
+
+    /// Reads the number of ticks, so that the next one is an edge again.
+    fn hear(&self) {
+        let mut count = [0; 8];
+        // EAGAIN: it was read before.
+        let _ = nix::unistd::read(&self.timer, &mut count);
+    }
+}
+
 /// A deadline on the wheel for as long as it lives.
 struct Deadline<'a> {
     reactor: &'a Reactor,
@@ -250,8 +322,7 @@ impl<'a> Deadline<'a> {
     fn arm(reactor: &'a Reactor, limit: Duration) -> Self {
         let key = reactor.waits.borrow_mut().insert(Wait::default());
         // One tick more: the present one has begun already.
-        let at = reactor.tick().saturating_add(ticks(limit)).saturating_add(1);
-        let timer = reactor.wheel.borrow_mut().arm(at, Owner::Wait(key as u32));
+        let timer = reactor.set(ticks(limit).saturating_add(1), Owner::Wait(key as u32));
         Self { reactor, key, timer }
     }
 
@@ -360,7 +431,7 @@ impl Descriptor {
         Ok(())
     }
 
-    /// Waits until the descriptor is readable (again, after a `WouldBlock` that the caller has just seen).
+    /// Waits until there is something to read, again: whatever was there the caller has read.
     pub async fn readable(&self) {
         self.wait(Direction::Read).await;
     }
@@ -371,16 +442,15 @@ impl Descriptor {
     /// connect(2)'s: ECONNREFUSED, EHOSTUNREACH ...
     pub async fn connected(&self) -> io::Result<()> {
         let socket = socket2::SockRef::from(self);
-        loop {
-            if let Some(error) = socket.take_error()? {
-                return Err(error);
-            }
-            match socket.peer_addr() {
-                Ok(_) => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::NotConnected => self.wait(Direction::Write).await,
-                Err(error) => return Err(error),
-            }
+        if socket.peer_addr().is_ok() {
+            return Ok(());
         }
+        // Refused at once, or under way: then the socket becomes writable when that has an end (connect(2), EINPROGRESS).
+        if let Some(error) = socket.take_error()? {
+            return Err(error);
+        }
+        self.wait(Direction::Write).await;
+        socket.take_error()?.map_or(Ok(()), Err)
     }
 
     /// Waits until the peer has closed its side or the connection is gone; nothing is read.

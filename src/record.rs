@@ -1,6 +1,10 @@
 //! What a tunnel keeps of its request until its last line in the log.
 
-use std::{rc::Rc, sync::Arc, time::Instant};
+use std::{
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crate::{
     config::Config,
@@ -22,11 +26,16 @@ pub struct Small {
     lines: Option<Box<Sealed>>,
     remote: Address,
     serial: u64,
-    accepted: Instant,
     started: Instant,
-    received: u64,
+    /// The backend's address, for the error log.
+    upstream: Box<str>,
+    /// From accept to the request.
+    waited_ms: u32,
+    received: u32,
     sent: u32,
     to_upstream: u32,
+    from_upstream: u32,
+    attempt_began_ms: u32,
     server: u32,
     location: u32,
 }
@@ -35,10 +44,11 @@ impl Record {
     /// Keeps what is needed of a request whose 101 has been sent.
     pub fn of(mut request: Box<Request>) -> Self {
         let Some(location) = request.location else { return Self::Whole(request) };
-        if request.attempts.len() > 1 {
+        if request.attempts.len() != 1 {
             return Self::Whole(request);
         }
         let Some(lines) = access_log::seal(&mut request) else { return Self::Whole(request) };
+        let attempt = request.attempts.pop().unwrap_or_default();
         // A head of 4 GiB cannot be: `large_client_header_buffers` and `proxy_buffer_size` are kept far below.
         let short = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX);
         Self::Small(Box::new(Small {
@@ -46,11 +56,14 @@ impl Record {
             lines: (!lines.is_empty()).then(|| Box::new(lines)),
             remote: request.client.remote.clone(),
             serial: request.client.serial,
-            accepted: request.client.accepted,
             started: request.started,
-            received: request.received,
+            upstream: attempt.address,
+            waited_ms: short(millis(request.started.saturating_duration_since(request.client.accepted))),
+            received: short(request.received),
             sent: short(request.bytes_sent),
-            to_upstream: short(request.attempts.first().map_or(0, |attempt| attempt.bytes_sent)),
+            to_upstream: short(attempt.bytes_sent),
+            from_upstream: short(attempt.bytes_received),
+            attempt_began_ms: short(millis(attempt.began)),
             server: request.server as u32,
             location: location as u32,
         }))
@@ -67,16 +80,26 @@ impl Record {
             remote: small.remote,
             local: Address::Unix("".into()),
             tls: None,
-            accepted: small.accepted,
+            accepted: small.started.checked_sub(Duration::from_millis(small.waited_ms.into())).unwrap_or(small.started),
         };
         let server = small.server as usize;
         let mut request = Request::refused(small.config, Rc::new(client), 1, server, Vec::new(), small.started);
         request.location = Some(small.location as usize);
-        request.received = small.received;
+        request.received = u64::from(small.received);
         request.bytes_sent = u64::from(small.sent);
         request.status = 101;
-        request.attempts =
-            vec![Attempt { status: 101, bytes_sent: u64::from(small.to_upstream), ..Attempt::default() }];
+        request.attempts = vec![Attempt {
+            address: small.upstream,
+            status: 101,
+            began: Duration::from_millis(u64::from(small.attempt_began_ms)),
+            bytes_sent: u64::from(small.to_upstream),
+            bytes_received: u64::from(small.from_upstream),
+            ..Attempt::default()
+        }];
         (Box::new(request), Some(small.lines.unwrap_or_default()))
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

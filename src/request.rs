@@ -17,7 +17,7 @@ use crate::{
         fields::Fields,
         head::{RequestHead, Version},
     },
-    route::{escape, location::LocationId, rewrite::Rewritable, server_name::ServerId},
+    route::{location::LocationId, rewrite::Rewritable, server_name::ServerId},
     tls::TlsFacts,
     variables::Slot,
 };
@@ -53,6 +53,8 @@ pub struct Attempt {
     pub address: Box<str>,
     /// Status of its answer, or 502/504 for what went wrong; 0 until known.
     pub status: u16,
+    /// When it began, since [`Request::started`].
+    pub began: Duration,
     /// To establish the connection, TLS included.
     pub connect_time: Option<Duration>,
     /// Until the response head was there.
@@ -81,6 +83,8 @@ pub struct Request {
     pub line: Box<[u8]>,
     /// Bytes of head and body received.
     pub received: u64,
+    /// Bytes received through its tunnel.
+    pub tunnelled: u64,
     /// When its first byte came.
     pub started: Instant,
     /// `$uri` as it stands after rewrites.
@@ -160,6 +164,7 @@ impl Request {
             head,
             line: line.into(),
             received: 0,
+            tunnelled: 0,
             started,
             uri_changed: false,
             prefix_matched: true,
@@ -229,28 +234,35 @@ impl Request {
         if self.client.tls.is_some() { "https" } else { "http" }
     }
 
+    /// A location where the client can find it: before a path comes `scheme://host[:port]` of the request (nginx's
+    /// `absolute_redirect on`), with the port the client connected to unless it is the scheme's own. Nothing comes before it for a
+    /// client that named no host, on a unix socket of a server without name.
+    pub fn absolute(&self, location: Vec<u8>) -> Vec<u8> {
+        if !location.starts_with(b"/") {
+            return location;
+        }
+        let local = match &self.client.local {
+            Address::Tcp(address) => Some(*address),
+            Address::Unix(_) => None,
+        };
+        let host = match local {
+            Some(SocketAddr::V6(local)) if self.head.host.is_empty() => format!("[{}]", local.ip()),
+            Some(SocketAddr::V4(local)) if self.head.host.is_empty() => local.ip().to_string(),
+            _ => String::from_utf8_lossy(self.host()).into_owned(),
+        };
+        if host.is_empty() {
+            return location;
+        }
+        let scheme = self.scheme();
+        let default_port = if scheme == "https" { 443 } else { 80 };
+        let port = local.map(|local| local.port()).filter(|port| *port != default_port);
+        let port = port.map_or_else(String::new, |port| format!(":{port}"));
+        [format!("{scheme}://{host}{port}").into_bytes(), location].concat()
+    }
+
     /// `$host`: the name asked for, else the server's own.
     pub fn host(&self) -> &[u8] {
         if self.head.host.is_empty() { self.server().name.as_bytes() } else { &self.head.host }
-    }
-
-    /// The path and arguments to ask a backend for (ngx_http_proxy_create_request). `uri` is the URI part of
-    /// `proxy_pass`, if it has one, and `prefix` the length of the location it stands for. Without one, and while nothing
-    /// rewrote the request, it is forwarded byte by byte as sent. (A `proxy_pass` with variables and a URI is asked for as
-    /// it expands, and needs none of this.)
-    pub fn upstream_uri(&self, uri: Option<&[u8]>, prefix: usize) -> Vec<u8> {
-        if uri.is_none() && !self.uri_changed {
-            return self.request_uri().to_vec();
-        }
-        let replacement = uri.filter(|_| self.prefix_matched);
-        let kept = replacement.map_or(self.uri.as_slice(), |_| self.uri.get(prefix..).unwrap_or_default());
-        let mut out = replacement.unwrap_or_default().to_vec();
-        escape::path(kept, &mut out);
-        if !self.args.is_empty() {
-            out.push(b'?');
-            out.extend_from_slice(&self.args);
-        }
-        out
     }
 }
 

@@ -12,30 +12,26 @@ use std::{
     },
     task::Poll,
     thread::{self, JoinHandle},
-    time::Duration,
 };
 
 use monoio::{FusionRuntime, IoUringDriver, LegacyDriver, RuntimeBuilder};
 use nix::{
     sched::{CpuSet, sched_setaffinity},
-    sys::{
-        eventfd::{EfdFlags, EventFd},
-        time::TimeSpec,
-        timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags},
-    },
+    sys::eventfd::{EfdFlags, EventFd},
     unistd::Pid,
 };
 
 use crate::{
     config::{Config, Driver, Level},
-    limits::{BATCHES_PER_TURN, EVENTS_PER_BATCH, TICK_MS},
+    limits::{BATCHES_PER_TURN, EVENTS_PER_BATCH},
     listener,
     observe::{
         Logs,
         counters::Counters,
         error_log::{self, About},
+        os_error,
     },
-    reactor::{Descriptor, at_once, yield_now},
+    reactor::{Descriptor, Event, at_once, yield_now},
     session,
     tunnel::Reason,
     upstream::Upstreams,
@@ -149,7 +145,6 @@ async fn serve(plan: Plan, messages: Receiver<Message>, bell: OwnedFd) -> io::Re
         monoio::spawn(listener::accept_all(Rc::clone(&worker), index, reactor.watch(socket)?));
     }
     monoio::spawn(read_inbox(Rc::clone(&worker), messages, reactor.watch(bell)?));
-    monoio::spawn(tick(Rc::clone(&worker), reactor.watch(timer()?.into())?));
     // monoio takes the descriptor for a stream's; all it does with it is to wait until it is readable.
     let poller = monoio::net::TcpStream::from_std(TcpStream::from(reactor.epoll().try_clone_to_owned()?))?;
     monoio::spawn(turn(Rc::clone(&worker), poller));
@@ -162,28 +157,18 @@ async fn serve(plan: Plan, messages: Receiver<Message>, bell: OwnedFd) -> io::Re
 /// The heart: waits for readiness and hands it out.
 async fn turn(worker: Rc<Worker>, poller: monoio::net::TcpStream) {
     let mut events = Vec::with_capacity(EVENTS_PER_BATCH);
+    let mut expired = Vec::new();
     loop {
-        if worker.tunnels.borrow().has_ready() {
+        let ready = if worker.tunnels.borrow().has_ready() {
             yield_now().await;
-        } else if let Err(error) = wait(&poller).await {
-            worker.log(Level::Emerg, &About::Process, format_args!("waiting for events failed ({error})"));
+            Ok(())
+        } else {
+            wait(&poller).await
+        };
+        if let Err(error) = ready.and_then(|()| serve_events(&worker, &mut events, &mut expired)) {
+            worker.log(Level::Emerg, &About::Process, format_args!("waiting for events failed ({})", os_error(&error)));
             return worker.change(State::Stopping);
         }
-        for _ in 0..BATCHES_PER_TURN {
-            let count = match worker.reactor.turn(&mut events) {
-                Ok(count) => count,
-                Err(error) => {
-                    worker.log(Level::Emerg, &About::Process, format_args!("epoll_wait() failed ({error})"));
-                    return worker.change(State::Stopping);
-                }
-            };
-            worker.tunnels.borrow_mut().note(&events);
-            events.clear();
-            if count < EVENTS_PER_BATCH {
-                break;
-            }
-        }
-        worker.tunnels.borrow_mut().resume(&mut worker.scratch.borrow_mut());
         bury(&worker);
     }
 }
@@ -201,29 +186,26 @@ async fn wait(poller: &monoio::net::TcpStream) -> io::Result<()> {
     }
 }
 
-fn timer() -> io::Result<TimerFd> {
-    let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)?;
-    let every = TimeSpec::from_duration(Duration::from_millis(TICK_MS));
-    timer.set(Expiration::Interval(every), TimerSetTimeFlags::empty())?;
-    Ok(timer)
-}
-
-/// Moves the wheel.
-async fn tick(worker: Rc<Worker>, timer: Descriptor) {
-    let mut expired = Vec::new();
-    loop {
-        read_counter(&timer).await;
-        worker.reactor.advance(&mut expired);
-        if !expired.is_empty() {
-            let scratch = &mut worker.scratch.borrow_mut();
-            let mut tunnels = worker.tunnels.borrow_mut();
-            expired.drain(..).for_each(|number| tunnels.expire(number, scratch));
+/// Takes what the kernel has, in some batches, then lets the tunnels move what they have; tasks it woke run after that.
+fn serve_events(worker: &Worker, events: &mut Vec<Event>, expired: &mut Vec<u32>) -> io::Result<()> {
+    let mut tunnels = worker.tunnels.borrow_mut();
+    for _ in 0..BATCHES_PER_TURN {
+        let count = worker.reactor.turn(events)?;
+        tunnels.note(events);
+        events.clear();
+        if count < EVENTS_PER_BATCH {
+            break;
         }
-        bury(&worker);
     }
+    let scratch = &mut worker.scratch.borrow_mut();
+    tunnels.resume(scratch);
+    worker.reactor.advance(expired)?;
+    expired.drain(..).for_each(|number| tunnels.expire(number, scratch));
+    Ok(())
 }
 
 async fn read_inbox(worker: Rc<Worker>, messages: Receiver<Message>, bell: Descriptor) {
+    let mut count = [0; 8];
     loop {
         for message in messages.try_iter() {
             worker.change(match message {
@@ -231,14 +213,10 @@ async fn read_inbox(worker: Rc<Worker>, messages: Receiver<Message>, bell: Descr
                 Message::Quit => State::Quitting,
             });
         }
-        read_counter(&bell).await;
+        bell.readable().await;
+        // How often it rang does not matter; read, the next ring is an edge again (eventfd(2)).
+        let _ = nix::unistd::read(&bell, &mut count);
     }
-}
-
-/// Reads an eventfd or timerfd: eight bytes that say how often it fired (eventfd(2), timerfd_create(2)).
-async fn read_counter(descriptor: &Descriptor) {
-    let mut count = [0; 8];
-    let _ = descriptor.read_with(|fd| nix::unistd::read(fd, &mut count).map_err(io::Error::from)).await;
 }
 
 /// Writes the last lines of tunnels that have ended.

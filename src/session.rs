@@ -9,7 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use socket2::{SockAddr, SockRef};
@@ -18,8 +18,8 @@ use crate::{
     config::{Config, Content, Level, Listener, Server},
     forward,
     http::{
-        body::Framing,
-        head::{Parsed, RequestHead, Version, parse_request},
+        body::{Framing, is_bodiless},
+        head::{Parsed, RequestHead, Version, parse_request, request_line},
         refusal::{self, Refusal},
     },
     limits::STREAM_READ_BYTES,
@@ -31,7 +31,7 @@ use crate::{
         Address, ClientConnection, Request,
         routing::{self, Routed},
     },
-    route::location::LocationId,
+    route::{location::LocationId, server_name::ServerId},
     stream::{End, Failure, Stream},
     tls,
     tunnel::{self, Finished, Pair},
@@ -50,7 +50,13 @@ struct Session {
     buffer: RefCell<Vec<u8>>,
     config: Arc<Config>,
     listener: usize,
+    /// What holds until a request names its host: the listener's default, or the server that the client's SNI named.
+    server: ServerId,
+    /// Plain HTTP where TLS is spoken.
+    plain_on_tls: bool,
     ordinal: u64,
+    /// How long to wait for the next request: the last one's location says it.
+    keepalive_timeout: Duration,
     /// When the current request's first byte was there, and the length of its head.
     head_began: Instant,
     head_bytes: u64,
@@ -89,17 +95,21 @@ pub async fn serve(worker: Rc<Worker>, listener: usize, fd: OwnedFd, peer: SockA
         stream,
         client: Rc::new(client),
         buffer: RefCell::default(),
+        server: config.listeners[listener].default,
+        plain_on_tls: false,
         config,
         listener,
         ordinal: 0,
+        keepalive_timeout: Duration::ZERO,
         head_bytes: 0,
         pipelined: false,
     };
     loop {
         let (request, next) = match session.next_head().await {
-            Ok(head) => session.answer(head).await,
+            // Boxed, so that a connection that waits for its request does not hold the room that answering it takes.
+            Ok(head) => Box::pin(session.answer(head)).await,
             Err(Gone::Quietly) => return session.stream.finish().await,
-            Err(Gone::Refused(refusal)) => session.refuse_head(&refusal).await,
+            Err(Gone::Refused(refusal)) => Box::pin(session.refuse_head(&refusal)).await,
         };
         session.ordinal += 1;
         match next {
@@ -123,18 +133,17 @@ impl Session {
         self.pipelined = !self.buffer.get_mut().is_empty();
         if self.ordinal > 0 && !self.pipelined {
             self.idle().await?;
-            self.head_began = self.worker.reactor.now();
         }
-        let limit = self.default_server().header_timeout;
+        self.head_began = self.worker.reactor.now();
+        let limit = self.server().header_timeout;
         let reactor = Rc::clone(&self.worker.reactor);
         reactor.within(limit, self.head()).await.unwrap_or_else(|_| Err(self.head_timed_out()))
     }
 
     /// Between two requests: ends with the first byte of the next.
     async fn idle(&mut self) -> Result<(), Gone> {
-        let keepalive = self.default_server().settings.keepalive_timeout;
         let mut first = Vec::new();
-        let reading = self.worker.reactor.within(keepalive, self.stream.read(&mut first));
+        let reading = self.worker.reactor.within(self.keepalive_timeout, self.stream.read(&mut first));
         match race(reading, self.worker.listeners_closed()).await {
             Either::Left(Ok(Ok(count))) if count > 0 => {
                 *self.buffer.get_mut() = first;
@@ -145,11 +154,12 @@ impl Session {
     }
 
     async fn head(&mut self) -> Result<RequestHead, Gone> {
-        if self.listener().ssl && self.client.tls.is_none() {
-            self.accept_tls().await?;
+        if self.awaits_tls() {
+            Box::pin(self.accept_tls()).await?;
+            self.head_began = self.worker.reactor.now();
         }
         loop {
-            let parsed = parse_request(&self.buffer.borrow(), &self.default_server().head);
+            let parsed = parse_request(&self.buffer.borrow(), &self.server().head);
             match parsed.map_err(Gone::Refused)? {
                 Parsed::Complete(head, length) => {
                     self.buffer.get_mut().drain(..length);
@@ -157,8 +167,12 @@ impl Session {
                     return Ok(head);
                 }
                 Parsed::Partial => {
+                    let first = self.buffer.get_mut().is_empty();
                     let read = self.stream.read(self.buffer.get_mut()).await;
                     self.head_read(read)?;
+                    if first {
+                        self.head_began = self.worker.reactor.now();
+                    }
                 }
             }
         }
@@ -182,7 +196,7 @@ impl Session {
     }
 
     fn head_timed_out(&mut self) -> Gone {
-        if self.listener().ssl && self.client.tls.is_none() {
+        if self.awaits_tls() {
             Counters::bump(&self.worker.counters.tls_failures);
             self.log(Level::Info, format_args!("client timed out in its TLS handshake (client_header_timeout)"));
             return Gone::Quietly;
@@ -194,15 +208,21 @@ impl Session {
         Gone::Refused(Refusal::new(408, "header_timeout", "no complete request head within client_header_timeout"))
     }
 
-    /// The TLS handshake, by the server block that the client's SNI names.
+    fn awaits_tls(&self) -> bool {
+        self.listener().ssl && self.client.tls.is_none() && !self.plain_on_tls
+    }
+
+    /// The TLS handshake, by the server block that the client's SNI names. A client that speaks plain HTTP is heard out, so that
+    /// it can be told.
     async fn accept_tls(&mut self) -> Result<(), Gone> {
         let mut received = Vec::new();
         let name = loop {
             match tls::peek_hello(&received) {
                 tls::Hello::Name(name) => break name,
                 tls::Hello::Invalid { plain_http: true } => {
-                    let detail = "the plain HTTP request was sent to HTTPS port";
-                    return Err(Gone::Refused(Refusal::new(400, "plain_http_on_tls", detail)));
+                    self.plain_on_tls = true;
+                    *self.buffer.get_mut() = received;
+                    return Ok(());
                 }
                 tls::Hello::Invalid { plain_http: false } => return Err(self.tls_failed(&"no TLS ClientHello")),
                 tls::Hello::Partial => match self.stream.read_raw(&mut received, STREAM_READ_BYTES).await {
@@ -213,12 +233,14 @@ impl Session {
                 },
             }
         };
-        let listener = self.listener();
-        let named = name.as_deref().and_then(|name| listener.names.find(name.as_bytes()));
-        let server = &self.config.servers[named.map_or(listener.default, |found| found.server)];
-        let fallback = || self.default_server().tls.as_ref();
-        let Some(tls) = server.tls.as_ref().or_else(fallback) else {
-            return Err(self.tls_failed(&format_args!("server {} has no ssl_certificate", server.place)));
+        let config = Arc::clone(&self.config);
+        let listener = &config.listeners[self.listener];
+        if let Some(named) = name.as_deref().and_then(|name| listener.names.find(name.as_bytes())) {
+            self.server = named.server;
+        }
+        let fallback = || config.servers[listener.default].tls.as_ref();
+        let Some(tls) = self.server().tls.as_ref().or_else(fallback) else {
+            return Err(self.tls_failed(&format_args!("server {} has no ssl_certificate", self.server().place)));
         };
         let session = tls::Session::server(tls).map_err(|error| self.tls_failed(&Failure::Tls(error)))?;
         let facts = match self.stream.handshake(Box::new(session), received).await {
@@ -245,7 +267,7 @@ impl Session {
     /// Routes a request and answers it, error pages and all.
     async fn answer(&mut self, head: RequestHead) -> (Box<Request>, Next) {
         let mut request = Box::new(self.request(head));
-        let mut routed = routing::route(&mut request);
+        let mut routed = if self.plain_on_tls { Routed::Refuse(497) } else { routing::route(&mut request) };
         loop {
             let refusal = match routed {
                 Routed::Content(id) => match self.forward(&mut request, id).await {
@@ -268,7 +290,11 @@ impl Session {
                 },
                 Routed::Refuse(status) => of_the_file(status),
             };
-            match routing::redirect_error(&mut request, refusal.status) {
+            // What the client did leaves its connection out of step, or it is not worth keeping.
+            request.head.keep_alive &= !matches!(refusal.status, 400 | 408 | 413..=414 | 431 | 494..=497);
+            // Who closed, or is to be closed on, is not asked to look at a page.
+            let page = !matches!(refusal.status, 408 | 444 | 499);
+            match page.then(|| routing::redirect_error(&mut request, refusal.status)).flatten() {
                 Some(elsewhere) => {
                     self.log_refusal(&request, &refusal);
                     routed = elsewhere;
@@ -299,19 +325,18 @@ impl Session {
 
     async fn redirect(&mut self, request: &mut Request, status: u16, location: &[u8]) -> Next {
         let keep = self.may_keep(request);
-        let body = refusal::page(status);
+        let body = refusal::page(status, None);
         self.own(request, status, "text/html", &body, &[("Location", location)], keep).await
     }
 
     /// A request head that is none.
     async fn refuse_head(&mut self, refusal: &Refusal) -> (Box<Request>, Next) {
-        let line =
-            self.buffer.get_mut().split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default().to_vec();
+        let line = request_line(self.buffer.get_mut()).to_vec();
         let mut request = Box::new(Request::refused(
             Arc::clone(&self.config),
             Rc::clone(&self.client),
             self.ordinal + 1,
-            self.listener().default,
+            self.server,
             line,
             self.head_began,
         ));
@@ -328,14 +353,13 @@ impl Session {
             request.status = refusal.status;
             return Next::Close;
         }
-        let keep = self.may_keep(request) && !matches!(refusal.status, 400 | 408 | 413..=414 | 431 | 494..=497);
-        let body = refusal::page(refusal.status);
-        self.own(request, refusal.status, "text/html", &body, refusal.fields(), keep).await
+        let keep = self.may_keep(request);
+        self.own(request, refusal.status, "text/html", &refusal.page(), refusal.fields(), keep).await
     }
 
     fn log_refusal(&self, request: &Request, refusal: &Refusal) {
         self.worker.counters.refusals.bump(refusal.reason);
-        let level = if refusal.status >= 500 { Level::Error } else { Level::Info };
+        let level = if refusal.status >= 500 && refusal.reason != RETURNED { Level::Error } else { Level::Info };
         let message = format_args!("{} ({} {})", refusal.detail, refusal.status, refusal.reason);
         self.worker.log(level, &About::Request(request), message);
     }
@@ -351,12 +375,16 @@ impl Session {
         keep: bool,
     ) -> Next {
         let head_only = request.head.method.as_ref() == "HEAD";
+        let body_bytes = if is_bodiless(&request.head.method, status) { 0 } else { body.len() as u64 };
         let reply = forward::own_response(request, status, content_type, body, extra, keep, head_only);
+        if reply.is_empty() {
+            return Next::Close;
+        }
         let limit = request.settings().client_send_timeout;
         match self.worker.reactor.within(limit, self.stream.write_all(&reply)).await {
             Ok(Ok(())) => {
                 request.bytes_sent += reply.len() as u64;
-                request.body_bytes_sent += if head_only { 0 } else { body.len() as u64 };
+                request.body_bytes_sent += body_bytes;
                 request.completed = true;
                 if keep { Next::KeepAlive } else { Next::Linger }
             }
@@ -366,7 +394,7 @@ impl Session {
 
     /// Another request may follow this one: the client wants it, the file allows it, and no body of this one is left unread.
     fn may_keep(&self, request: &Request) -> bool {
-        request.head.body == Framing::None && self.keep_alive(request)
+        matches!(request.head.body, Framing::None | Framing::Length(0)) && self.keep_alive(request)
     }
 
     fn keep_alive(&self, request: &Request) -> bool {
@@ -390,8 +418,7 @@ impl Session {
         let version = if head.version == Version::Http10 { "HTTP/1.0" } else { "HTTP/1.1" };
         let line = [head.method.as_bytes(), b" ", &head.target, b" ", version.as_bytes()].concat();
         let (config, client) = (Arc::clone(&self.config), Rc::clone(&self.client));
-        let default = self.listener().default;
-        let mut request = Request::new(config, client, self.ordinal + 1, default, head, line, self.head_began);
+        let mut request = Request::new(config, client, self.ordinal + 1, self.server, head, line, self.head_began);
         request.choose_server(self.listener());
         request.received = self.head_bytes;
         request.pipelined = self.pipelined;
@@ -399,6 +426,7 @@ impl Session {
     }
 
     fn request_ended(&mut self, mut request: Box<Request>) {
+        self.keepalive_timeout = request.settings().keepalive_timeout;
         Counters::bump(&self.worker.counters.requests);
         access_log::record(&self.worker.logs, &mut request);
     }
@@ -434,8 +462,8 @@ impl Session {
         &self.config.listeners[self.listener]
     }
 
-    fn default_server(&self) -> &Server {
-        &self.config.servers[self.listener().default]
+    fn server(&self) -> &Server {
+        &self.config.servers[self.server]
     }
 
     fn log(&self, level: Level, message: std::fmt::Arguments<'_>) {
@@ -446,12 +474,15 @@ impl Session {
 /// The refusals that routing decides on.
 fn of_the_file(status: u16) -> Refusal {
     match status {
-        404 => Refusal::new(404, "not_found", "no location with a proxy_pass, and no files are served"),
-        444 => Refusal::new(444, "return_444", "the file says so"),
-        500 => Refusal::new(500, "redirect_cycle", "too many internal redirects"),
-        status => Refusal::new(status, "returned", "the file says so"),
+        404 => Refusal::private(404, "not_found", "no location with a proxy_pass, and no files are served"),
+        444 => Refusal::private(444, "return_444", "the file says so"),
+        497 => Refusal::new(497, "plain_http_on_tls", "The plain HTTP request was sent to HTTPS port."),
+        500 => Refusal::private(500, "redirect_cycle", "too many internal redirects"),
+        status => Refusal::private(status, RETURNED, "the file says so"),
     }
 }
+
+const RETURNED: &str = "returned";
 
 /// The end of a tunnel: its line in the access log.
 pub fn tunnel_ended(worker: &Worker, finished: Finished<Record>) {
@@ -460,14 +491,15 @@ pub fn tunnel_ended(worker: &Worker, finished: Finished<Record>) {
     Counters::bump(&worker.counters.tunnels_ended);
     worker.counters.closes.bump(outcome.reason.label());
     request.close_reason = Some(outcome.reason.label());
-    request.received += outcome.from_client;
+    request.tunnelled = outcome.from_client;
+    request.completed = matches!(outcome.reason, tunnel::Reason::ClientClosed | tunnel::Reason::UpstreamClosed);
     request.bytes_sent += outcome.from_upstream;
     request.body_bytes_sent += outcome.from_upstream;
     if let Some(attempt) = request.attempts.last_mut() {
         attempt.bytes_sent += outcome.from_client;
         attempt.bytes_received += outcome.from_upstream;
-        attempt.body_bytes += outcome.from_upstream;
-        attempt.response_time = Some(worker.reactor.now().duration_since(request.started));
+        attempt.response_time =
+            Some(worker.reactor.now().duration_since(request.started).saturating_sub(attempt.began));
     }
     let level = match outcome.reason {
         tunnel::Reason::ProtocolError | tunnel::Reason::TlsError => Level::Warn,

@@ -180,55 +180,103 @@ pub fn default_of(name: &str) -> &'static str {
     http.or(definitions.first()).map_or("", |definition| definition.default)
 }
 
-/// The reference page of all directives, as Markdown.
+/// The reference page of all directives, as Markdown: `docs/directives.md`.
 pub fn reference() -> String {
-    let mut page = String::from(
-        "# Directives\n\n\
-         Names, contexts, arguments and meanings are nginx's; what differs is said. \"Inherited\" is nginx's rule: a value holds in \
-         inner blocks that do not set it, a list holds in inner blocks that set none of it.\n",
-    );
-    section(&mut page, "Understood", |class| matches!(class, Class::Understood));
-    section(&mut page, "Accepted without effect", |class| matches!(class, Class::Accepted(_) | Class::Surprising(_)));
-    section(&mut page, "Not supported yet", |class| matches!(class, Class::NotYet(..)));
-    section(&mut page, "Refused", |class| matches!(class, Class::Refused(..)));
+    let mut page = String::from(INTRODUCTION);
+    page.push_str("\n## Understood\n");
+    rows(|class| matches!(class, Class::Understood)).iter().for_each(|definition| section(&mut page, definition));
+    table(&mut page, ACCEPTED, |class| matches!(class, Class::Accepted(_)));
+    table(&mut page, SURPRISING, |class| matches!(class, Class::Surprising(_)));
+    table(&mut page, NOT_YET, |class| matches!(class, Class::NotYet(..)));
+    table(&mut page, REFUSED, |class| matches!(class, Class::Refused(..)));
     page
 }
 
-fn section(page: &mut String, title: &str, wanted: fn(Class) -> bool) {
-    page.push_str(&format!("\n## {title}\n"));
+const INTRODUCTION: &str = "# Directives
+
+<!-- Generated from src/config/directives: `BLESS=1 cargo test --lib the_committed_reference` writes it anew. -->
+
+Names, contexts, arguments and meanings are [nginx's](https://nginx.org/en/docs/dirindex.html); what differs is said here.
+A name that is not on this page is an unknown directive: an error. A `*` stands for the rest of a name.
+
+\"Inherited\" is nginx's rule: a value holds in inner blocks that do not set it, a list holds in inner blocks that set none of it.
+";
+const ACCEPTED: &str = "
+## Accepted without effect
+
+What these ask for cannot matter here. `-t` lists them as notes.
+
+| directive | why |
+|---|---|
+";
+const SURPRISING: &str = "
+## Accepted with a warning
+
+These have no effect either, and that may surprise.
+
+| directive | why |
+|---|---|
+";
+const NOT_YET: &str = "
+## Not supported yet
+
+An error, never ignored. \"Let through\" are values that ask for nothing: with them the line is accepted.
+
+| directive | instead | let through |
+|---|---|---|
+";
+const REFUSED: &str = "
+## Refused
+
+An error: these ask for something that is not done here.
+
+| directive | instead | let through |
+|---|---|---|
+";
+
+/// The table's rows of some classes, by name.
+fn rows(wanted: fn(Class) -> bool) -> Vec<&'static Definition> {
     let mut rows: Vec<_> = table::TABLE.iter().filter(|definition| wanted(definition.class)).collect();
     rows.sort_by_key(|definition| definition.name);
-    for definition in rows {
-        page.push_str(&format!("\n### `{}`\n\n", definition.name));
-        let words = match definition.class {
-            Class::Understood => definition.doc.to_owned(),
-            Class::Accepted(why) | Class::Surprising(why) => capitalised(why),
-            Class::Refused(instead, harmless) | Class::NotYet(instead, harmless) => match harmless {
-                [] => capitalised(instead),
-                values => {
-                    format!("{} (`{}` is accepted: it asks for nothing)", capitalised(instead), values.join("`, `"))
-                }
-            },
-        };
-        page.push_str(&format!("{words}\n"));
-        if definition.class == Class::Understood {
-            page.push_str(&format!(
-                "\n- arguments: {}\n- contexts: {}\n",
-                describe(definition.form),
-                definition.contexts
-            ));
-            if !definition.default.is_empty() {
-                page.push_str(&format!("- default: `{}`\n", definition.default));
+    rows
+}
+
+fn section(page: &mut String, definition: &Definition) {
+    let merge = match definition.merge {
+        Merge::Value => "once in a block, inherited",
+        Merge::List => "any number in a block, inherited",
+        Merge::Own => "once in a block, not inherited",
+        Merge::OwnList => "any number in a block, not inherited",
+    };
+    let default = match definition.default {
+        "" => String::new(),
+        default => format!("- default: `{default}`\n"),
+    };
+    let Definition { name, doc, contexts, form, .. } = definition;
+    let form = describe(*form);
+    page.push_str(&format!(
+        "\n### `{name}`\n\n{doc}\n\n- arguments: {form}\n- contexts: {contexts}\n{default}- {merge}\n"
+    ));
+}
+
+fn table(page: &mut String, head: &str, wanted: fn(Class) -> bool) {
+    page.push_str(head);
+    for definition in rows(wanted) {
+        let cells = match definition.class {
+            Class::Understood => continue,
+            Class::Accepted(why) | Class::Surprising(why) => cell(why),
+            Class::Refused(instead, harmless) | Class::NotYet(instead, harmless) => {
+                let harmless: Vec<_> = harmless.iter().map(|value| format!("`{value}`")).collect();
+                format!("{} | {}", cell(instead), harmless.join(", "))
             }
-            let merge = match definition.merge {
-                Merge::Value => "once in a block, inherited",
-                Merge::List => "any number in a block, inherited",
-                Merge::Own => "once in a block, not inherited",
-                Merge::OwnList => "any number in a block, not inherited",
-            };
-            page.push_str(&format!("- {merge}\n"));
-        }
+        };
+        page.push_str(&format!("| `{}` | {cells} |\n", definition.name));
     }
+}
+
+/// A bar would end the cell, within code too.
+fn cell(text: &str) -> String {
+    capitalised(text).replace('|', "\\|")
 }
 
 fn capitalised(text: &str) -> String {
@@ -263,8 +311,13 @@ mod tests {
     fn the_reference_has_every_directive_with_words() {
         let page = reference();
         for definition in table::TABLE {
-            assert!(page.contains(&format!("\n### `{}`\n\n", definition.name)), "{}", definition.name);
             let understood = definition.class == Class::Understood;
+            let place = if understood {
+                format!("\n### `{}`\n\n", definition.name)
+            } else {
+                format!("\n| `{}` | ", definition.name)
+            };
+            assert!(page.contains(&place), "{}", definition.name);
             assert_eq!(
                 understood,
                 !definition.doc.is_empty(),
@@ -272,6 +325,19 @@ mod tests {
                 definition.name
             );
         }
+    }
+
+    #[test]
+    fn the_committed_reference_is_the_table() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/directives.md");
+        if std::env::var_os("BLESS").is_some() {
+            std::fs::write(file, reference()).unwrap();
+        }
+        let committed = std::fs::read_to_string(file).unwrap_or_default();
+        assert!(
+            committed == reference(),
+            "{file} is old: `BLESS=1 cargo test --lib the_committed_reference` writes it anew"
+        );
     }
 
     #[test]

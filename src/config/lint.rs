@@ -51,7 +51,7 @@ pub fn host(config: &Config, limits: &HostLimits) -> Vec<Diagnostic> {
         if u32::try_from(backlog).is_ok_and(|backlog| backlog > somaxconn) {
             warn(
                 format!(
-                    "the backlog {backlog} of {:?} is cut to {somaxconn}, this host's net.core.somaxconn",
+                    "the backlog {backlog} of {} is cut to {somaxconn}, this host's net.core.somaxconn",
                     listener.address
                 ),
                 format!("sysctl net.core.somaxconn={backlog}; a full queue drops connections silently"),
@@ -87,7 +87,8 @@ pub fn file(http: &[Directive], report: &mut Report) {
     for map in level.own("map") {
         lint.close_map(map);
     }
-    if level.all("access_log").is_empty() && !anywhere(http, "access_log") {
+    let serves = level.own("server").next().is_some();
+    if serves && level.all("access_log").is_empty() && !anywhere(http, "access_log") {
         let note = "no `access_log` is set: none is written (nginx would write logs/access.log)";
         lint.report.push(Diagnostic::new(Severity::Note, note));
     }

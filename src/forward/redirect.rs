@@ -4,11 +4,12 @@ use super::fields::value;
 use crate::{config::Redirect, request::Request, route::rewrite::Rewritable};
 
 /// The field's new value, if it has an address and a `proxy_redirect` applies to it. The first that does wins.
-/// As the backend sent it, a relative Location stays relative.
+/// As the backend sent it, a relative Location stays relative; one that became a path here is made absolute, as in nginx.
 pub(super) fn rewritten(request: &mut Request, redirects: &[Redirect], name: &[u8], text: &[u8]) -> Option<Vec<u8>> {
     let at = address(name, text)?;
     let (front, address) = text.split_at(at);
     let new = redirects.iter().find_map(|redirect| apply(request, redirect, address))?;
+    let new = if front.is_empty() { request.absolute(new) } else { new };
     Some(value(&[front, &new].concat()))
 }
 

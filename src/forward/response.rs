@@ -10,7 +10,13 @@ use super::{
 };
 use crate::{
     config::Settings,
-    http::{body::Framing, date::imf_fixdate, fields::Fields, head::ResponseHead, refusal::phrase},
+    http::{
+        body::{Framing, is_bodiless},
+        date::imf_fixdate,
+        fields::Fields,
+        head::ResponseHead,
+        refusal::{phrase, status_sent},
+    },
     request::Request,
     websocket::handshake::Upgrade,
 };
@@ -74,7 +80,7 @@ pub fn own_response(
     if matches!(status, 444 | 499) {
         return Vec::new();
     }
-    let bodiless = matches!(status, 100..=199 | 204 | 304);
+    let bodiless = is_bodiless("", status);
     reply.field("Server", if settings.server_tokens { PRODUCT_AND_VERSION } else { "longsplice" }.as_bytes());
     reply.date_if_missing();
     if !bodiless {
@@ -96,11 +102,6 @@ pub fn own_response(
 }
 
 const PRODUCT_AND_VERSION: &str = concat!("longsplice/", env!("CARGO_PKG_VERSION"));
-
-/// nginx's own 494 to 497 tell an `error_page` what happened; a client is told 400.
-fn status_sent(status: u16) -> u16 {
-    if matches!(status, 494..=497) { 400 } else { status }
-}
 
 fn status_line(status: u16, reason: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(512);

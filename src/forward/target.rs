@@ -8,6 +8,7 @@ use crate::{
     },
     request::Request,
     route::escape,
+    variables::{Known, Scope, Variable},
 };
 
 const BAD_VARIABLE: Flaw =
@@ -79,12 +80,28 @@ pub(super) fn request_target(request: &mut Request, pass: &ProxyPass) -> Result<
 /// The URI part of a `proxy_pass` with variables, which is the whole target.
 fn variable_uri(request: &mut Request, pass: &ProxyPass) -> Result<Option<Vec<u8>>, Refusal> {
     match (&pass.uri, &pass.target) {
-        (Some(uri), _) if uri.constant().is_none() => Ok(Some(uri.expand(request))),
+        (Some(uri), _) if uri.constant().is_none() => Ok(Some(uri.expand(&mut Encoded(request)))),
         (None, ProxyTarget::Variable(target)) => {
-            let expansion = target.expand(request);
+            let expansion = target.expand(&mut Encoded(request));
             Ok(variable_target(&expansion, pass.tls)?.uri)
         }
         _ => Ok(None),
+    }
+}
+
+/// A request whose decoded values come out encoded again. (nginx writes them as they are: `/%2541` would reach a backend behind
+/// `proxy_pass http://backend$uri` as `/%41`, and mean `/A` there.)
+struct Encoded<'a>(&'a mut Request);
+
+impl Scope for Encoded<'_> {
+    fn append(&mut self, variable: &Variable, out: &mut Vec<u8>) -> bool {
+        let start = out.len();
+        let found = self.0.append(variable, out);
+        if matches!(variable, Variable::Known(Known::Uri | Known::DocumentUri) | Variable::Capture(_)) {
+            let decoded = out.split_off(start);
+            escape::path(&decoded, out);
+        }
+        found
     }
 }
 

@@ -279,6 +279,7 @@ fn a_uri_part_with_variables_is_the_whole_target() {
     with_uri.uri = Some(variable(Known::Uri));
     let injecting = get("/ws/%20HTTP/1.1%0d%0aX:%20y?q");
     assert_eq!(target_of(&mut request(&injecting, |_| {}), &with_uri), "/ws/%20HTTP/1.1%0D%0AX:%20y");
+    assert_eq!(target_of(&mut request(&get("/ws/%2541"), |_| {}), &with_uri), "/ws/%2541", "not decoded twice");
 }
 
 #[test]
@@ -435,8 +436,8 @@ fn proxy_redirect_makes_the_backends_addresses_ours() {
         let head = replied(&mut request, &format!("HTTP/1.1 302 Found\r\n{field}"), Framing::Length(0), true);
         head.split("\r\n").nth(1).expect("a field").to_owned()
     };
-    assert_eq!(rewritten("Location: http://127.0.0.1:3000/login?a"), "Location: /ws/login?a");
-    assert_eq!(rewritten("Location: http://backend/x"), "Location: /backendx");
+    assert_eq!(rewritten("Location: http://127.0.0.1:3000/login?a"), "Location: http://example.com:8080/ws/login?a");
+    assert_eq!(rewritten("Location: http://backend/x"), "Location: http://example.com:8080/backendx");
     assert_eq!(rewritten("Location: https://elsewhere/"), "Location: https://elsewhere/");
     assert_eq!(rewritten("Refresh: 5; URL=http://127.0.0.1:3000/x"), "Refresh: 5; URL=/ws/x");
     assert_eq!(rewritten("Refresh: 5"), "Refresh: 5");

@@ -47,12 +47,16 @@ pub(super) fn request_framing(fields: &Fields, version: Version) -> Result<Frami
 /// fields are passed on.
 pub fn response_framing(head: &ResponseHead, method: &str) -> Result<Framing, Refusal> {
     let declared = declared(&head.fields, head.version).map_err(|flaw| flaw.refuse(502))?;
-    let bodiless = method == "HEAD" || matches!(head.status, 100..=199 | 204 | 304);
     Ok(match declared {
-        _ if bodiless => Framing::None,
+        _ if is_bodiless(method, head.status) => Framing::None,
         Framing::None => Framing::UntilClose,
         framing => framing,
     })
+}
+
+/// True where a response has no body whatever its fields say (RFC 9112 section 6.3).
+pub fn is_bodiless(method: &str, status: u16) -> bool {
+    method == "HEAD" || matches!(status, 100..=199 | 204 | 304)
 }
 
 /// What the fields say: no framing at all, a length, or chunked. Anything that is not exactly one of these is a flaw, because

@@ -9,7 +9,8 @@ pub struct Refusal {
     pub status: u16,
     /// Snake case label for logs and counters: `bare_cr`, `two_hosts`, `upgrade_with_body` ...
     pub reason: &'static str,
-    /// What a person should know beyond the label.
+    /// What a person should know beyond the label. The client of a 4xx is told a fixed sentence; a text made at run time is for the
+    /// log alone, so that nothing of the backend, of the file or of what was sent can come to stand in a page.
     pub detail: Cow<'static, str>,
 }
 
@@ -17,6 +18,19 @@ impl Refusal {
     /// A refusal whose detail is fixed.
     pub const fn new(status: u16, reason: &'static str, detail: &'static str) -> Self {
         Self { status, reason, detail: Cow::Borrowed(detail) }
+    }
+
+    /// A refusal whose detail is for the log alone.
+    pub fn private(status: u16, reason: &'static str, detail: impl Into<String>) -> Self {
+        Self { status, reason, detail: Cow::Owned(detail.into()) }
+    }
+
+    /// The page the client gets: what it did wrong is said, what went wrong behind us is not.
+    pub fn page(&self) -> Vec<u8> {
+        match self.detail {
+            Cow::Borrowed(detail) if (400..500).contains(&self.status) => page(self.status, Some(detail)),
+            _ => page(self.status, None),
+        }
     }
 
     /// Fields its answer needs beyond those of every answer: a 426 names the version we speak
@@ -123,13 +137,20 @@ pub fn phrase(status: u16) -> &'static str {
     }
 }
 
-/// The small HTML page of a status. It never names our version, so that it is right with `server_tokens off` too.
-pub fn page(status: u16) -> Vec<u8> {
+/// nginx's own 494 to 497 tell an `error_page` what happened; a client is told 400.
+pub fn status_sent(status: u16) -> u16 {
+    if matches!(status, 494..=497) { 400 } else { status }
+}
+
+/// The small HTML page of a status, and why. It never names our version, so that it is right with `server_tokens off` too.
+pub fn page(status: u16, why: Option<&'static str>) -> Vec<u8> {
+    let status = status_sent(status);
     let phrase = phrase(status);
     let title = if phrase.is_empty() { status.to_string() } else { format!("{status} {phrase}") };
+    let why = why.map_or_else(String::new, |why| format!("<center>{why}</center>\n"));
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head><title>{title}</title></head>\n<body>\n\
-         <center><h1>{title}</h1></center>\n<hr><center>longsplice</center>\n</body>\n</html>\n"
+         <center><h1>{title}</h1></center>\n{why}<hr><center>longsplice</center>\n</body>\n</html>\n"
     )
     .into_bytes()
 }
@@ -150,11 +171,21 @@ mod tests {
 
     #[test]
     fn a_page_names_its_status_and_the_program_without_a_version() {
-        let page = String::from_utf8(page(502)).expect("ASCII");
+        let page = String::from_utf8(page(502, None)).expect("ASCII");
         assert!(page.contains("<title>502 Bad Gateway</title>"), "{page}");
         assert!(page.contains("<center>longsplice</center>"), "{page}");
         assert!(!page.contains(env!("CARGO_PKG_VERSION")), "{page}");
-        assert!(String::from_utf8(super::page(599)).expect("ASCII").contains("<title>599</title>"));
+        assert!(String::from_utf8(super::page(599, None)).expect("ASCII").contains("<title>599</title>"));
+    }
+
+    #[test]
+    fn a_page_says_what_the_client_did_wrong_and_nothing_else() {
+        let page = |refusal: Refusal| String::from_utf8(refusal.page()).expect("ASCII");
+        assert!(page(Refusal::new(400, "x", "a fixed sentence")).contains("a fixed sentence"));
+        assert!(!page(Refusal::private(404, "x", "of the file")).contains("of the file"));
+        assert!(!page(Refusal::new(502, "x", "a fixed sentence")).contains("a fixed sentence"));
+        let https = page(Refusal::new(497, "x", "sent to HTTPS port"));
+        assert!(https.contains("<title>400 Bad Request</title>") && https.contains("sent to HTTPS port"), "{https}");
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! From a request to what answers it: nginx's phases server-rewrite, find-config, rewrite, post-rewrite and try-files.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
-use super::{Address, Request};
+use super::Request;
 use crate::{
     config::{Content, ErrorPage, Fallback, Server},
     limits::INTERNAL_REDIRECTS,
@@ -218,33 +218,7 @@ impl Way<'_> {
     }
 
     fn redirect(&mut self, status: u16, location: Vec<u8>) -> Routed {
-        let mut absolute = Vec::new();
-        if location.starts_with(b"/") {
-            self.append_origin(&mut absolute);
-        }
-        absolute.extend_from_slice(&location);
-        Routed::Redirect { status, location: absolute }
-    }
-
-    /// `scheme://host[:port]` of the request, with the port the client connected to unless it is the scheme's own. Nothing
-    /// for a client that named no host, on a unix socket of a server without name.
-    fn append_origin(&self, out: &mut Vec<u8>) {
-        let local = match &self.request.client.local {
-            Address::Tcp(address) => Some(*address),
-            Address::Unix(_) => None,
-        };
-        let host = match local {
-            Some(SocketAddr::V6(local)) if self.request.head.host.is_empty() => format!("[{}]", local.ip()),
-            Some(SocketAddr::V4(local)) if self.request.head.host.is_empty() => local.ip().to_string(),
-            _ => String::from_utf8_lossy(self.request.host()).into_owned(),
-        };
-        let scheme = self.request.scheme();
-        let default_port = if scheme == "https" { 443 } else { 80 };
-        let port = local.map(|local| local.port()).filter(|port| *port != default_port);
-        if !host.is_empty() {
-            out.extend_from_slice(format!("{scheme}://{host}").as_bytes());
-            out.extend_from_slice(port.map_or_else(String::new, |port| format!(":{port}")).as_bytes());
-        }
+        Routed::Redirect { status, location: self.request.absolute(location) }
     }
 }
 

@@ -189,26 +189,3 @@ fn settings_are_the_servers_until_a_location_is_chosen() {
     request.location = Some(0);
     assert!(Arc::ptr_eq(request.settings(), &request.server().locations[0].settings));
 }
-
-#[test]
-fn the_backend_is_asked_for_what_was_sent_unless_something_rewrote_it() {
-    let asked = |target: &str, uri: Option<&str>, change: fn(&mut Request)| {
-        let mut request = request(config(vec![server("x")], Vec::new()), head(target, &[]));
-        change(&mut request);
-        String::from_utf8(request.upstream_uri(uri.map(str::as_bytes), "/ws/".len())).unwrap()
-    };
-    let rewritten: fn(&mut Request) = |request| request.set_uri(b"/ws/b c".to_vec(), b"y=2".to_vec());
-    for (target, uri, change, expected) in [
-        ("/ws/%41?x=1", None, (|_| ()) as fn(&mut Request), "/ws/%41?x=1"),
-        ("http://h/ws/a?", None, |_| (), "/ws/a?"),
-        ("/ws/a?x=1", Some("/"), |_| (), "/a?x=1"),
-        ("/ws/a", Some("/chat/"), |_| (), "/chat/a"),
-        ("/ws", Some("/chat"), |_| (), "/chat"),
-        ("/ws/a", None, rewritten, "/ws/b%20c?y=2"),
-        ("/ws/a", Some("/chat/"), rewritten, "/chat/b%20c?y=2"),
-        ("/ws/a?x=1", None, |request| request.set_args(Vec::new()), "/ws/a"),
-        ("/ws/a", Some("/chat/"), |request| request.leave_prefix(), "/ws/a"),
-    ] {
-        assert_eq!(asked(target, uri, change), expected, "{target} {uri:?}");
-    }
-}

@@ -18,7 +18,7 @@ use jiff::Zoned;
 
 use super::{Address, Attempt, Request};
 use crate::{
-    http::{body::Framing, fields::Fields, head::Version},
+    http::{fields::Fields, head::Version},
     limits::VARIABLE_DEPTH,
     route::rewrite::Rewritable,
     variables::{Known, NGINX_VERSION, Scope, Variable, hostname},
@@ -49,7 +49,7 @@ impl Request {
             Known::Host => put(self.host(), out),
             Known::ServerName => put(self.server().name.as_bytes(), out),
             Known::RequestMethod => text(some(self.head.method.as_bytes()), out),
-            Known::RequestUri => text(some(self.request_uri()), out),
+            Known::RequestUri => text(some(&self.head.origin_form()).filter(|_| !self.head.target.is_empty()), out),
             Known::Request => text(some(&self.line), out),
             Known::Uri | Known::DocumentUri => text(some(&self.uri), out),
             Known::Args | Known::QueryString => text(some(&self.args), out),
@@ -58,14 +58,15 @@ impl Request {
             Known::Scheme => put(self.scheme().as_bytes(), out),
             Known::Https => put(if self.client.tls.is_some() { b"on" } else { b"" }, out),
             Known::RemoteUser => text(remote_user(&self.head.fields), out),
-            Known::ContentLength => self.content_length(out),
+            Known::ContentLength => field(&self.head.fields, "content-length", out),
             Known::ContentType => field(&self.head.fields, "content-type", out),
             Known::ProxyAddXForwardedFor => self.forwarded_for(out),
             Known::ProxyHost => text(some(self.proxy_host.as_bytes()), out),
             Known::ProxyPort => text(some(self.proxy_port.as_bytes()), out),
             Known::RequestId => self.request_id(out),
             Known::RequestTime => seconds(self.started.elapsed(), out),
-            Known::RequestLength | Known::BytesReceived => print(format_args!("{}", self.received), out),
+            Known::RequestLength => print(format_args!("{}", self.received), out),
+            Known::BytesReceived => print(format_args!("{}", self.received + self.tunnelled), out),
             Known::RequestCompletion => put(if self.completed { b"OK" } else { b"" }, out),
             Known::Status => print(format_args!("{:03}", self.shown_status()), out),
             Known::BytesSent => print(format_args!("{}", self.bytes_sent), out),
@@ -115,23 +116,18 @@ impl Request {
             _ => return false,
         };
         for (index, attempt) in self.attempts.iter().enumerate() {
-            if index > 0 {
-                out.extend_from_slice(b", ");
+            // An attempt without address stands between two groups, as where an `error_page` led to the second.
+            let between = index > 0 && attempt.address.is_empty();
+            match self.attempts.get(index.wrapping_sub(1)) {
+                _ if between => out.extend_from_slice(b" : "),
+                Some(before) if !before.address.is_empty() => out.extend_from_slice(b", "),
+                _ => {}
             }
-            one(attempt, out);
+            if !between {
+                one(attempt, out);
+            }
         }
         !self.attempts.is_empty()
-    }
-
-    /// The path and arguments as sent. Of an absolute-form target the scheme and authority are left out, as nginx does.
-    pub(super) fn request_uri(&self) -> &[u8] {
-        let target = &*self.head.target;
-        let absolute = target.windows(3).position(|part| part == b"://").filter(|_| !target.starts_with(b"/"));
-        let Some(scheme) = absolute else { return target };
-        let authority = &target[scheme + 3..];
-        let path =
-            authority.iter().position(|byte| matches!(byte, b'/' | b'?')).map_or(b"".as_slice(), |at| &authority[at..]);
-        if path.is_empty() { b"/" } else { path }
     }
 
     fn protocol(&self) -> Option<&'static str> {
@@ -140,13 +136,6 @@ impl Request {
             Version::Http11 => "HTTP/1.1",
         };
         (!self.head.method.is_empty()).then_some(version)
-    }
-
-    fn content_length(&self, out: &mut Vec<u8>) -> bool {
-        match self.head.body {
-            Framing::Length(length) => print(format_args!("{length}"), out),
-            _ => false,
-        }
     }
 
     fn forwarded_for(&self, out: &mut Vec<u8>) -> bool {

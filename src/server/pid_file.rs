@@ -40,11 +40,16 @@ impl PidFile {
 /// Looks for another instance with this pid file.
 ///
 /// # Errors
-/// There is one: with the same ports it would get in the way of this one, with others it would lose its pid file.
+/// There is one: with the same ports it would get in the way of this one, with others it would lose its pid file. The same for a
+/// running nginx whose file is being tried.
 pub(super) fn check_not_running(path: &Path) -> Result<(), String> {
     match read(path) {
         Ok(pid) if pid != Pid::this() && is_ours(pid) => Err(format!(
             "longsplice is running already: process {pid} in \"{}\"; end it with `-s quit`, or set another `pid`",
+            path.display()
+        )),
+        Ok(pid) if runs(pid, b"nginx\n") => Err(format!(
+            "\"{}\" is the pid file of a running nginx, process {pid}: set another `pid`, or end that one first",
             path.display()
         )),
         _ => Ok(()),
@@ -107,10 +112,14 @@ fn read(path: &Path) -> Result<Pid, String> {
     })
 }
 
-/// True when a process exists and runs a program of this one's name (`comm`, proc(5), is readable for everybody).
+/// True when a process exists and runs a program of this one's name.
 fn is_ours(pid: Pid) -> bool {
-    let name = |pid: &str| fs::read(format!("/proc/{pid}/comm")).ok();
-    name(&pid.to_string()).is_some_and(|theirs| Some(theirs) == name("self"))
+    fs::read("/proc/self/comm").is_ok_and(|name| runs(pid, &name))
+}
+
+/// True when a process exists and runs a program of this name (`comm`, proc(5), is readable for everybody).
+fn runs(pid: Pid, name: &[u8]) -> bool {
+    fs::read(format!("/proc/{pid}/comm")).is_ok_and(|theirs| theirs == name)
 }
 
 #[cfg(test)]

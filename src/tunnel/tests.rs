@@ -81,7 +81,7 @@ impl Bench {
             self.table.note(&events);
             events.clear();
             self.table.resume(&mut self.scratch);
-            self.reactor.advance(&mut expired);
+            self.reactor.advance(&mut expired).unwrap();
             expired.drain(..).for_each(|number| self.table.expire(number, &mut self.scratch));
         }
     }

@@ -516,3 +516,41 @@ fn bad_response_heads_are_502() {
     }
     assert!(wrong.is_empty(), "{wrong:?}");
 }
+
+#[test]
+fn upgrade_protocols_lists_what_may_become_a_tunnel() {
+    beyond_nginx!();
+    let backend = Backend::serve(|mut wire, _| {
+        let head = wire.head();
+        let Some(token) = head.get("upgrade") else {
+            wire.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nplain");
+            return;
+        };
+        wire.send(format!("HTTP/1.1 101 Switching Protocols\r\nUpgrade: {token}\r\nConnection: upgrade\r\n\r\n"));
+        drop(wire.ending());
+    });
+    let proxy = Proxy::in_location("upgrade_protocols chat xmpp;", backend.address(), Driver::IoUring);
+    let ask = |tokens: &str| {
+        let head = proxy.connect().send(upgrade(&format!("Upgrade: {tokens}\r\nConnection: Upgrade\r\n"))).head();
+        (head.status(), head.get("upgrade").map(str::to_owned))
+    };
+    assert_eq!(ask("chat"), (101, Some("chat".to_owned())));
+    assert_eq!(ask("other, XMPP"), (101, Some("XMPP".to_owned())), "the first that is allowed");
+    for refused in ["other", "websocket", "h2c"] {
+        assert_eq!(ask(refused), (200, None), "{refused}");
+    }
+}
+
+#[test]
+fn early_bytes_of_an_upgrade_that_was_declined_are_no_request() {
+    let backend = Backend::http(|_, _| b"HTTP/1.1 403 Forbidden\r\nContent-Length: 4\r\n\r\nnope".to_vec());
+    let proxy = Proxy::before(backend.address(), Driver::IoUring);
+    let mut client = proxy.connect();
+    client.send(frames::request("/", "x") + "GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n");
+    if crate::util::proxy::nginx_stands_in() {
+        return;
+    }
+    assert_eq!(client.response().get("connection"), Some("close"));
+    client.expect_gone();
+    assert!(!String::from_utf8_lossy(&backend.received_at_all()).contains("smuggled"));
+}

@@ -1,6 +1,12 @@
 //! Plain HTTP/1.1 and 1.0 through the proxy: keep-alive, bodies, interim answers, limits and what went wrong.
 
-use std::{thread, time::Duration};
+use std::{
+    sync::{Mutex, mpsc},
+    thread,
+    time::Duration,
+};
+
+use nix::sys::signal::Signal;
 
 use crate::util::{
     Backend, Driver, Ending, Proxy, Wire, beyond_nginx, checksum, eventually, on_both_drivers, pattern,
@@ -529,4 +535,234 @@ fn ipv6_listeners_serve_too() {
     let mut client = Wire::connect(format!("[::1]:{port}").parse().expect("an address"));
     assert_eq!(client.get("/").mirrored().get("x-from"), Some("::1"));
     drop(proxy);
+}
+
+#[test]
+fn a_body_that_was_partly_taken_is_not_promised_to_an_error_page() {
+    beyond_nginx!(); // which keeps the body
+    let closing = Backend::serve(|mut wire, _| {
+        wire.head();
+        wire.exactly(1000);
+    });
+    let sorry = Backend::mirror();
+    let proxy = Proxy::config(
+        "server { listen %http%; error_page 502 =200 @sorry; location / { proxy_pass http://%closing%; }
+           location @sorry { proxy_pass http://%sorry%; proxy_set_header X-Length $content_length; } }",
+    )
+    .set("closing", closing.address())
+    .set("sorry", sorry.address())
+    .start();
+    let mut client = proxy.connect();
+    client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 600000\r\n\r\n").send(vec![b'x'; 100_000]);
+    let response = client.response();
+    let head = response.mirrored();
+    assert_eq!((head.get("content-length"), head.get("transfer-encoding")), (None, None), "{}", head.raw);
+    assert_eq!(head.get("x-length"), Some("600000"), "what the client said is still known");
+    assert_eq!(response.get("connection"), Some("close"), "the rest of the body is no request");
+    let _ = client.try_send("GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n");
+    client.expect_gone();
+}
+
+#[test]
+fn an_error_page_by_a_backend_gets_a_body_that_nobody_took() {
+    let dead = Refusing::new();
+    let sorry = Backend::mirror();
+    let proxy = Proxy::config(
+        "server { listen %http%; error_page 502 =200 @sorry; location / { proxy_pass http://%dead%; }
+           location @sorry { proxy_pass http://%sorry%; } }",
+    )
+    .set("dead", dead.address())
+    .set("sorry", sorry.address())
+    .start();
+    let mut client = proxy.connect();
+    let response = client.ask("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello");
+    assert_eq!(response.get("x-body-length"), Some("5"));
+    assert_eq!(client.get("/again").status(), 200, "the connection is still in step");
+}
+
+/// The backend answers and goes while the proxy does not look; when it does, it finds the upload broken before it has seen the
+/// answer. What is left of the body must not become the next request.
+#[test]
+fn what_is_left_of_a_body_is_never_the_next_request() {
+    beyond_nginx!();
+    let (go, gone) = mpsc::channel();
+    let gone = Mutex::new(gone);
+    let backend = Backend::serve(move |mut wire, number| {
+        wire.head();
+        if number == 0 {
+            let _ = gone.lock().expect("one user").recv();
+        }
+        wire.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    });
+    let mut proxy =
+        Proxy::config("client_max_body_size 8m; server { listen %http%; location / { proxy_pass http://%backend%; } }")
+            .set("backend", backend.address())
+            .main("worker_processes 1;")
+            .start();
+    let mut client = proxy.connect();
+    client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4000000\r\n\r\n");
+    backend.wait_received(0, 10);
+    proxy.running().signal(Signal::SIGSTOP);
+    go.send(()).expect("the backend waits");
+    let mut writer = client.writer();
+    let sending = thread::spawn(move || {
+        let _ = writer.try_send("GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n".repeat(20_000));
+    });
+    thread::sleep(Duration::from_millis(500));
+    proxy.running().signal(Signal::SIGCONT);
+    let response = client.response();
+    assert_eq!((response.status(), response.get("connection")), (200, Some("close")));
+    client.expect_gone();
+    sending.join().expect("the sender");
+    assert_eq!(backend.connections(), 1, "a part of the body was taken for a request");
+}
+
+#[test]
+fn an_answer_before_the_bodys_end_is_read_by_a_client_that_is_still_sending() {
+    let backend = Backend::serve(|mut wire, _| {
+        wire.head();
+        wire.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly");
+        wire.finish();
+        drop(wire.ending());
+    });
+    let proxy = with("client_max_body_size 0; proxy_request_buffering off;", &backend, Driver::IoUring);
+    let mut client = proxy.connect();
+    client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nsome");
+    let response = client.response();
+    assert_eq!((response.text().as_str(), response.get("connection")), ("early", Some("close")));
+    let mut writer = client.writer();
+    let sending = thread::spawn(move || drop(writer.try_send(vec![b'x'; 500_000])));
+    client.expect_gone();
+    sending.join().expect("the sender");
+}
+
+#[test]
+fn a_413_ends_a_chunked_body_before_the_backend_has_seen_its_end() {
+    beyond_nginx!();
+    let backend = Backend::mirror();
+    let proxy = with("client_max_body_size 10;", &backend, Driver::IoUring);
+    let mut client = proxy.connect();
+    client.send("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nhello \r\n");
+    assert!(eventually(|| backend.received_at_all().ends_with(b"hello \r\n")), "the first chunk goes up at once");
+    let response = client.ask("5\r\nworld\r\n0\r\n\r\n");
+    assert_eq!((response.status(), response.get("connection")), (413, Some("close")));
+    client.expect_gone();
+    let received = backend.received_at_all();
+    assert!(!received.ends_with(b"0\r\n\r\n"), "{}", String::from_utf8_lossy(&received));
+}
+
+#[test]
+fn connections_survive_error_pages() {
+    let dead = Refusing::new();
+    let backend = Backend::mirror();
+    let proxy = Proxy::config(
+        "server { listen %http%; location / { proxy_pass http://%backend%; } location /404 { return 404; } location /dead { proxy_pass http://%dead%; } }",
+    )
+    .set("dead", dead.address())
+    .set("backend", backend.address())
+    .start();
+    let mut client = proxy.connect();
+    assert_eq!(client.get("/404").status(), 404);
+    assert_eq!(client.ask("POST /404 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").status(), 404);
+    assert_eq!(client.send("HEAD /404 HTTP/1.1\r\nHost: x\r\n\r\n").response_to_head().status(), 404);
+    assert_eq!(client.get("/dead").status(), 502);
+    assert_eq!(client.get("/").status(), 200);
+}
+
+#[test]
+fn a_page_says_what_a_client_did_wrong_and_nothing_of_what_went_wrong_behind() {
+    beyond_nginx!();
+    let dead = Refusing::new();
+    let proxy = Proxy::config(
+        "server { listen %http%; location / { proxy_pass http://%dead%; } location /403 { return 403; } }",
+    )
+    .set("dead", dead.address())
+    .start();
+    let hosts = proxy.connect().ask("GET /secret HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n").text();
+    assert!(hosts.contains("more than one Host field") && !hosts.contains("secret"), "{hosts}");
+    for (target, status) in [("/", "502 Bad Gateway"), ("/403", "403 Forbidden")] {
+        let page = proxy.get(target).text();
+        assert_eq!(page.matches("<center>").count(), 2, "its title and our name alone: {page}");
+        assert!(page.contains(status), "{page}");
+    }
+}
+
+#[test]
+fn a_connection_that_is_to_be_closed_without_an_answer_is() {
+    let proxy = Proxy::config("server { listen %http%; location / { return 444; } location /e { error_page 404 =444 @x; return 404; } location @x { return 200 x; } }").start();
+    let mut client = proxy.connect();
+    client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n").expect_gone();
+}
+
+#[test]
+fn an_asterisk_goes_on_as_it_is() {
+    beyond_nginx!(); // which refuses it
+    let backend = Backend::mirror();
+    let proxy = with("proxy_set_header X-Uri $request_uri;", &backend, Driver::IoUring);
+    let head = proxy.connect().ask("OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n").mirrored();
+    assert_eq!((head.line.as_str(), head.get("x-uri")), ("OPTIONS * HTTP/1.1", Some("*")));
+}
+
+#[test]
+fn an_absolute_target_without_a_path_has_one() {
+    beyond_nginx!(); // which asks its backend for `?y`
+    let backend = Backend::mirror();
+    let proxy = with("proxy_set_header X-Uri $request_uri;", &backend, Driver::IoUring);
+    let head = proxy.connect().ask("GET http://x?y HTTP/1.1\r\nHost: x\r\n\r\n").mirrored();
+    assert_eq!((head.target(), head.get("x-uri")), ("/?y", Some("/?y")));
+}
+
+#[test]
+fn a_backend_may_go_on_saying_100() {
+    beyond_nginx!();
+    let backend = Backend::serve(|mut wire, _| {
+        let head = wire.head();
+        wire.send("HTTP/1.1 100 Continue\r\n\r\n");
+        wire.body(&head);
+        wire.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        drop(wire.ending());
+    });
+    let proxy = before(&backend, Driver::IoUring);
+    let mut client = proxy.connect();
+    client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
+    assert_eq!(client.head().status(), 100);
+    assert_eq!(client.ask("hello").status(), 200);
+    let mut old = proxy.connect();
+    old.send("POST / HTTP/1.0\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nhello");
+    assert_eq!(old.head().status(), 200, "a 1.0 client knows no 100");
+}
+
+#[test]
+fn an_upload_that_breaks_off_ends_the_answer_that_had_begun() {
+    beyond_nginx!();
+    let backend = Backend::serve(|mut wire, _| {
+        wire.head();
+        wire.send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nbegun");
+        drop(wire.ending());
+    });
+    let proxy = before(&backend, Driver::IoUring);
+    let mut client = proxy.connect();
+    client.send("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n");
+    assert_eq!(client.head().status(), 200);
+    assert_eq!(client.exactly(5), b"begun");
+    client.send("no size\r\n").patience(Duration::from_secs(5)).expect_gone();
+    proxy.logged(&["chunk", "POST / HTTP/1.1"]);
+}
+
+#[test]
+fn a_body_that_stops_coming_has_no_error_page() {
+    beyond_nginx!();
+    let page = Backend::named("page");
+    let backend = Backend::silent();
+    let proxy = Proxy::config(
+        "server { listen %http%; error_page 408 = @page; location / { proxy_pass http://%backend%; client_body_timeout 1s; }
+           location @page { proxy_pass http://%page%; } }",
+    )
+    .set("backend", backend.address())
+    .set("page", page.address())
+    .start();
+    let mut client = proxy.connect();
+    assert_eq!(client.ask("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhello").status(), 408);
+    client.expect_gone();
+    assert_eq!(page.connections(), 0, "a connection that is to be closed is not kept waiting for a page");
 }

@@ -176,3 +176,26 @@ fn nothing_a_client_sends_makes_a_line_of_its_own() {
     let log = fs::read_to_string(proxy.dir().join("access.log")).expect("the log");
     assert!(log.lines().all(|line| line.starts_with("127.0.0.1 - - [")), "{log}");
 }
+
+#[test]
+fn a_request_begins_with_its_first_byte() {
+    let proxy = Proxy::config(
+        "log_format time '$uri $request_time'; server { listen %http%; access_log %dir%/time.log time;
+           location / { return 200 ok; } location /slow { proxy_pass http://%backend%; } }",
+    );
+    let backend = Backend::http(|_, _| {
+        std::thread::sleep(Duration::from_millis(1200));
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec()
+    });
+    let proxy = proxy.set("backend", backend.address()).start();
+    let mut client = proxy.connect();
+    std::thread::sleep(Duration::from_millis(1200));
+    client.send("GET /first HTTP/1.1\r\nHost: x\r\n\r\nGET /slow HTTP/1.1\r\nHost: x\r\n\r\nGET /behind HTTP/1.1\r\nHost: x\r\n\r\n");
+    let seconds = |target: &str| -> f64 {
+        let line = proxy.written("time.log", &[&format!("{target} ")]);
+        line.rsplit(' ').next().and_then(|time| time.parse().ok()).unwrap_or_else(|| panic!("no time: {line}"))
+    };
+    assert!(seconds("/slow") >= 1.0);
+    assert!(seconds("/first") < 1.0, "a connection made ahead of its request is not a slow one");
+    assert!(seconds("/behind") < 1.0, "nor is a request that waited for the one before it");
+}

@@ -437,3 +437,52 @@ fn proxy_redirect_rewrites_the_same_locations() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+/// What both programs write to an access log about the same requests and the same tunnel. Times are all alike here, and heads
+/// differ by a few bytes, so only what must be equal is asked for.
+#[test]
+fn the_access_log_says_the_same() {
+    const FORMAT: &str = "log_format all '$request|$status|$request_length|$body_bytes_sent|$upstream_status|$upstream_response_length|$content_length|$request_completion|'
+        'r=$request_time|c=$upstream_connect_time|h=$upstream_header_time|u=$upstream_response_time|$pipe|$connection_requests';";
+    if external("nginx").is_none() {
+        return;
+    }
+    let backend = Backend::echo();
+    let text = format!(
+        "{FORMAT} server {{ listen %http%; access_log %dir%/all.log all; location / {{ proxy_pass http://%backend%; proxy_http_version 1.1;
+           proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $http_connection; }}
+         location /own {{ return 200 own; }} location /204 {{ return 204; }} location /dead {{ proxy_pass http://127.0.0.1:1; }} }}"
+    );
+    let lines = |program: Program| {
+        let proxy =
+            Proxy::config(&text).main("worker_processes 1;").by(program).set("backend", backend.address()).start();
+        for request in [
+            "GET /get?a=b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+            "POST /length HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello",
+            "GET /own HTTP/1.1\r\nHost: x\r\n\r\n",
+            "GET /204 HTTP/1.1\r\nHost: x\r\n\r\n",
+            "GET /dead HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        ] {
+            proxy.connect().ask(request);
+        }
+        proxy.connect().send("HEAD /own HTTP/1.1\r\nHost: x\r\n\r\n").response_to_head();
+        let mut tunnel = proxy.connect();
+        tunnel.websocket("/tunnel");
+        tunnel.echoes("hello");
+        drop(tunnel);
+        proxy.written("all.log", &["/tunnel"]);
+        let log = std::fs::read_to_string(proxy.dir().join("all.log")).expect("the log");
+        let time = regex::Regex::new(r"=\d+\.\d{3}").expect("a pattern");
+        let mut lines: Vec<String> = log.lines().map(|line| time.replace_all(line, "=T").into_owned()).collect();
+        for line in
+            lines.iter_mut().filter(|line| line.contains("/dead") || line.contains("/get") || line.contains("/length"))
+        {
+            // An error page, and the mirror image of a head that is not quite the same.
+            let fields: Vec<&str> =
+                line.split('|').enumerate().filter(|(at, _)| !matches!(at, 3 | 5)).map(|(_, field)| field).collect();
+            *line = fields.join("|");
+        }
+        lines
+    };
+    assert_eq!(lines(crate::util::proxy::under_test()), lines(Program::Nginx), "ours, nginx's");
+}

@@ -405,3 +405,53 @@ fn a_slow_reader_over_tls_stops_its_backend_and_gets_everything() {
     assert!(client.exactly(body.len()) == body);
     assert!(eventually(|| proxy.descriptors() > 0));
 }
+
+#[test]
+fn a_host_that_no_server_has_stays_with_the_server_of_its_hello() {
+    let text = r#"
+        server { listen %https% ssl; server_name one.example; ssl_certificate %dir%/one.crt; ssl_certificate_key %dir%/one.key; return 200 one; }
+        server { listen %https% ssl; server_name two.example; ssl_certificate %dir%/two.crt; ssl_certificate_key %dir%/two.key; return 200 two; }"#;
+    let proxy = Proxy::config(text).certificate("one", &["one.example"]).certificate("two", &["two.example"]).start();
+    let ask =
+        |name: &str, host: &str| proxy.connect_tls(name).ask(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")).text();
+    assert_eq!(ask("two.example", "unknown.example"), "two");
+    assert_eq!(ask("two.example", "one.example"), "one");
+    assert_eq!(ask("unknown.example", "other.example"), "one");
+    assert_eq!(proxy.connect_tls("two.example").ask("GET / HTTP/1.0\r\n\r\n").text(), "two");
+}
+
+#[test]
+fn plain_http_on_the_tls_port_may_be_sent_where_it_belongs() {
+    let text = "server { listen %https% ssl; ssl_certificate %dir%/x.crt; ssl_certificate_key %dir%/x.key;
+        error_page 497 =301 https://$host$request_uri; return 200 ok; }";
+    let proxy = Proxy::config(text).certificate("x", &["x"]).start();
+    let mut client = Wire::connect(proxy.address("https"));
+    let response = client.ask("GET /a?b HTTP/1.1\r\nHost: site.example\r\n\r\n");
+    assert_eq!((response.status(), response.get("location")), (301, Some("https://site.example/a?b")));
+    client.expect_gone();
+    proxy.written("access.log", &["\"GET /a?b HTTP/1.1\" 301 "]);
+}
+
+#[test]
+fn a_backends_certificate_is_checked_against_its_name() {
+    let server = tls::Server::new(&["backend.example"]);
+    let authority = server.certificate.clone();
+    let backend = Backend::serve(move |wire, _| {
+        let socket = wire.tcp().try_clone().expect("a second handle");
+        if let Ok((wire, _)) = server.accept(socket) {
+            crate::util::backend::echo(wire);
+        }
+    });
+    let setup = Proxy::config(
+        "server { listen %http%; proxy_ssl_verify on; proxy_ssl_trusted_certificate %dir%/authority.crt;
+           location / { proxy_pass https://%backend%; proxy_ssl_name backend.example; }
+           location /other { proxy_pass https://%backend%; proxy_ssl_name other.example; }
+           location /address { proxy_pass https://%backend%; } }",
+    )
+    .set("backend", backend.address());
+    std::fs::write(setup.dir().join("authority.crt"), authority).expect("the authority");
+    let proxy = setup.start();
+    assert_eq!(proxy.get("/").status(), 200);
+    assert_eq!(proxy.get("/other").status(), 502);
+    assert_eq!(proxy.get("/address").status(), 502, "$proxy_host is 127.0.0.1, which the certificate does not name");
+}

@@ -242,3 +242,149 @@ fn an_upgrade_is_answered_by_the_next_server_when_one_is_too_slow() {
     assert_eq!(head.status(), 101, "{}", head.raw);
     client.echoes("from the second");
 }
+
+#[test]
+fn an_upgrade_whose_backend_closes_before_its_answer_goes_to_the_next() {
+    let closing = Backend::serve(|mut wire, _| drop(wire.try_head()));
+    let backend = Backend::echo();
+    let proxy =
+        group(&format!("server {} max_fails=0; server {};", closing.address(), backend.address()), Driver::IoUring);
+    for _ in 0..4 {
+        let mut client = proxy.connect();
+        client.websocket("/");
+        client.echoes("hello");
+    }
+    assert_eq!(closing.connections(), 2);
+}
+
+/// A group of a server that answers with `status` and a body of its own, and one that lives.
+fn beside(status: &str, next_upstream: &str) -> (Proxy, Backend, Backend) {
+    let failing = Backend::http({
+        let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 6\r\n\r\ntheirs");
+        move |_, _| answer.clone().into_bytes()
+    });
+    let backend = Backend::named("alive");
+    let text = GROUP
+        .replace("%servers%", &format!("server {}; server {};", failing.address(), backend.address()))
+        .replace("proxy_connect_timeout", &format!("{next_upstream} proxy_connect_timeout"));
+    (Proxy::config(&text).main("worker_processes 1;").start(), failing, backend)
+}
+
+const POST: &str = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n";
+
+#[test]
+fn an_answer_to_a_post_is_kept_where_it_may_not_be_asked_for_twice() {
+    let (proxy, _failing, _backend) = beside("503 Oops", "proxy_next_upstream http_503;");
+    let mut texts = [proxy.connect().ask(POST).text(), proxy.connect().ask(POST).text()];
+    texts.sort_unstable();
+    assert_eq!(texts, ["alive", "theirs"], "the backend's own answer, not a page of ours");
+    let (proxy, _failing, _backend) = beside("503 Oops", "proxy_next_upstream http_503 non_idempotent;");
+    let texts = [proxy.connect().ask(POST).text(), proxy.connect().ask(POST).text()];
+    assert_eq!(texts, ["alive", "alive"]);
+}
+
+#[test]
+fn a_404_is_no_failure_of_its_server() {
+    let (proxy, failing, _backend) = beside("404 Elsewhere", "proxy_next_upstream http_404;");
+    assert_eq!(answers(&proxy, 6), counts([("alive", 6)]));
+    assert_eq!(failing.connections(), 3, "it is asked again and again");
+    let (proxy, failing, _backend) = beside("500 Oops", "proxy_next_upstream http_500;");
+    assert_eq!(answers(&proxy, 6), counts([("alive", 6)]));
+    assert_eq!(failing.connections(), 1, "it is out for its fail_timeout");
+}
+
+#[test]
+fn proxy_next_upstream_tries_and_timeout_bound_the_round() {
+    let closing: Vec<Backend> = (0..3).map(|_| Backend::serve(|mut wire, _| drop(wire.try_head()))).collect();
+    let slow = Backend::serve(|mut wire, _| {
+        wire.try_head();
+        thread::sleep(Duration::from_millis(1500));
+    });
+    let asked = || closing.iter().map(Backend::connections).sum::<usize>();
+    let servers: String = closing.iter().map(|backend| format!("server {} max_fails=0;", backend.address())).collect();
+    let text = GROUP.replace("%servers%", &servers);
+    let tries = text.replace("proxy_connect_timeout", "proxy_next_upstream_tries 2; proxy_connect_timeout");
+    let proxy = Proxy::config(&tries).start();
+    assert_eq!((proxy.get("/").status(), asked()), (502, 2));
+    let text = GROUP.replace("%servers%", &format!("server {}; {servers}", slow.address()));
+    let timeout = text.replace("proxy_connect_timeout", "proxy_next_upstream_timeout 1s; proxy_connect_timeout");
+    let proxy = Proxy::config(&timeout).main("worker_processes 1;").start();
+    assert_eq!((proxy.get("/").status(), asked()), (502, 2), "the round was over");
+}
+
+#[test]
+fn a_body_that_was_begun_is_never_sent_to_another() {
+    let (sender, heads) = std::sync::mpsc::channel();
+    let closing = Backend::serve(move |mut wire, _| {
+        wire.head();
+        let _ = sender.send(());
+        thread::sleep(Duration::from_millis(500));
+    });
+    let backend = Backend::mirror();
+    let proxy = group(
+        &format!("server {} max_fails=0; server {} backup;", closing.address(), backend.address()),
+        Driver::IoUring,
+    );
+    for begun in ["5\r\nhe", "5\r\n", "5"] {
+        if crate::util::proxy::nginx_stands_in() {
+            return;
+        }
+        let mut client = proxy.connect();
+        client.send(format!("PUT / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n{begun}"));
+        heads.recv_timeout(crate::util::PATIENCE).expect("the request");
+        assert_eq!(client.response().status(), 502, "{begun:?}");
+    }
+    assert_eq!(backend.connections(), 0);
+}
+
+const TRIED: &str = "log_format tried '$uri $status [$upstream_addr] [$upstream_status] [$upstream_connect_time] [$upstream_header_time] [$upstream_response_time]';";
+
+#[test]
+fn every_backend_tried_is_in_the_log() {
+    let dead = [Refusing::new(), Refusing::new()];
+    let backend = Backend::named("alive");
+    let text = format!(
+        "{TRIED} upstream some {{ server {0} max_fails=0; server {2} backup; }} upstream none {{ server {0}; server {1}; }}
+         server {{ listen %http%; access_log %dir%/tried.log tried; location / {{ proxy_pass http://some; }} location /none {{ proxy_pass http://none; }}
+           location /page {{ proxy_pass http://{0}; error_page 502 = @page; }} location @page {{ proxy_pass http://some; }} }}",
+        dead[0].address(),
+        dead[1].address(),
+        backend.address()
+    );
+    let proxy = Proxy::config(&text).main("worker_processes 1;").start();
+    let (one, two, alive) = (dead[0].address(), dead[1].address(), backend.address());
+    let times = |line: &str| {
+        let time = regex::Regex::new(r"\d+\.\d{3}").expect("a pattern");
+        time.replace_all(line, "T").into_owned()
+    };
+    let line = |target: &str| {
+        proxy.get(target);
+        times(&proxy.written("tried.log", &[&format!("{target} ")]))
+    };
+    assert_eq!(line("/some"), format!("/some 200 [{one}, {alive}] [502, 200] [-, T] [-, T] [T, T]"));
+    assert_eq!(line("/none"), format!("/none 502 [{one}, {two}] [502, 502] [-, -] [-, -] [T, T]"));
+    assert_eq!(proxy.get("/none?again").status(), 502);
+    let again = times(&proxy.written("tried.log", &["/none ", "[none]"]));
+    assert_eq!(again, "/none 502 [none] [502] [-] [-] [T]", "the group where no address was chosen");
+    assert_eq!(
+        line("/page"),
+        format!("/page 200 [{one} : {one}, {alive}] [502 : 502, 200] [- : -, T] [- : -, T] [T : T, T]")
+    );
+}
+
+#[test]
+fn proxy_pass_by_variable_may_name_an_address_or_a_socket_and_no_host() {
+    let setup = Proxy::config(
+        "server { listen %http%; location / { set $to %backend%; proxy_pass http://$to; }
+           location /unix/ { set $to unix:%dir%/back.sock; proxy_pass http://$to:$request_uri; }
+           location /host { set $to no-such.example; proxy_pass http://$to; } }",
+    );
+    let backend = Backend::named("by address");
+    let path = setup.dir().join("back.sock");
+    let _local = Backend::serve_unix(&path, |wire, _| crate::util::backend::echo(wire));
+    let proxy = setup.set("backend", backend.address()).start();
+    assert_eq!(proxy.get("/").text(), "by address");
+    assert_eq!(proxy.get("/unix/a").mirrored().target(), "/unix/a");
+    assert_eq!(proxy.get("/host").status(), 502);
+    proxy.logged(&["[error]", "no resolver defined to resolve no-such.example"]);
+}

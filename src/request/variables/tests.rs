@@ -77,7 +77,7 @@ fn an_absolute_target_is_shown_without_its_authority() {
     for (target, expected) in [
         ("http://example.com/a?b", "/a?b"),
         ("http://example.com", "/"),
-        ("http://example.com?b", "?b"),
+        ("http://example.com?b", "/?b"),
         ("/a?u=http://x/", "/a?u=http://x/"),
         ("*", "*"),
     ] {
@@ -221,6 +221,7 @@ fn backends_are_listed_in_the_order_they_were_tried() {
         Attempt {
             address: "127.0.0.1:2".into(),
             status: 101,
+            began: Duration::from_millis(2),
             connect_time: Some(Duration::from_millis(1)),
             header_time: Some(Duration::from_millis(12)),
             response_time: Some(Duration::from_micros(61_002_900)),
@@ -242,6 +243,13 @@ fn backends_are_listed_in_the_order_they_were_tried() {
             ("upstream_response_length", "0, 5"),
         ],
     );
+    let second_group = [Attempt::default(), request.attempts[0].clone()];
+    request.attempts.extend(second_group);
+    assert_values(
+        &mut request,
+        &[("upstream_addr", "127.0.0.1:1, 127.0.0.1:2 : 127.0.0.1:1"), ("upstream_status", "502, 101 : 502")],
+    );
+    request.attempts.truncate(2);
     request.attempts[0].status = 0;
     assert_values(&mut request, &[("upstream_status", "-, 101")]);
 }

@@ -193,6 +193,8 @@ pub fn names(certificate: &[u8]) -> String {
 /// The TLS side of a backend of ours.
 pub struct Server {
     config: Arc<ServerConfig>,
+    /// Its certificate, which is also its own authority, in PEM.
+    pub certificate: String,
 }
 
 impl Server {
@@ -201,20 +203,14 @@ impl Server {
         let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
         let certificate =
             CertificateParams::new(hosts).and_then(|params| params.self_signed(&pair)).expect("a certificate");
-        Self::with(
-            certificate.der().clone(),
-            PrivateKeyDer::from_pem_slice(pair.serialize_pem().as_bytes()).expect("our key"),
-        )
-    }
-
-    fn with(certificate: CertificateDer<'static>, key: PrivateKeyDer<'static>) -> Self {
+        let key = PrivateKeyDer::from_pem_slice(pair.serialize_pem().as_bytes()).expect("our key");
         let config = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .expect("versions")
             .with_no_client_auth()
-            .with_single_cert(vec![certificate], key)
+            .with_single_cert(vec![certificate.der().clone()], key)
             .expect("a certificate and its key");
-        Self { config: Arc::new(config) }
+        Self { config: Arc::new(config), certificate: certificate.pem() }
     }
 
     /// Takes a TCP connection through the handshake; also the name the client asked for.
