@@ -5,6 +5,7 @@ use std::{cell::Cell, io::Write, os::unix::net::UnixStream};
 use monoio::{LegacyDriver, RuntimeBuilder};
 
 use super::*;
+use crate::{limits::READS_PER_TURN, sys};
 
 /// Runs a future as the main one of a runtime.
 fn run<F: Future>(future: F) -> F::Output {
