@@ -207,8 +207,12 @@ impl Drop for Running {
         }
         if thread::panicking() {
             eprintln!("--- it said:\n{}---", self.said());
-            let _ = self.child.kill();
-            let _ = self.child.wait();
+            // nginx's workers outlive a master that is killed: it is asked first.
+            let _ = kill(Pid::from_raw(self.pid().cast_signed()), Signal::SIGTERM);
+            if wait(&mut self.child, Duration::from_secs(1)).is_none() {
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+            }
         } else {
             self.check_end();
         }
