@@ -37,8 +37,7 @@ pub fn backend_method(request: &mut Request, upgrade: Option<&Upgrade>) -> Resul
 /// The request line and head for the backend. `request.proxy_host` must be set: it is the default Host.
 ///
 /// `upgrade` is what [`crate::websocket::handshake::judge_request`] allowed; without it neither `Upgrade` nor
-/// `Connection: upgrade` is sent, whatever the file says. `Expect: 100-continue` was
-/// answered before, as nginx does.
+/// `Connection: upgrade` is sent, whatever the file says. `Expect` is left out: the proxy answers it.
 ///
 /// # Errors
 /// 411 for a chunked body where `proxy_http_version 1.0` is set: its length would have to be known before it has come, and
