@@ -3,7 +3,7 @@
 //! One epoll instance a worker holds all sockets for all of their life, edge-triggered: those of handshakes, whose
 //! tasks wait for a [`Descriptor`], and those of tunnels, whose events [`Reactor::turn`] hands out in batches. A socket
 //! that becomes part of a tunnel only changes its token (`EPOLL_CTL_MOD`), so a handshake costs no registration that
-//! its tunnel would not need anyway. monoio waits for this epoll instance on io_uring or on epoll, and runs the tasks.
+//! its tunnel would not need anyway. monoio runs the tasks; it waits for nothing but this epoll instance, and that only on io_uring.
 
 mod clock;
 mod descriptor;
@@ -146,13 +146,25 @@ impl Reactor {
     /// # Errors
     /// epoll_wait(2)'s, EINTR excepted.
     pub fn turn(&self, events: &mut Vec<Event>) -> io::Result<usize> {
-        self.look_at_the_clock();
+        self.take(events, EpollTimeout::ZERO)
+    }
+
+    /// As [`Reactor::turn`], waiting for the first event. No task may be ready to run.
+    ///
+    /// # Errors
+    /// epoll_wait(2)'s, EINTR excepted.
+    pub fn wait(&self, events: &mut Vec<Event>) -> io::Result<usize> {
+        self.take(events, EpollTimeout::NONE)
+    }
+
+    fn take(&self, events: &mut Vec<Event>, timeout: EpollTimeout) -> io::Result<usize> {
         let mut ready = self.ready.borrow_mut();
-        let count = match self.epoll.wait(&mut ready, EpollTimeout::ZERO) {
+        let count = match self.epoll.wait(&mut ready, timeout) {
             Ok(count) => count,
             Err(nix::Error::EINTR) => 0,
             Err(error) => return Err(error.into()),
         };
+        self.look_at_the_clock();
         let mut sources = self.sources.borrow_mut();
         for event in &ready[..count] {
             let (token, flags) = (event.data(), event.events());

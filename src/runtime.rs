@@ -2,15 +2,12 @@
 
 use std::{
     io,
-    net::TcpStream,
     os::fd::{AsFd, OwnedFd},
-    pin::pin,
     rc::Rc,
     sync::{
         Arc,
         mpsc::{Receiver, Sender, channel},
     },
-    task::Poll,
     thread::{self, JoinHandle},
 };
 
@@ -29,9 +26,8 @@ use crate::{
         Logs,
         counters::Counters,
         error_log::{self, About},
-        os_error,
     },
-    reactor::{Descriptor, Event, at_once, yield_now},
+    reactor::{Descriptor, Event},
     session,
     tunnel::Reason,
     upstream::Upstreams,
@@ -101,7 +97,7 @@ fn run(plan: Plan, messages: Receiver<Message>, bell: OwnedFd) {
         error_log::event(&plan.logs, Level::Warn, &About::Process, message);
     }
     let logs = Arc::clone(&plan.logs);
-    let result = runtime(&plan).and_then(|mut runtime| runtime.block_on(serve(plan, messages, bell)));
+    let result = runtime(&plan).and_then(|mut runtime| serve(&mut runtime, plan, messages, bell));
     if let Err(error) = result {
         error_log::event(&logs, Level::Emerg, &About::Process, format_args!("a worker ended: {error}"));
     }
@@ -116,92 +112,111 @@ fn pin_to(cpus: Option<&[usize]>) -> nix::Result<()> {
     sched_setaffinity(Pid::from_raw(0), &set)
 }
 
-/// io_uring where the file and the kernel allow it, else epoll, with one line in the log.
-fn runtime(plan: &Plan) -> io::Result<FusionRuntime<IoUringDriver, LegacyDriver>> {
-    let wanted = plan.config.main.driver;
-    let mut reason = "the file says `use epoll`".to_owned();
-    if wanted != Driver::Epoll {
-        if monoio::utils::detect_uring() {
+type Runtime = FusionRuntime<IoUringDriver, LegacyDriver>;
+
+/// epoll, or io_uring where the file asks for it and the kernel allows it.
+fn runtime(plan: &Plan) -> io::Result<Runtime> {
+    if plan.config.main.driver == Driver::IoUring {
+        let reason = if monoio::utils::detect_uring() {
             match RuntimeBuilder::<IoUringDriver>::new().build() {
                 Ok(runtime) => return Ok(runtime.into()),
                 // The probe passes and creation fails under a small RLIMIT_MEMLOCK (before 5.12) or a seccomp filter.
-                Err(error) => reason = format!("io_uring_setup() failed ({error})"),
+                Err(error) => format!("io_uring_setup() failed ({error})"),
             }
         } else {
-            reason = "io_uring is not to be had (kernel before 5.6, io_uring_disabled, seccomp, or MONOIO_FORCE_LEGACY_DRIVER)".to_owned();
+            "kernel before 5.6, io_uring_disabled, seccomp, or MONOIO_FORCE_LEGACY_DRIVER".to_owned()
+        };
+        if plan.id == 0 {
+            let message = format_args!("workers run on epoll: io_uring is not to be had ({reason})");
+            error_log::event(&plan.logs, Level::Warn, &About::Process, message);
         }
-    }
-    if plan.id == 0 {
-        let level = if wanted == Driver::IoUring { Level::Warn } else { Level::Notice };
-        error_log::event(&plan.logs, level, &About::Process, format_args!("workers run on epoll: {reason}"));
     }
     RuntimeBuilder::<LegacyDriver>::new().build().map(Into::into)
 }
 
-async fn serve(plan: Plan, messages: Receiver<Message>, bell: OwnedFd) -> io::Result<()> {
-    let worker = Worker::new(plan.id, plan.config, plan.upstreams, plan.logs, plan.counters)?;
-    let reactor = Rc::clone(&worker.reactor);
-    for (index, socket) in plan.sockets.into_iter().enumerate() {
-        monoio::spawn(listener::accept_all(Rc::clone(&worker), index, reactor.watch(socket)?));
+/// The life of a worker: run the tasks that can run, wait, hand out what came, let the tunnels move.
+fn serve(runtime: &mut Runtime, plan: Plan, messages: Receiver<Message>, bell: OwnedFd) -> io::Result<()> {
+    let has_ring = matches!(runtime, FusionRuntime::Uring(_));
+    let mut turns = runtime.block_on(async { Turns::start(plan, messages, bell, has_ring) })?;
+    while !turns.worker.is_done() {
+        // monoio runs every task that is ready before it looks at the future it is given.
+        runtime.block_on(turns.take())?;
     }
-    monoio::spawn(read_inbox(Rc::clone(&worker), messages, reactor.watch(bell)?));
-    // monoio takes the descriptor for a stream's; all it does with it is to wait until it is readable.
-    let poller = monoio::net::TcpStream::from_std(TcpStream::from(reactor.epoll().try_clone_to_owned()?))?;
-    monoio::spawn(turn(Rc::clone(&worker), poller));
-    worker.ended().await;
-    worker.tunnels.borrow_mut().close_all(Reason::Shutdown, &mut worker.scratch.borrow_mut());
-    bury(&worker);
+    runtime.block_on(async { turns.end() });
     Ok(())
 }
 
-/// The heart: waits for readiness and hands it out.
-async fn turn(worker: Rc<Worker>, poller: monoio::net::TcpStream) {
-    let mut events = Vec::with_capacity(EVENTS_PER_BATCH);
-    let mut expired = Vec::new();
-    loop {
-        let ready = if worker.tunnels.borrow().has_ready() {
-            yield_now().await;
-            Ok(())
-        } else {
-            wait(&poller).await
-        };
-        if let Err(error) = ready.and_then(|()| serve_events(&worker, &mut events, &mut expired)) {
-            worker.log(Level::Emerg, &About::Process, format_args!("waiting for events failed ({})", os_error(&error)));
-            return worker.change(State::Stopping);
-        }
-        bury(&worker);
-    }
+/// A worker's turns, and what they share.
+struct Turns {
+    worker: Rc<Worker>,
+    /// The epoll instance once more, for monoio to wait for on io_uring.
+    ring: Option<monoio::net::TcpStream>,
+    events: Vec<Event>,
+    expired: Vec<u32>,
 }
 
-/// Waits until there are events. On epoll monoio answers at once while there are some: under load the heart would run for ever,
-/// and none of the tasks it wakes.
-async fn wait(poller: &monoio::net::TcpStream) -> io::Result<()> {
-    let mut readable = pin!(poller.readable(false));
-    match at_once(readable.as_mut()).await {
-        Poll::Ready(result) => {
-            yield_now().await;
-            result
+impl Turns {
+    fn start(plan: Plan, messages: Receiver<Message>, bell: OwnedFd, has_ring: bool) -> io::Result<Self> {
+        let worker = Worker::new(plan.id, plan.config, plan.upstreams, plan.logs, plan.counters)?;
+        let reactor = &worker.reactor;
+        for (index, socket) in plan.sockets.into_iter().enumerate() {
+            worker.spawn(listener::accept_all(Rc::clone(&worker), index, reactor.watch(socket)?));
         }
-        Poll::Pending => readable.await,
+        worker.spawn(read_inbox(Rc::clone(&worker), messages, reactor.watch(bell)?));
+        // monoio takes the descriptor for a stream's; all it does with it is to wait until it is readable.
+        let poller = |fd: OwnedFd| monoio::net::TcpStream::from_std(fd.into());
+        let ring = has_ring.then(|| reactor.epoll().try_clone_to_owned().and_then(poller)).transpose()?;
+        Ok(Self { worker, ring, events: Vec::with_capacity(EVENTS_PER_BATCH), expired: Vec::new() })
     }
-}
 
-/// Takes what the kernel has, in some batches, then lets the tunnels move what they have; tasks it woke run after that.
-fn serve_events(worker: &Worker, events: &mut Vec<Event>, expired: &mut Vec<u32>) -> io::Result<()> {
-    let mut tunnels = worker.tunnels.borrow_mut();
-    for _ in 0..BATCHES_PER_TURN {
-        let count = worker.reactor.turn(events)?;
+    /// Takes one turn.
+    async fn take(&mut self) -> io::Result<()> {
+        let count = self.wait().await?;
+        self.serve(count)?;
+        bury(&self.worker);
+        Ok(())
+    }
+
+    /// Waits for events, unless there is something else to do; how many came.
+    async fn wait(&mut self) -> io::Result<usize> {
+        let Self { worker, ring, events, .. } = self;
+        // Nothing runs a task but the turn before this one, and nothing else wakes one but a task or an event.
+        let is_busy = worker.take_ran() || worker.tunnels.borrow().has_ready();
+        match ring {
+            _ if is_busy => worker.reactor.turn(events),
+            None => worker.reactor.wait(events),
+            Some(poller) => {
+                poller.readable(false).await?;
+                worker.reactor.turn(events)
+            }
+        }
+    }
+
+    /// Takes what else the kernel has, in some batches, then lets the tunnels move what they have.
+    fn serve(&mut self, mut count: usize) -> io::Result<()> {
+        let Self { worker, events, expired, .. } = self;
+        let mut tunnels = worker.tunnels.borrow_mut();
+        for _ in 1..BATCHES_PER_TURN {
+            tunnels.note(events);
+            events.clear();
+            if count < EVENTS_PER_BATCH {
+                break;
+            }
+            count = worker.reactor.turn(events)?;
+        }
         tunnels.note(events);
         events.clear();
-        if count < EVENTS_PER_BATCH {
-            break;
-        }
+        let scratch = &mut worker.scratch.borrow_mut();
+        tunnels.resume(scratch);
+        worker.reactor.advance(expired)?;
+        expired.drain(..).for_each(|number| tunnels.expire(number, scratch));
+        Ok(())
     }
-    let scratch = &mut worker.scratch.borrow_mut();
-    tunnels.resume(scratch);
-    worker.reactor.advance(expired)?;
-    expired.drain(..).for_each(|number| tunnels.expire(number, scratch));
-    Ok(())
+
+    fn end(&self) {
+        self.worker.tunnels.borrow_mut().close_all(Reason::Shutdown, &mut self.worker.scratch.borrow_mut());
+        bury(&self.worker);
+    }
 }
 
 async fn read_inbox(worker: Rc<Worker>, messages: Receiver<Message>, bell: Descriptor) {

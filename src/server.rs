@@ -313,7 +313,7 @@ fn warn_of_what_is_short(config: &Config, logs: &Logs) {
     }
 }
 
-/// `longsplice/0.1.0 ready: 127.0.0.1:8080, [::]:8443 ssl, 2 workers, io_uring`.
+/// `longsplice/0.1.0 ready: 127.0.0.1:8080, [::]:8443 ssl, 2 workers, epoll`.
 fn ready_line(config: &Config) -> String {
     let addresses = config.listeners.iter().map(|listener| {
         let ssl = if listener.ssl { " ssl" } else { "" };
@@ -330,7 +330,7 @@ fn ready_line(config: &Config) -> String {
     format!("longsplice/{} ready: {}", env!("CARGO_PKG_VERSION"), parts.join(", "))
 }
 
-/// The driver that workers get: epoll where it is asked for or where the kernel lets us have no ring.
+/// The driver that workers get: epoll also where the kernel lets us have no ring.
 fn driver(asked: Driver) -> &'static str {
-    if asked != Driver::Epoll && monoio::utils::detect_uring() { "io_uring" } else { "epoll" }
+    if asked == Driver::IoUring && monoio::utils::detect_uring() { "io_uring" } else { "epoll" }
 }

@@ -6,7 +6,7 @@ use std::{
     future::{Future, poll_fn},
     io,
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::Pin,
+    pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
     task::Poll,
@@ -47,6 +47,8 @@ pub struct Worker {
     pub reserve: RefCell<Option<File>>,
     config: Arc<Config>,
     sessions: Cell<usize>,
+    /// A task ran since [`Worker::take_ran`].
+    ran: Cell<bool>,
     state: Cell<State>,
     /// Where tasks wait for the state to change.
     changed: Gate,
@@ -88,6 +90,7 @@ impl Worker {
             reserve: RefCell::default(),
             config,
             sessions: Cell::new(0),
+            ran: Cell::new(false),
             state: Cell::new(State::Serving),
             changed: Gate::default(),
             warned_full: Cell::new(None),
@@ -106,13 +109,31 @@ impl Worker {
         error_log::event(&self.logs, level, about, message);
     }
 
+    /// Starts a task.
+    pub fn spawn(self: &Rc<Self>, task: impl Future<Output = ()> + 'static) {
+        let worker = Rc::clone(self);
+        monoio::spawn(async move {
+            let mut task = pin!(task);
+            poll_fn(|context| {
+                worker.ran.set(true);
+                task.as_mut().poll(context)
+            })
+            .await;
+        });
+    }
+
+    /// True when a task ran since the last call: it may have made another one ready.
+    pub fn take_ran(&self) -> bool {
+        self.ran.take()
+    }
+
     /// Runs a session as a task of its own. A panic in it is caught at its border, logged and counted: the worker and all of its
     /// other connections live on.
     pub fn start_session(self: &Rc<Self>, session: impl Future<Output = ()> + 'static) {
         self.sessions.set(self.sessions.get() + 1);
         let worker = Rc::clone(self);
         let mut session: Pin<Box<dyn Future<Output = ()>>> = Box::pin(session);
-        monoio::spawn(async move {
+        self.spawn(async move {
             let ended = poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| session.as_mut().poll(context))) {
                 Ok(poll) => poll.map(Ok),
                 Err(panic) => Poll::Ready(Err(panic)),
@@ -162,12 +183,8 @@ impl Worker {
         self.changed.until(|| self.is_quitting()).await;
     }
 
-    /// Waits until it may end.
-    pub async fn ended(&self) {
-        self.changed.until(|| self.is_done()).await;
-    }
-
-    fn is_done(&self) -> bool {
+    /// True when it may end.
+    pub fn is_done(&self) -> bool {
         match self.state.get() {
             State::Serving => false,
             State::Quitting => self.sessions.get() == 0 && self.tunnels.borrow().is_empty(),

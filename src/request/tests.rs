@@ -102,7 +102,7 @@ pub(crate) fn config(servers: Vec<Server>, maps: Vec<Map>) -> Config {
             user: None,
             pid: None,
             daemon: false,
-            driver: Driver::Auto,
+            driver: Driver::Epoll,
             error_logs: Vec::new(),
             prefix: PathBuf::new(),
         },

@@ -248,7 +248,7 @@ fn both_signals_end_it_with_status_0() {
 #[test]
 fn stop_ends_a_running_instance_at_once() {
     let backend = Backend::echo();
-    let mut proxy = Proxy::before(backend.address(), crate::util::Driver::IoUring);
+    let mut proxy = Proxy::before(backend.address(), crate::util::Driver::Epoll);
     let mut client = proxy.connect();
     client.websocket("/");
     let stop = tell(&proxy, "stop");
@@ -260,7 +260,7 @@ fn stop_ends_a_running_instance_at_once() {
 #[test]
 fn quit_lets_what_runs_end_and_accepts_nothing_more() {
     let backend = Backend::echo();
-    let mut proxy = Proxy::before(backend.address(), crate::util::Driver::IoUring);
+    let mut proxy = Proxy::before(backend.address(), crate::util::Driver::Epoll);
     let mut client = proxy.connect();
     client.websocket("/");
     tell(&proxy, "quit").expect_code(0);

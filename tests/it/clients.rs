@@ -69,7 +69,7 @@ fn both(backend: &Backend, driver: Driver) -> Proxy {
 fn wscat_sends_and_receives() {
     let Some(wscat) = external("wscat") else { return };
     let backend = Backend::echo();
-    let proxy = both(&backend, Driver::IoUring);
+    let proxy = both(&backend, Driver::Epoll);
     for url in [format!("ws://{}/", proxy.http()), format!("wss://{}/", proxy.address("https"))] {
         let word = format!("hello from {url}");
         // -x sends a message, prints what comes for as long as -w says, and ends; so does the end of its input, hence the keyboard.
@@ -113,7 +113,7 @@ print("closed", socket.close_code)
 fn python_websockets_talks_over_ws_and_wss() {
     let Some(interpreter) = python_module("websockets.asyncio.server") else { return };
     let backend = Backend::echo();
-    let proxy = both(&backend, Driver::IoUring);
+    let proxy = both(&backend, Driver::Epoll);
     for url in [format!("ws://{}/", proxy.http()), format!("wss://{}/", proxy.address("https"))] {
         python(&interpreter, PYTHON_CLIENT, &[&url, "none"]).expect(&["closed 1000"]);
     }
@@ -155,7 +155,7 @@ asyncio.run(main())
 fn curl_fetches_posts_and_checks_the_certificate_it_is_given() {
     let Some(curl) = external("curl") else { return };
     let backend = Backend::mirror();
-    let proxy = both(&backend, Driver::IoUring);
+    let proxy = both(&backend, Driver::Epoll);
     let plain = format!("http://{}/a?b=c", proxy.http());
     let secure = format!("https://localhost:{}/secure", proxy.address("https").port());
     let run = |arguments: &[&str]| {
@@ -192,7 +192,7 @@ fn curl_fetches_posts_and_checks_the_certificate_it_is_given() {
 fn a_browser_talks_over_ws_and_wss() {
     let Some(chromium) = external("chromium") else { return };
     let backend = Backend::serve(|wire, _| crate::util::backend::echo(wire));
-    let proxy = both(&backend, Driver::IoUring);
+    let proxy = both(&backend, Driver::Epoll);
     let mut browser = Browser::start(&chromium);
     for (page, socket) in [
         (format!("http://{}/", proxy.http()), format!("ws://{}/ws", proxy.http())),

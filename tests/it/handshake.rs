@@ -273,7 +273,7 @@ fn an_upgrade_is_forwarded_where_the_file_says_nothing_of_it(driver: Driver) {
 fn an_upgrade_without_its_connection_token_is_plain_http() {
     beyond_nginx!();
     let backend = Backend::mirror();
-    let proxy = before(&backend, Driver::IoUring);
+    let proxy = before(&backend, Driver::Epoll);
     let head = proxy.connect().ask(upgrade(&format!("Upgrade: websocket\r\nSec-WebSocket-Key: {KEY}\r\n"))).mirrored();
     assert_eq!(head.get("upgrade"), None, "{}", head.raw);
     assert_ne!(head.get("connection").map(str::to_ascii_lowercase).as_deref(), Some("upgrade"), "{}", head.raw);
@@ -297,7 +297,7 @@ fn a_plain_request_never_carries_a_constant_connection_upgrade() {
 fn an_upgrade_to_another_protocol_goes_on_as_plain_http() {
     beyond_nginx!();
     let backend = Backend::mirror();
-    let proxy = before(&backend, Driver::IoUring);
+    let proxy = before(&backend, Driver::Epoll);
     let head = proxy.connect().ask(upgrade("Upgrade: tls/1.0\r\nConnection: Upgrade\r\n")).mirrored();
     assert_eq!(head.get("upgrade"), None, "{}", head.raw);
 }
@@ -312,7 +312,7 @@ fn upgrade_protocols_any_makes_an_opaque_tunnel() {
         wire.send(bytes).finish();
         drop(wire.ending());
     });
-    let proxy = Proxy::in_location("upgrade_protocols any;", backend.address(), Driver::IoUring);
+    let proxy = Proxy::in_location("upgrade_protocols any;", backend.address(), Driver::Epoll);
     let mut client = proxy.connect();
     client.send(upgrade("Upgrade: chat/2\r\nConnection: Upgrade\r\n"));
     assert_eq!(client.head().status(), 101);
@@ -324,7 +324,7 @@ fn upgrade_protocols_any_makes_an_opaque_tunnel() {
 fn a_version_refused_is_told_which_one_is_spoken() {
     beyond_nginx!();
     let backend = Backend::mirror();
-    let proxy = before(&backend, Driver::IoUring);
+    let proxy = before(&backend, Driver::Epoll);
     let request = frames::request("/", "x").replace("Version: 13", "Version: 8");
     assert_eq!(proxy.connect().ask(request).get("sec-websocket-version"), Some("13"));
 }
@@ -363,7 +363,7 @@ fn a_101_that_nobody_asked_for_is_a_502() {
     let backend = Backend::answering(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\nHTTP/1.1 200 OK\r\n\r\nsmuggled",
     );
-    let proxy = before(&backend, Driver::IoUring);
+    let proxy = before(&backend, Driver::Epoll);
     let mut client = proxy.connect();
     let response = client.get("/");
     assert_eq!(response.status(), 502);
@@ -375,7 +375,7 @@ fn a_101_that_nobody_asked_for_is_a_502() {
 fn an_upgrade_that_the_backend_declines_is_plain_http() {
     let backend =
         Backend::http(|_, _| b"HTTP/1.1 403 Forbidden\r\nContent-Length: 4\r\nX-Why: origin\r\n\r\nnope".to_vec());
-    let proxy = Proxy::before(backend.address(), Driver::IoUring);
+    let proxy = Proxy::before(backend.address(), Driver::Epoll);
     let mut client = proxy.connect();
     client.send(frames::request("/", "x"));
     let response = client.response();
@@ -425,7 +425,7 @@ fn rsv1_is_allowed_once_an_extension_was_negotiated() {
         wire.send(frames::server(frames::BINARY, bytes));
         drop(wire.ending());
     });
-    let proxy = Proxy::before(backend.address(), Driver::IoUring);
+    let proxy = Proxy::before(backend.address(), Driver::Epoll);
     let mut client = proxy.connect();
     client.send(
         frames::request("/", "x").replace("Upgrade: ", "Sec-WebSocket-Extensions: permessage-deflate\r\nUpgrade: "),
@@ -441,7 +441,7 @@ fn an_origin_that_is_not_listed_is_refused_before_the_backend_is_asked() {
     beyond_nginx!();
     let backend = Backend::echo();
     let proxy =
-        Proxy::in_location("websocket_origin https://good.example *.fine.example;", backend.address(), Driver::IoUring);
+        Proxy::in_location("websocket_origin https://good.example *.fine.example;", backend.address(), Driver::Epoll);
     let ask = |origin: &str| {
         let request = frames::request("/", "x").replace("Upgrade: ", &format!("{origin}Upgrade: "));
         proxy.connect().send(request).head().status()
@@ -483,7 +483,7 @@ fn a_head_that_drips_in_ends_at_its_deadline() {
 #[test]
 fn a_backend_that_answers_slowly_to_an_upgrade_is_a_504() {
     let backend = Backend::silent();
-    let proxy = Proxy::in_location("proxy_read_timeout 1s;", backend.address(), Driver::IoUring);
+    let proxy = Proxy::in_location("proxy_read_timeout 1s;", backend.address(), Driver::Epoll);
     assert_eq!(proxy.connect().upgrade("/").status(), 504);
 }
 
@@ -507,7 +507,7 @@ fn bad_response_heads_are_502() {
     let mut wrong = Vec::new();
     for (name, answer) in cases {
         let backend = Backend::answering(answer);
-        let proxy = before(&backend, Driver::IoUring);
+        let proxy = before(&backend, Driver::Epoll);
         let status = proxy.get("/").status();
         if status != 502 {
             wrong.push(format!("{name}: {status}"));
@@ -529,7 +529,7 @@ fn upgrade_protocols_lists_what_may_become_a_tunnel() {
         wire.send(format!("HTTP/1.1 101 Switching Protocols\r\nUpgrade: {token}\r\nConnection: upgrade\r\n\r\n"));
         drop(wire.ending());
     });
-    let proxy = Proxy::in_location("upgrade_protocols chat xmpp;", backend.address(), Driver::IoUring);
+    let proxy = Proxy::in_location("upgrade_protocols chat xmpp;", backend.address(), Driver::Epoll);
     let ask = |tokens: &str| {
         let head = proxy.connect().send(upgrade(&format!("Upgrade: {tokens}\r\nConnection: Upgrade\r\n"))).head();
         (head.status(), head.get("upgrade").map(str::to_owned))
@@ -544,7 +544,7 @@ fn upgrade_protocols_lists_what_may_become_a_tunnel() {
 #[test]
 fn early_bytes_of_an_upgrade_that_was_declined_are_no_request() {
     let backend = Backend::http(|_, _| b"HTTP/1.1 403 Forbidden\r\nContent-Length: 4\r\n\r\nnope".to_vec());
-    let proxy = Proxy::before(backend.address(), Driver::IoUring);
+    let proxy = Proxy::before(backend.address(), Driver::Epoll);
     let mut client = proxy.connect();
     client.send(frames::request("/", "x") + "GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n");
     if crate::util::proxy::nginx_stands_in() {

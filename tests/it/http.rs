@@ -184,7 +184,7 @@ fn a_client_that_expects_100_is_told_to_go_on() {
             wire.send(format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Body-Length: {length}\r\n\r\n"));
         }
     });
-    let proxy = before(&backend, Driver::IoUring);
+    let proxy = before(&backend, Driver::Epoll);
     let mut client = proxy.connect();
     client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
     assert_eq!(client.head().status(), 100, "before the body is sent");
@@ -195,7 +195,7 @@ fn a_client_that_expects_100_is_told_to_go_on() {
 #[test]
 fn an_expectation_refused_gets_its_answer_without_a_100() {
     let backend = Backend::mirror();
-    let proxy = with("client_max_body_size 3;", &backend, Driver::IoUring);
+    let proxy = with("client_max_body_size 3;", &backend, Driver::Epoll);
     let mut client = proxy.connect();
     client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
     assert_eq!(client.head().status(), 413);
@@ -205,7 +205,7 @@ fn an_expectation_refused_gets_its_answer_without_a_100() {
 #[test]
 fn a_http_1_0_client_gets_no_chunks_and_a_closed_connection() {
     let backend = fixed("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n");
-    let proxy = before(&backend, Driver::IoUring);
+    let proxy = before(&backend, Driver::Epoll);
     let mut client = proxy.connect();
     client.send("GET / HTTP/1.0\r\n\r\n");
     let head = client.head();
@@ -216,7 +216,7 @@ fn a_http_1_0_client_gets_no_chunks_and_a_closed_connection() {
 #[test]
 fn a_http_1_0_client_may_ask_for_keep_alive() {
     let backend = fixed("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
-    let proxy = before(&backend, Driver::IoUring);
+    let proxy = before(&backend, Driver::Epoll);
     let mut client = proxy.connect();
     for _ in 0..2 {
         let response = client.ask("GET / HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\n\r\n");
@@ -227,7 +227,7 @@ fn a_http_1_0_client_may_ask_for_keep_alive() {
 #[test]
 fn a_response_of_unknown_length_keeps_the_clients_connection_by_chunks() {
     let backend = Backend::answering("HTTP/1.1 200 OK\r\nX: 1\r\n\r\nuntil the end");
-    let proxy = before(&backend, Driver::IoUring);
+    let proxy = before(&backend, Driver::Epoll);
     let mut client = proxy.connect();
     assert_eq!(client.get("/").text(), "until the end");
 }
@@ -235,7 +235,7 @@ fn a_response_of_unknown_length_keeps_the_clients_connection_by_chunks() {
 #[test]
 fn keepalive_requests_and_its_timeout_end_a_connection() {
     let backend = Backend::mirror();
-    let proxy = with("keepalive_requests 2; keepalive_timeout 1s;", &backend, Driver::IoUring);
+    let proxy = with("keepalive_requests 2; keepalive_timeout 1s;", &backend, Driver::Epoll);
     let mut client = proxy.connect();
     assert_ne!(client.get("/1").get("connection"), Some("close"));
     assert_eq!(client.get("/2").get("connection"), Some("close"));
@@ -248,7 +248,7 @@ fn keepalive_requests_and_its_timeout_end_a_connection() {
 #[test]
 fn keepalive_timeout_0_closes_after_every_answer() {
     let backend = Backend::mirror();
-    let proxy = with("keepalive_timeout 0;", &backend, Driver::IoUring);
+    let proxy = with("keepalive_timeout 0;", &backend, Driver::Epoll);
     let mut client = proxy.connect();
     assert_eq!(client.get("/").get("connection"), Some("close"));
     client.expect_gone();
@@ -338,7 +338,7 @@ fn malformed_chunks_are_refused_and_the_backend_sees_no_end() {
         "5\nhello\n0\n\n",
     ];
     let backend = Backend::mirror();
-    let proxy = before(&backend, Driver::IoUring);
+    let proxy = before(&backend, Driver::Epoll);
     for body in bodies {
         let mut client = proxy.connect();
         client.send(format!("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n{body}"));
@@ -353,7 +353,7 @@ fn malformed_chunks_are_refused_and_the_backend_sees_no_end() {
 #[test]
 fn bodies_over_client_max_body_size_are_413() {
     let backend = Backend::mirror();
-    let proxy = with("client_max_body_size 10;", &backend, Driver::IoUring);
+    let proxy = with("client_max_body_size 10;", &backend, Driver::Epoll);
     let by_length = proxy.connect().ask("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 11\r\n\r\nhello world");
     assert_eq!(by_length.status(), 413);
     let chunked =
@@ -366,7 +366,7 @@ fn bodies_over_client_max_body_size_are_413() {
 #[test]
 fn a_413_is_read_by_a_client_that_is_still_sending() {
     let backend = Backend::mirror();
-    let proxy = with("client_max_body_size 1k;", &backend, Driver::IoUring);
+    let proxy = with("client_max_body_size 1k;", &backend, Driver::Epoll);
     let mut client = proxy.connect();
     client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 600000\r\n\r\n");
     let mut writer = client.writer();
@@ -379,7 +379,7 @@ fn a_413_is_read_by_a_client_that_is_still_sending() {
 fn a_body_that_stops_coming_is_a_408() {
     beyond_nginx!();
     let backend = Backend::mirror();
-    let proxy = with("client_body_timeout 1s;", &backend, Driver::IoUring);
+    let proxy = with("client_body_timeout 1s;", &backend, Driver::Epoll);
     let mut client = proxy.connect();
     client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhello");
     assert_eq!(client.response().status(), 408);
@@ -427,7 +427,7 @@ fn a_backend_that_cannot_be_reached_in_time_is_a_504() {
 #[test]
 fn a_backend_that_does_not_answer_in_time_is_a_504() {
     let backend = Backend::silent();
-    let proxy = with("proxy_read_timeout 1s;", &backend, Driver::IoUring);
+    let proxy = with("proxy_read_timeout 1s;", &backend, Driver::Epoll);
     assert_eq!(proxy.get("/").status(), 504);
     proxy.logged(&["[error]", "upstream:", "GET / HTTP/1.1"]);
 }
@@ -435,14 +435,14 @@ fn a_backend_that_does_not_answer_in_time_is_a_504() {
 #[test]
 fn a_backend_that_closes_without_an_answer_is_a_502() {
     let backend = Backend::serve(|mut wire, _| drop(wire.try_head()));
-    let proxy = before(&backend, Driver::IoUring);
+    let proxy = before(&backend, Driver::Epoll);
     assert_eq!(proxy.get("/").status(), 502);
 }
 
 #[test]
 fn a_client_that_leaves_before_its_answer_is_a_499_in_the_log() {
     let backend = Backend::silent();
-    let proxy = before(&backend, Driver::IoUring);
+    let proxy = before(&backend, Driver::Epoll);
     let mut client = proxy.connect();
     client.send("GET /left HTTP/1.1\r\nHost: x\r\n\r\n");
     backend.wait_received(0, 10);
@@ -453,7 +453,7 @@ fn a_client_that_leaves_before_its_answer_is_a_499_in_the_log() {
 #[test]
 fn the_backend_is_left_when_its_client_has_gone() {
     let backend = Backend::silent();
-    let proxy = before(&backend, Driver::IoUring);
+    let proxy = before(&backend, Driver::Epoll);
     let mut client = proxy.connect();
     client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
     backend.wait_received(0, 10);
@@ -474,7 +474,7 @@ fn the_backends_own_fields_pass_and_hop_by_hop_ones_do_not() {
         "HTTP/1.1 200 Fine By Me\r\nServer: theirs/1\r\nDate: Mon, 01 Jan 2024 00:00:00 GMT\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\n\
          X-Custom: kept\r\nKeep-Alive: timeout=5\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok",
     );
-    let proxy = before(&backend, Driver::IoUring);
+    let proxy = before(&backend, Driver::Epoll);
     let response = proxy.get("/");
     assert_eq!(response.head.all("set-cookie"), ["a=1", "b=2"]);
     assert_eq!(response.get("x-custom"), Some("kept"));
@@ -494,7 +494,7 @@ fn a_response_with_a_body_nobody_asked_for_never_leaks_into_the_next_answer() {
             b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nneat".to_vec()
         }
     });
-    let proxy = before(&backend, Driver::IoUring);
+    let proxy = before(&backend, Driver::Epoll);
     let mut client = proxy.connect();
     assert_eq!(client.get("/204").status(), 204);
     let mut again = proxy.connect();
@@ -507,7 +507,7 @@ fn a_slow_reader_gets_all_of_a_large_body() {
     let answer =
         [format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes(), body.clone()].concat();
     let backend = fixed(answer);
-    let proxy = before(&backend, Driver::IoUring);
+    let proxy = before(&backend, Driver::Epoll);
     let mut client: Wire = proxy.connect();
     client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
     thread::sleep(Duration::from_secs(1));
@@ -625,7 +625,7 @@ fn an_answer_before_the_bodys_end_is_read_by_a_client_that_is_still_sending() {
         wire.finish();
         drop(wire.ending());
     });
-    let proxy = with("client_max_body_size 0; proxy_request_buffering off;", &backend, Driver::IoUring);
+    let proxy = with("client_max_body_size 0; proxy_request_buffering off;", &backend, Driver::Epoll);
     let mut client = proxy.connect();
     client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nsome");
     let response = client.response();
@@ -640,7 +640,7 @@ fn an_answer_before_the_bodys_end_is_read_by_a_client_that_is_still_sending() {
 fn a_413_ends_a_chunked_body_before_the_backend_has_seen_its_end() {
     beyond_nginx!();
     let backend = Backend::mirror();
-    let proxy = with("client_max_body_size 10;", &backend, Driver::IoUring);
+    let proxy = with("client_max_body_size 10;", &backend, Driver::Epoll);
     let mut client = proxy.connect();
     client.send("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nhello \r\n");
     assert!(eventually(|| backend.received_at_all().ends_with(b"hello \r\n")), "the first chunk goes up at once");
@@ -698,7 +698,7 @@ fn a_connection_that_is_to_be_closed_without_an_answer_is() {
 fn an_asterisk_goes_on_as_it_is() {
     beyond_nginx!(); // which refuses it
     let backend = Backend::mirror();
-    let proxy = with("proxy_set_header X-Uri $request_uri;", &backend, Driver::IoUring);
+    let proxy = with("proxy_set_header X-Uri $request_uri;", &backend, Driver::Epoll);
     let head = proxy.connect().ask("OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n").mirrored();
     assert_eq!((head.line.as_str(), head.get("x-uri")), ("OPTIONS * HTTP/1.1", Some("*")));
 }
@@ -707,7 +707,7 @@ fn an_asterisk_goes_on_as_it_is() {
 fn an_absolute_target_without_a_path_has_one() {
     beyond_nginx!(); // which asks its backend for `?y`
     let backend = Backend::mirror();
-    let proxy = with("proxy_set_header X-Uri $request_uri;", &backend, Driver::IoUring);
+    let proxy = with("proxy_set_header X-Uri $request_uri;", &backend, Driver::Epoll);
     let head = proxy.connect().ask("GET http://x?y HTTP/1.1\r\nHost: x\r\n\r\n").mirrored();
     assert_eq!((head.target(), head.get("x-uri")), ("/?y", Some("/?y")));
 }
@@ -722,7 +722,7 @@ fn a_backend_may_go_on_saying_100() {
         wire.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
         drop(wire.ending());
     });
-    let proxy = before(&backend, Driver::IoUring);
+    let proxy = before(&backend, Driver::Epoll);
     let mut client = proxy.connect();
     client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
     assert_eq!(client.head().status(), 100);
@@ -740,7 +740,7 @@ fn an_upload_that_breaks_off_ends_the_answer_that_had_begun() {
         wire.send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nbegun");
         drop(wire.ending());
     });
-    let proxy = before(&backend, Driver::IoUring);
+    let proxy = before(&backend, Driver::Epoll);
     let mut client = proxy.connect();
     client.send("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n");
     assert_eq!(client.head().status(), 200);

@@ -56,7 +56,7 @@ fn requests_and_tunnels_are_logged_when_they_end(driver: Driver) {
 #[test]
 fn combined_is_the_default_format() {
     let backend = Backend::named("0123456789");
-    let proxy = Proxy::before(backend.address(), Driver::IoUring);
+    let proxy = Proxy::before(backend.address(), Driver::Epoll);
     proxy.connect().ask(
         "GET /c HTTP/1.1\r\nHost: x\r\nReferer: http://from/\r\nUser-Agent: \"quoted\"\\\u{1}\r\n\r\n"
             .replace('\u{1}', ""),
@@ -97,7 +97,7 @@ fn json_escapes_and_conditions_and_off() {
 #[test]
 fn a_refused_request_leaves_a_line_in_both_logs() {
     let backend = Backend::mirror();
-    let proxy = Proxy::before(backend.address(), Driver::IoUring);
+    let proxy = Proxy::before(backend.address(), Driver::Epoll);
     let response = proxy.connect().ask("GET / HTTP/1.1\r\nHost: a b\r\n\r\n");
     assert_eq!(response.status(), 400);
     proxy.logged(&["client: 127.0.0.1", "server: "]);
@@ -169,7 +169,7 @@ fn the_reason_of_a_tunnels_end_is_logged() {
 #[test]
 fn nothing_a_client_sends_makes_a_line_of_its_own() {
     let backend = Backend::mirror();
-    let proxy = Proxy::before(backend.address(), Driver::IoUring);
+    let proxy = Proxy::before(backend.address(), Driver::Epoll);
     proxy.connect().ask("GET /%0a127.0.0.1%20forged HTTP/1.1\r\nHost: x\r\nUser-Agent: a\u{9}b\r\n\r\n");
     let _ = proxy.connect().try_send("GET /\n127.0.0.1 - - forged HTTP/1.1\r\n\r\n");
     assert!(eventually(|| fs::read_to_string(proxy.dir().join("access.log")).unwrap_or_default().lines().count() >= 2));

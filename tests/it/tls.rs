@@ -81,7 +81,7 @@ fn a_large_body_comes_down_over_tls() {
     let backend = Backend::answering(
         [format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes(), body].concat(),
     );
-    let proxy = before(&backend, "", Driver::IoUring);
+    let proxy = before(&backend, "", Driver::Epoll);
     let response = proxy.connect_tls("x").get("/");
     assert_eq!((response.body.len(), checksum(&response.body)), (20 << 20, sum));
 }
@@ -136,7 +136,7 @@ fn sessions_resume_on_both_versions_and_on_any_worker() {
         (&TLS13, "ssl_session_tickets off; ssl_session_cache shared:S:1m;"),
     ] {
         let backend = Backend::mirror();
-        let proxy = before(&backend, directives, Driver::IoUring);
+        let proxy = before(&backend, directives, Driver::Epoll);
         let client = Client::offering(&[version], None);
         let handshake = || tls::handshake(proxy.address("https"), "x", &client).expect("a handshake");
         // An answer read: TLS 1.3's tickets come with the first bytes.
@@ -164,7 +164,7 @@ fn a_session_of_one_server_does_not_open_another() {
 #[test]
 fn alpn_offers_http_1_1_only() {
     let backend = Backend::mirror();
-    let proxy = before(&backend, "", Driver::IoUring);
+    let proxy = before(&backend, "", Driver::Epoll);
     let alpn = |protocols: &[&str]| {
         tls::handshake(proxy.address("https"), "x", &Client::default().alpn(protocols)).map(|done| done.alpn)
     };
@@ -175,7 +175,7 @@ fn alpn_offers_http_1_1_only() {
 #[test]
 fn plain_http_on_the_tls_port_is_a_400() {
     let backend = Backend::mirror();
-    let proxy = before(&backend, "", Driver::IoUring);
+    let proxy = before(&backend, "", Driver::Epoll);
     let mut client = Wire::connect(proxy.address("https"));
     let response = client.get("/");
     assert_eq!(response.status(), 400);
@@ -186,7 +186,7 @@ fn plain_http_on_the_tls_port_is_a_400() {
 #[test]
 fn garbage_on_the_tls_port_closes_the_connection_and_nothing_else() {
     let backend = Backend::mirror();
-    let proxy = before(&backend, "", Driver::IoUring);
+    let proxy = before(&backend, "", Driver::Epoll);
     for garbage in
         [&b"\x16\x03\x01\xff\xff\x01"[..], &b"\x16\x03\x01\x00\x05hello"[..], &[0; 64], &b"\x80\x2e\x01\x03"[..]]
     {
@@ -395,7 +395,7 @@ fn a_slow_reader_over_tls_stops_its_backend_and_gets_everything() {
         let _ = wire.try_send(&sent);
         drop(wire.ending());
     });
-    let proxy = before(&backend, "", Driver::IoUring);
+    let proxy = before(&backend, "", Driver::Epoll);
     let before = proxy.resident_bytes();
     let mut client = proxy.connect_tls("x");
     client.websocket("/");

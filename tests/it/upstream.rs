@@ -66,7 +66,7 @@ fn weights_are_smooth_proportions() {
     let [five, one, uno] = &backends;
     let proxy = group(
         &format!("server {} weight=5; server {}; server {};", five.address(), one.address(), uno.address()),
-        Driver::IoUring,
+        Driver::Epoll,
     );
     let order: Vec<String> = (0..7).map(|_| proxy.get("/").text()).collect();
     assert_eq!(order, ["five", "five", "one", "five", "uno", "five", "five"], "nginx's smooth weighted round robin");
@@ -78,10 +78,10 @@ fn servers_that_are_down_get_nothing_and_backups_only_what_is_left() {
     let [up, down, backup] = &backends;
     let servers =
         format!("server {}; server {} down; server {} backup;", up.address(), down.address(), backup.address());
-    assert_eq!(answers(&group(&servers, Driver::IoUring), 6), counts([("up", 6)]));
+    assert_eq!(answers(&group(&servers, Driver::Epoll), 6), counts([("up", 6)]));
     let dead = Refusing::new();
     let servers = format!("server {}; server {} backup;", dead.address(), backup.address());
-    assert_eq!(answers(&group(&servers, Driver::IoUring), 6), counts([("backup", 6)]));
+    assert_eq!(answers(&group(&servers, Driver::Epoll), 6), counts([("backup", 6)]));
 }
 
 fn a_dead_server_is_stepped_over(driver: Driver) {
@@ -96,7 +96,7 @@ fn a_dead_server_is_stepped_over(driver: Driver) {
 fn tunnels_step_over_a_dead_server_too() {
     let dead = Refusing::new();
     let backend = Backend::echo();
-    let proxy = group(&format!("server {}; server {};", dead.address(), backend.address()), Driver::IoUring);
+    let proxy = group(&format!("server {}; server {};", dead.address(), backend.address()), Driver::Epoll);
     for _ in 0..4 {
         let mut client = proxy.connect();
         client.websocket("/");
@@ -109,7 +109,7 @@ fn a_server_that_closes_without_an_answer_is_stepped_over_for_what_may_be_repeat
     let closing = Backend::serve(|mut wire, _| drop(wire.try_head()));
     let backend = Backend::named("alive");
     let servers = format!("server {} max_fails=0; server {};", closing.address(), backend.address());
-    let proxy = group(&servers, Driver::IoUring);
+    let proxy = group(&servers, Driver::Epoll);
     assert_eq!(answers(&proxy, 4), counts([("alive", 4)]));
     let post =
         |proxy: &Proxy| proxy.connect().ask("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi").status();
@@ -143,7 +143,7 @@ fn proxy_next_upstream_off_keeps_to_the_first() {
 #[test]
 fn a_group_without_a_living_server_is_a_502() {
     let dead = [Refusing::new(), Refusing::new()];
-    let proxy = group(&format!("server {}; server {};", dead[0].address(), dead[1].address()), Driver::IoUring);
+    let proxy = group(&format!("server {}; server {};", dead[0].address(), dead[1].address()), Driver::Epoll);
     assert_eq!(answers(&proxy, 3), counts([("502", 3)]));
     proxy.logged(&["[error]", "no live upstreams"]);
 }
@@ -154,7 +154,7 @@ fn a_server_that_failed_is_left_alone_for_its_fail_timeout_and_comes_back() {
     let address = dead.address();
     let backend = Backend::named("alive");
     let proxy =
-        group(&format!("server {address} max_fails=2 fail_timeout=2s; server {};", backend.address()), Driver::IoUring);
+        group(&format!("server {address} max_fails=2 fail_timeout=2s; server {};", backend.address()), Driver::Epoll);
     assert_eq!(answers(&proxy, 8), counts([("alive", 8)]));
     let refusals = || proxy.log().lines().filter(|line| line.contains("[error]") && line.contains("refused")).count();
     assert!(eventually(|| refusals() >= 2) && refusals() == 2, "two fails, then nothing:\n{}", proxy.log());
@@ -236,7 +236,7 @@ fn proxy_pass_may_choose_a_group_by_variable() {
 fn an_upgrade_is_answered_by_the_next_server_when_one_is_too_slow() {
     let silent = Backend::silent();
     let backend = Backend::echo();
-    let proxy = group(&format!("server {}; server {};", silent.address(), backend.address()), Driver::IoUring);
+    let proxy = group(&format!("server {}; server {};", silent.address(), backend.address()), Driver::Epoll);
     let mut client = proxy.connect();
     let head = client.send(frames::request("/", "x")).head();
     assert_eq!(head.status(), 101, "{}", head.raw);
@@ -248,7 +248,7 @@ fn an_upgrade_whose_backend_closes_before_its_answer_goes_to_the_next() {
     let closing = Backend::serve(|mut wire, _| drop(wire.try_head()));
     let backend = Backend::echo();
     let proxy =
-        group(&format!("server {} max_fails=0; server {};", closing.address(), backend.address()), Driver::IoUring);
+        group(&format!("server {} max_fails=0; server {};", closing.address(), backend.address()), Driver::Epoll);
     for _ in 0..4 {
         let mut client = proxy.connect();
         client.websocket("/");
@@ -323,7 +323,7 @@ fn a_body_that_was_begun_is_never_sent_to_another() {
     let backend = Backend::mirror();
     let proxy = group(
         &format!("server {} max_fails=0; server {} backup;", closing.address(), backend.address()),
-        Driver::IoUring,
+        Driver::Epoll,
     );
     for begun in ["5\r\nhe", "5\r\n", "5"] {
         if crate::util::proxy::nginx_stands_in() {

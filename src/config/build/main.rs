@@ -61,14 +61,14 @@ impl Build<'_> {
     }
 
     fn driver(&mut self, events: &Level<'_>) -> Driver {
-        let Some(directive) = events.one("use") else { return Driver::Auto };
+        let Some(directive) = events.one("use") else { return Driver::Epoll };
         match directive.arg(0) {
             "io_uring" => Driver::IoUring,
             "epoll" => Driver::Epoll,
             other => {
                 let error = Diagnostic::error(directive.arg_span(0), format!("invalid event type \"{other}\""));
-                self.report.push(error.help("`io_uring` or `epoll`; without `use` the better one that works is taken"));
-                Driver::Auto
+                self.report.push(error.help("`epoll` (the default) or `io_uring`"));
+                Driver::Epoll
             }
         }
     }

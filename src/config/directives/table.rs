@@ -97,7 +97,7 @@ pub(super) static TABLE: &[Definition] = &[
 
     // events
     understood("worker_connections", EVENTS, ONE, Value, "", "Connections, to clients and to backends, a worker may have. Default: what the descriptor limit allows."),
-    understood("use", EVENTS, ONE, Value, "", "`io_uring` or `epoll`. Default: io_uring where the kernel lets us, else epoll."),
+    understood("use", EVENTS, ONE, Value, "epoll", "`epoll` or `io_uring`, which waits for the same epoll instance through a ring: one system call a wake-up more, so it is not the default. Where the kernel has no ring for us, epoll is used and a line is logged."),
     other("multi_accept", EVENTS, Flag, Accepted("as many connections as are waiting are accepted at once, within a limit")),
     other("accept_mutex", EVENTS, Flag, Accepted("each worker has listening sockets of its own")),
     other("accept_mutex_delay", EVENTS, ONE, Accepted("each worker has listening sockets of its own")),

@@ -54,7 +54,7 @@ fn defaults_are_nginx_s_but_where_the_documents_say_otherwise() {
     assert!(head.merge_slashes && !head.underscores);
     assert_eq!(config.listeners[0].options.backlog, 511);
     assert!(config.listeners[0].options.ipv6only);
-    assert_eq!((config.main.daemon, config.main.driver), (false, Driver::Auto));
+    assert_eq!((config.main.daemon, config.main.driver), (false, Driver::Epoll));
     assert_eq!(config.main.affinity.as_ref().map(Vec::len), Some(config.main.workers));
 }
 

@@ -24,10 +24,10 @@ use super::{
 /// How the program waits for its sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Driver {
-    /// io_uring where the kernel allows it.
-    IoUring,
-    /// epoll, forced.
+    /// What the file says: epoll unless it says otherwise.
     Epoll,
+    /// `use io_uring`, which is epoll again where the kernel has none.
+    IoUring,
 }
 
 /// Who runs the file.
@@ -161,7 +161,13 @@ impl Setup {
     fn write(&mut self) -> PathBuf {
         let text = std::mem::take(&mut self.text);
         let text = if self.whole { text } else { self.wrapped(&text) };
-        let text = self.fill_in(&text);
+        let mut text = self.fill_in(&text);
+        if (self.program, self.driver) == (Program::Longsplice, Driver::IoUring) {
+            text = match text.replacen("events {", "events { use io_uring;", 1) {
+                replaced if replaced != text => replaced,
+                _ => format!("events {{ use io_uring; }} {text}"),
+            };
+        }
         let path = self.dir.path().join("nginx.conf");
         fs::write(&path, text).expect("the file");
         path
@@ -194,10 +200,8 @@ impl Setup {
             Program::Nginx => Command::new(external("nginx").expect("nginx")),
         };
         command.arg("-c").arg(file).arg("-p").arg(self.dir.path());
-        match (self.program, self.driver) {
-            (Program::Nginx, _) => drop(command.args(["-g", "daemon off;", "-e", "stderr"])),
-            (Program::Longsplice, Driver::Epoll) => drop(command.env("MONOIO_FORCE_LEGACY_DRIVER", "1")),
-            (Program::Longsplice, Driver::IoUring) => {}
+        if self.program == Program::Nginx {
+            command.args(["-g", "daemon off;", "-e", "stderr"]);
         }
         command
     }
@@ -258,7 +262,7 @@ impl Proxy {
             text: text.to_owned(),
             main: String::new(),
             whole: false,
-            driver: Driver::IoUring,
+            driver: Driver::Epoll,
             program: under_test(),
             values: BTreeMap::new(),
             given: BTreeSet::new(),
