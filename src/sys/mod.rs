@@ -8,7 +8,9 @@ pub mod process;
 mod socket;
 
 pub use pipe::{Pipe, splice_in, splice_out};
-pub use socket::{accept, connect, defer_accept, fast_open, recv, reset_on_close, send, send_more, shutdown_write};
+pub use socket::{
+    accept, available, connect, defer_accept, fast_open, peek, recv, reset_on_close, send, send_more, shutdown_write,
+};
 
 use std::io;
 

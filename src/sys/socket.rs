@@ -105,10 +105,37 @@ pub fn fast_open(listener: &impl AsFd, queue: i32) -> io::Result<()> {
     set_tcp_option(listener, libc::TCP_FASTOPEN, queue)
 }
 
+/// Receives a copy of what lies `offset` bytes ahead, and leaves it there (MSG_PEEK and SO_PEEK_OFF, socket(7)).
+///
+/// # Errors
+/// `WouldBlock`: nothing has come that far. `Unsupported`: TCP has SO_PEEK_OFF since Linux 6.9.
+pub fn peek(fd: BorrowedFd<'_>, offset: usize, buffer: &mut [u8]) -> io::Result<usize> {
+    let offset = i32::try_from(offset).map_err(|_| io::ErrorKind::Unsupported)?;
+    set_option(&fd, libc::SOL_SOCKET, libc::SO_PEEK_OFF, offset)?;
+    let flags = libc::MSG_DONTWAIT | libc::MSG_PEEK;
+    // SAFETY: the pointer and length are those of a live, writable slice.
+    retry(|| unsafe { libc::recv(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), flags) })
+}
+
+/// Bytes that can be received now (SIOCINQ, tcp(7)).
+///
+/// # Errors
+/// ioctl(2)'s.
+pub fn available(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: FIONREAD, which SIOCINQ is another name of, writes one int.
+    retry(|| unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONREAD, &raw mut bytes) as isize })?;
+    Ok(usize::try_from(bytes).unwrap_or(0))
+}
+
 fn set_tcp_option(socket: &impl AsFd, option: i32, value: i32) -> io::Result<()> {
+    set_option(socket, libc::IPPROTO_TCP, option, value)
+}
+
+fn set_option(socket: &impl AsFd, level: i32, option: i32, value: i32) -> io::Result<()> {
     let length = size_of_val(&value) as libc::socklen_t;
     let fd = socket.as_fd().as_raw_fd();
-    // SAFETY: the pointer and length are those of a live i32, which is what both options take.
-    retry(|| unsafe { libc::setsockopt(fd, libc::IPPROTO_TCP, option, (&raw const value).cast(), length) as isize })?;
+    // SAFETY: the pointer and length are those of a live i32, which is what these options take.
+    retry(|| unsafe { libc::setsockopt(fd, level, option, (&raw const value).cast(), length) as isize })?;
     Ok(())
 }

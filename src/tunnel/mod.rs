@@ -4,6 +4,7 @@
 //! Sockets come in as a [`Pair`] and leave as an [`Outcome`]; whatever else could carry a pair (an own ring, eBPF) would take
 //! and return the same two.
 
+mod ahead;
 mod half;
 mod outcome;
 mod pipes;
@@ -20,6 +21,7 @@ use std::{
     time::Duration,
 };
 
+use ahead::Ahead;
 use half::{Half, Waiting};
 use nix::sys::epoll::EpollFlags;
 pub use outcome::{Outcome, Reason};
@@ -40,6 +42,8 @@ use crate::{
 /// A frame of which this much is still to come is worth a pipe: two more system calls, no copy.
 /// 16 KiB frames must stay below (DESIGN: spliced they cost a fourth more than copied).
 const SPLICE_FROM: usize = 64 << 10;
+/// Frames shorter than this on average are copied: looking for the heads of so many costs as much.
+const SHORT_FRAME: u64 = 8 << 10;
 /// This many splices in a row below [`SPLICE_FROM`], and the direction goes back to copying.
 const FEW_SMALL_SPLICES: u8 = 4;
 
@@ -133,6 +137,8 @@ struct Watched {
     gone: bool,
     /// RST has come: the end of what it sent is no FIN, even where a `send` has used up the error.
     reset: bool,
+    /// It took nothing the last time; EPOLLOUT will tell when that is over.
+    full: bool,
     /// EPOLLOUT is wanted, and
     wants_output: bool,
     /// it was asked for.
@@ -145,6 +151,9 @@ pub struct Table<R> {
     tunnels: Slab<Tunnel<R>>,
     reactor: Rc<Reactor>,
     pipes: Pipes,
+    ahead: Ahead,
+    /// Something went through a pipe since [`Table::has_spliced`].
+    spliced: bool,
     /// Directions that may have something to do, each at most once.
     ready: VecDeque<(u32, Side)>,
     finished: Vec<Finished<R>>,
@@ -153,7 +162,15 @@ pub struct Table<R> {
 impl<R> Table<R> {
     /// An empty table on a worker's reactor.
     pub fn new(reactor: Rc<Reactor>) -> Self {
-        Self { tunnels: Slab::new(), reactor, pipes: Pipes::default(), ready: VecDeque::new(), finished: Vec::new() }
+        Self {
+            tunnels: Slab::new(),
+            reactor,
+            pipes: Pipes::default(),
+            ahead: Ahead::default(),
+            spliced: false,
+            ready: VecDeque::new(),
+            finished: Vec::new(),
+        }
     }
 
     /// Tunnels open.
@@ -169,6 +186,11 @@ impl<R> Table<R> {
     /// True when [`Table::resume`] has something to do.
     pub fn has_ready(&self) -> bool {
         !self.ready.is_empty()
+    }
+
+    /// True when something went through a pipe since the last call: more of it is on its way.
+    pub fn has_spliced(&mut self) -> bool {
+        std::mem::take(&mut self.spliced)
     }
 
     /// Tunnels that ended since the last call.
@@ -209,17 +231,18 @@ impl<R> Table<R> {
     pub fn note(&mut self, events: &[Event]) {
         for event in events {
             let (number, side) = untoken(event.token);
-            if event.flags.contains(EpollFlags::EPOLLOUT) {
-                self.queue(number, side.other());
-            }
-            if event.flags.intersects(INPUT)
-                && let Some(tunnel) = self.tunnels.get_mut(number as usize)
-            {
-                let end = tunnel.end_mut(side);
+            let Some(tunnel) = self.tunnels.get_mut(number as usize) else { continue };
+            let end = tunnel.end_mut(side);
+            let takes_again = event.flags.contains(EpollFlags::EPOLLOUT) && std::mem::take(&mut end.full);
+            if event.flags.intersects(INPUT) {
                 end.readable = true;
                 end.left |= event.flags.intersects(INPUT.difference(EpollFlags::EPOLLIN));
                 end.gone |= event.flags.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR);
+                end.full &= !end.gone;
                 self.queue(number, side);
+            }
+            if takes_again {
+                self.queue(number, side.other());
             }
         }
     }
@@ -284,7 +307,13 @@ impl<R> Table<R> {
         action: impl FnOnce(&mut Tunnel<R>, &mut Tools<'_>) -> Result<Option<(Side, Flow)>, Break>,
     ) {
         let Some(tunnel) = self.tunnels.get_mut(number as usize) else { return };
-        let mut tools = Tools { scratch, pipes: &mut self.pipes, tick: self.reactor.tick() as u32 };
+        let mut tools = Tools {
+            scratch,
+            pipes: &mut self.pipes,
+            ahead: &mut self.ahead,
+            spliced: &mut self.spliced,
+            tick: self.reactor.tick() as u32,
+        };
         match catch_unwind(AssertUnwindSafe(|| action(tunnel, &mut tools))) {
             Ok(result) => self.settle(number, result, scratch),
             Err(_) => {
@@ -478,6 +507,7 @@ impl Watched {
             left: false,
             gone: false,
             reset: false,
+            full: false,
             wants_output: false,
             has_output: false,
         }

@@ -4,7 +4,7 @@
 //! - A `recv` that did not fill the buffer has emptied the socket: the one that would say EAGAIN is left out, and the
 //!   next edge tells when there is more (epoll(7), edge-triggered stream sockets).
 //! - EPOLLOUT is asked for when a `send` first came up short, and then kept: a slow reader will be slow again.
-//! - A frame of which [`SPLICE_FROM`] bytes are still to come goes through a pipe, without being copied.
+//! - What comes faster than it is copied, in long frames, goes through a pipe, without being copied.
 
 use std::{
     io,
@@ -13,24 +13,19 @@ use std::{
 
 use super::{
     FEW_SMALL_SPLICES, SPLICE_FROM, Side, Tunnel,
+    ahead::{Ahead, FRAME_HEAD_BYTES},
     half::{Filled, Rest, Waiting},
     pipes::Pipes,
 };
-use crate::{
-    limits::{BYTES_PER_TURN, PIPE_BYTES},
-    scratch::Scratch,
-    sys,
-    tls::TlsError,
-    websocket::frames::Sender,
-};
-
-/// A frame's head is at most this long (RFC 6455 section 5.2).
-const FRAME_HEAD_BYTES: usize = 14;
+use crate::{limits::BYTES_PER_TURN, scratch::Scratch, sys, tls::TlsError, websocket::frames::Sender};
 
 /// What moving bytes needs of the worker.
 pub(super) struct Tools<'a> {
     pub scratch: &'a mut Scratch,
     pub pipes: &'a mut Pipes,
+    pub ahead: &'a mut Ahead,
+    /// Whether anything went through a pipe.
+    pub spliced: &'a mut bool,
     /// The present, for the idle time.
     pub tick: u32,
 }
@@ -106,7 +101,11 @@ impl<R> Tunnel<R> {
     /// True when nothing waits any more.
     fn flush(&mut self, from: Side, tools: &mut Tools<'_>) -> Result<bool, Break> {
         let to = from.other();
-        let fd = self.ends[to as usize].fd.as_fd();
+        let end = &self.ends[to as usize];
+        if end.full {
+            return Ok(self.half(from).waiting.is_nothing());
+        }
+        let fd = end.fd.as_fd();
         let full = match &mut self.halves[from as usize].waiting {
             Waiting::Nothing => return Ok(true),
             Waiting::Bytes(rest) => send_rest(rest, fd),
@@ -115,7 +114,8 @@ impl<R> Tunnel<R> {
         // The receiver making room is a sign of life.
         self.last_active = tools.tick;
         if full.map_err(|error| Break::deaf(to, &error))? {
-            self.end_mut(to).wants_output = true;
+            let end = self.end_mut(to);
+            (end.full, end.wants_output) = (true, true);
             return Ok(false);
         }
         if let Waiting::Piped(filled) = std::mem::take(&mut self.half_mut(from).waiting) {
@@ -183,26 +183,31 @@ impl<R> Tunnel<R> {
         let half = self.half_mut(from);
         if splicing {
             half.splicing = bulk;
-        } else if bulk && received >= SPLICE_FROM && self.is_plain() {
-            // So much was there that copying fell behind, and so much is to come that a pipe pays.
+        } else if (bulk && received >= SPLICE_FROM || received == limit) && self.is_plain() {
+            // So much was there that copying fell behind, and so much is to come that a pipe may pay.
             let half = self.half_mut(from);
             (half.splicing, half.small_splices) = (true, 0);
         }
         told.map(|()| received)
     }
 
-    /// Moves payload through a pipe, never beyond the current frame; bytes moved.
+    /// Moves bytes through a pipe, as far as frames can be followed; bytes moved.
     fn splice(&mut self, from: Side, tools: &mut Tools<'_>) -> Result<usize, Break> {
-        let payload = self.half(from).frames.payload_left();
-        if payload == 0 {
+        let (sender, rsv) = (sender(from), self.rsv);
+        let limit = tools.ahead.look(self.end(from).fd.as_fd(), &self.half(from).frames, sender, rsv);
+        if limit == 0 {
             return self.copy(from, tools);
         }
-        let Some(pipe) = tools.pipes.take() else {
+        let pipe = if tools.ahead.pays(limit) || self.half(from).frames.payload_left() >= limit {
+            tools.pipes.take()
+        } else {
+            None
+        };
+        let Some(pipe) = pipe else {
             self.half_mut(from).splicing = false;
             return Ok(0);
         };
-        let want = usize::try_from(payload).unwrap_or(usize::MAX).min(PIPE_BYTES);
-        let moved = match sys::splice_in(self.end(from).fd.as_fd(), &pipe, want) {
+        let moved = match sys::splice_in(self.end(from).fd.as_fd(), &pipe, limit as usize) {
             Ok(moved) => moved,
             Err(error) => {
                 tools.pipes.give_back(pipe);
@@ -217,6 +222,7 @@ impl<R> Tunnel<R> {
             }
         };
         self.last_active = tools.tick;
+        *tools.spliced = true;
         let half = self.half_mut(from);
         if moved == 0 {
             half.ended = true;
@@ -224,7 +230,7 @@ impl<R> Tunnel<R> {
             return if self.end(from).reset { Err(Break::Gone(from)) } else { Ok(0) };
         }
         half.bytes += moved as u64;
-        half.frames.skip(moved as u64);
+        tools.ahead.follow(&mut half.frames, moved as u64, sender, rsv);
         half.small_splices = if moved < SPLICE_FROM { half.small_splices.saturating_add(1) } else { 0 };
         if half.small_splices >= FEW_SMALL_SPLICES {
             half.splicing = false;
@@ -232,12 +238,13 @@ impl<R> Tunnel<R> {
         let to = from.other();
         let mut filled = Filled { pipe, bytes: moved };
         // Where no frame's end is known, these may be the last bytes for a long time: they must not wait for more.
-        let more = (moved as u64) < payload && !self.half(from).frames.is_lost();
+        let more = (moved as u64) < limit && !self.half(from).frames.is_lost();
         match drain(&mut filled, self.end(to).fd.as_fd(), more) {
             Ok(false) => tools.pipes.give_back(filled.pipe),
             Ok(true) => {
                 self.half_mut(from).waiting = Waiting::Piped(Box::new(filled));
-                self.end_mut(to).wants_output = true;
+                let end = self.end_mut(to);
+                (end.full, end.wants_output) = (true, true);
             }
             Err(error) => {
                 tools.pipes.discard(filled.pipe);
@@ -249,11 +256,7 @@ impl<R> Tunnel<R> {
 
     /// Counts bytes and follows the frames in them.
     fn account(&mut self, from: Side, bytes: &[u8]) -> Result<(), Break> {
-        let sender = match from {
-            Side::Client => Sender::Client,
-            Side::Upstream => Sender::Server,
-        };
-        let rsv = self.rsv;
+        let (sender, rsv) = (sender(from), self.rsv);
         let half = self.half_mut(from);
         half.bytes += bytes.len() as u64;
         match half.frames.advance(bytes, sender, rsv) {
@@ -329,6 +332,13 @@ impl<R> Tunnel<R> {
 
     fn is_plain(&self) -> bool {
         self.ends.iter().all(|end| end.tls.is_none())
+    }
+}
+
+fn sender(from: Side) -> Sender {
+    match from {
+        Side::Client => Sender::Client,
+        Side::Upstream => Sender::Server,
     }
 }
 

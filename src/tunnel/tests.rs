@@ -160,11 +160,37 @@ fn a_large_frame_is_spliced_and_those_after_it_arrive() {
 }
 
 #[test]
-fn frames_of_16_kib_are_copied() {
+fn frames_of_16_kib_that_come_one_by_one_are_copied() {
     let mut bench = Bench::new(Some(0));
-    let stream: Vec<u8> = (0..500).flat_map(|_| frame(Side::Upstream, 16 << 10)).collect();
+    for _ in 0..50 {
+        bench.pass(Side::Upstream, &frame(Side::Upstream, 16 << 10), usize::MAX);
+    }
+    assert_eq!(bench.table.pipes.idle(), 0, "a pipe was used");
+}
+
+#[test]
+fn short_frames_are_copied_however_many_wait() {
+    let mut bench = Bench::new(Some(0));
+    let stream: Vec<u8> = (0..4000).flat_map(|_| frame(Side::Upstream, 2 << 10)).collect();
     bench.pass(Side::Upstream, &stream, usize::MAX);
     assert_eq!(bench.table.pipes.idle(), 0, "a pipe was used");
+}
+
+#[test]
+fn a_backlog_of_frames_is_spliced_and_they_are_followed() {
+    for from in [Side::Client, Side::Upstream] {
+        let mut bench = Bench::new(Some(0));
+        // All kinds of lengths around the borders of pipes, segments and the copying buffer.
+        let lengths = [16 << 10, 125, 9_000, 65_535, 65_536, 300_000, 1_048_562, 1_048_576, 0, 20_000];
+        let stream: Vec<u8> = (0..6).flat_map(|_| lengths).flat_map(|length| frame(from, length)).collect();
+        bench.pass(from, &stream, usize::MAX);
+        bench.pass(from, &(0..300).flat_map(|_| frame(from, 16 << 10)).collect::<Vec<_>>(), usize::MAX);
+        assert!(bench.table.pipes.idle() > 0, "nothing was spliced");
+        assert!(bench.table.tunnels[0].half(from).frames.at_boundary(), "the place was lost");
+        // And it still is: what is no frame ends nothing, but is noticed.
+        bench.pass(from, &[0xff; 20], usize::MAX);
+        assert!(bench.table.tunnels[0].half(from).frames.is_lost());
+    }
 }
 
 #[test]
