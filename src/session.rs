@@ -3,7 +3,7 @@
 use std::{
     cell::RefCell,
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::AsFd,
     rc::Rc,
     sync::{
         Arc,
@@ -15,6 +15,7 @@ use std::{
 use socket2::{SockAddr, SockRef};
 
 use crate::{
+    balance::Accepted,
     config::{Config, Content, Level, Listener, Server},
     forward,
     http::{
@@ -73,7 +74,8 @@ enum Gone {
 }
 
 /// Serves a connection from accept to close (or to its tunnel).
-pub async fn serve(worker: Rc<Worker>, listener: usize, fd: OwnedFd, peer: SockAddr) {
+pub async fn serve(worker: Rc<Worker>, connection: Accepted) {
+    let Accepted { fd, peer, listener } = connection;
     let config = Arc::clone(worker.config());
     let client = ClientConnection {
         serial: SERIAL.fetch_add(1, Relaxed),
