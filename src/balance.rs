@@ -13,9 +13,11 @@ use std::{
 };
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use socket2::SockAddr;
 
-use crate::limits::{HANDED_WAITING, LOADS_COMPARED};
+use crate::{
+    limits::{HANDED_WAITING, LOADS_COMPARED},
+    request::Address,
+};
 
 /// A worker has clearly more than its share from one in this many above the mean,
 const SHARE: usize = 64;
@@ -28,7 +30,7 @@ pub struct Accepted {
     /// Its socket.
     pub fd: OwnedFd,
     /// The client's address.
-    pub peer: SockAddr,
+    pub peer: Address,
     /// Index of the listener it came by.
     pub listener: usize,
 }
@@ -159,7 +161,7 @@ impl Seat {
 
 #[cfg(test)]
 mod tests {
-    use std::{io::Read, net::Ipv4Addr, os::unix::net::UnixStream};
+    use std::{io::Read, os::unix::net::UnixStream};
 
     use super::*;
 
@@ -172,8 +174,7 @@ mod tests {
     /// A connection, and the client's end of it.
     fn connection() -> (Accepted, UnixStream) {
         let (ours, client) = UnixStream::pair().unwrap();
-        let peer = std::net::SocketAddr::from((Ipv4Addr::LOCALHOST, 1)).into();
-        (Accepted { fd: ours.into(), peer, listener: 3 }, client)
+        (Accepted { fd: ours.into(), peer: Address::Unix("".into()), listener: 3 }, client)
     }
 
     fn rings(balance: &Balance, worker: usize) -> u64 {

@@ -20,6 +20,7 @@ use crate::{
     limits::{ACCEPT_PAUSE_MS, ACCEPTS_PER_TURN, BIND_RETRY_MS},
     observe::{counters::Counters, error_log::About, os_error},
     reactor::{Descriptor, Either, race, yield_now},
+    request::Address,
     session, sys,
     worker::Worker,
 };
@@ -174,7 +175,7 @@ async fn accept_turn(worker: &Rc<Worker>, index: usize, socket: &Descriptor) {
             Ok((fd, peer)) => {
                 failed = None;
                 Counters::bump(&worker.counters.accepted);
-                serve_or_hand_over(worker, Accepted { fd, peer, listener: index });
+                serve_or_hand_over(worker, Accepted { fd, peer: Address::from(&peer), listener: index });
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.readable().await,
             Err(error) if is_shortage(&error) => return shortage(worker, index, socket, &error).await,

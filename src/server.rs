@@ -162,7 +162,8 @@ impl Server {
             phase: Phase::Serving,
             failed: false,
         };
-        let balance = Balance::new(sockets.len()).map_err(|error| vec![format!("eventfd() failed ({})", os_error(&error))])?;
+        let balance =
+            Balance::new(sockets.len()).map_err(|error| vec![format!("eventfd() failed ({})", os_error(&error))])?;
         let balance = Arc::new(balance);
         for (id, sockets) in sockets.into_iter().enumerate() {
             if let Err(error) = server.start_worker(id, &upstreams, &balance, sockets) {
