@@ -25,6 +25,7 @@ pub mod forward;
 
 pub mod observe;
 
+pub mod balance;
 pub mod host;
 pub mod upstream;
 

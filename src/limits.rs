@@ -60,6 +60,10 @@ pub const BYTES_PER_ROUND: usize = 16 << 20;
 pub const READS_PER_TURN: u32 = 16;
 /// Connections taken from one listener in a row before other work gets its turn.
 pub const ACCEPTS_PER_TURN: usize = 64;
+/// Connections one worker may have handed to another that has not looked at them yet; past it, it serves them itself.
+pub const HANDED_WAITING: usize = 256;
+/// Workers whose connections are compared at an accept: with more workers it is the neighbours', each a cache line to fetch.
+pub const LOADS_COMPARED: usize = 32;
 /// How long a listener rests after the kernel had no descriptor or memory for a connection, milliseconds.
 pub const ACCEPT_PAUSE_MS: u64 = 100;
 /// How long a taken address is tried again at start, milliseconds: the ports of a process that owned an io_uring stay bound a

@@ -15,10 +15,12 @@ use std::{
 use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 
 use crate::{
+    balance::Accepted,
     config::{Config, KeepAlive, Level, ListenAddress, ListenOptions, Listener},
     limits::{ACCEPT_PAUSE_MS, ACCEPTS_PER_TURN, BIND_RETRY_MS},
     observe::{counters::Counters, error_log::About, os_error},
     reactor::{Descriptor, Either, race, yield_now},
+    request::Address,
     session, sys,
     worker::Worker,
 };
@@ -165,7 +167,7 @@ pub async fn accept_all(worker: Rc<Worker>, index: usize, socket: Descriptor) {
 async fn accept_turn(worker: &Rc<Worker>, index: usize, socket: &Descriptor) {
     let mut failed = None;
     for _ in 0..ACCEPTS_PER_TURN {
-        if worker.is_full() {
+        if worker.is_full() && worker.relief().is_none() {
             worker.warn_full();
             return worker.reactor.sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
         }
@@ -173,7 +175,7 @@ async fn accept_turn(worker: &Rc<Worker>, index: usize, socket: &Descriptor) {
             Ok((fd, peer)) => {
                 failed = None;
                 Counters::bump(&worker.counters.accepted);
-                worker.start_session(session::serve(Rc::clone(worker), index, fd, peer));
+                serve_or_hand_over(worker, Accepted { fd, peer: Address::from(&peer), listener: index });
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.readable().await,
             Err(error) if is_shortage(&error) => return shortage(worker, index, socket, &error).await,
@@ -190,6 +192,24 @@ async fn accept_turn(worker: &Rc<Worker>, index: usize, socket: &Descriptor) {
         worker.log(Level::Crit, &About::Process, message);
         worker.reactor.sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
     }
+}
+
+/// Serves a connection, or leaves that to the worker that has fewer.
+fn serve_or_hand_over(worker: &Rc<Worker>, connection: Accepted) {
+    let handed = match worker.relief() {
+        Some(other) => worker.balance.hand(other, connection),
+        None => Err(connection),
+    };
+    match handed {
+        Ok(()) => Counters::bump(&worker.counters.handed_over),
+        Err(connection) => worker.start_session(session::serve(Rc::clone(worker), connection)),
+    }
+}
+
+/// Serves a connection that another worker accepted.
+pub fn take_over(worker: &Rc<Worker>, connection: Accepted) {
+    Counters::bump(&worker.counters.taken_over);
+    worker.start_handed(session::serve(Rc::clone(worker), connection));
 }
 
 fn is_shortage(error: &io::Error) -> bool {
@@ -230,13 +250,14 @@ mod tests {
     use monoio::{LegacyDriver, RuntimeBuilder};
 
     use super::*;
-    use crate::{observe::Logs, request::tests::config, upstream::Upstreams, worker::State};
+    use crate::{balance::Balance, observe::Logs, request::tests::config, upstream::Upstreams, worker::State};
 
     fn worker() -> Rc<Worker> {
         let config = Arc::new(config(Vec::new(), Vec::new()));
         let upstreams = Arc::new(Upstreams::resolve(&config).unwrap());
         let logs = Logs::open(&config).unwrap();
-        Worker::new(0, config, upstreams, logs, Arc::default()).unwrap()
+        let balance = Arc::new(Balance::new(1).unwrap());
+        Worker::new(0, config, upstreams, logs, Arc::default(), balance).unwrap()
     }
 
     #[test]

@@ -10,6 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use socket2::SockAddr;
+
 use crate::{
     config::{Config, Listener, Location, Server, Settings},
     http::{
@@ -29,6 +31,21 @@ pub enum Address {
     Tcp(SocketAddr),
     /// A unix socket: nginx shows `unix:` with the path where there is one.
     Unix(Box<str>),
+}
+
+impl From<&SockAddr> for Address {
+    fn from(address: &SockAddr) -> Self {
+        match address.as_socket() {
+            Some(address) => Self::Tcp(address),
+            None => Self::Unix(
+                address
+                    .as_pathname()
+                    .map(|path| path.to_string_lossy().into_owned())
+                    .unwrap_or_default()
+                    .into_boxed_str(),
+            ),
+        }
+    }
 }
 
 /// What is known of a client's connection, for all of its requests.

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::OwnedFd,
     rc::Rc,
     sync::{
         Arc,
@@ -15,11 +15,11 @@ use std::{
 use monoio::{FusionRuntime, IoUringDriver, LegacyDriver, RuntimeBuilder};
 use nix::{
     sched::{CpuSet, sched_setaffinity},
-    sys::eventfd::{EfdFlags, EventFd},
     unistd::Pid,
 };
 
 use crate::{
+    balance::Balance,
     config::{Config, Driver, Level},
     limits::{BATCHES_PER_TURN, BULK_NAP_US, EVENTS_PER_BATCH},
     listener,
@@ -49,6 +49,8 @@ pub struct Plan {
     pub logs: Arc<Logs>,
     /// What this worker counts; the server reads it.
     pub counters: Arc<Counters>,
+    /// What it knows of the other workers, shared.
+    pub balance: Arc<Balance>,
     /// A bound and listening socket for each of `config.listeners`, in its order.
     pub sockets: Vec<OwnedFd>,
 }
@@ -66,16 +68,16 @@ pub enum Message {
 pub struct Handle {
     /// Its thread; ends after `Stop` or a finished `Quit`.
     pub thread: JoinHandle<()>,
+    id: usize,
     inbox: Sender<Message>,
-    bell: EventFd,
+    balance: Arc<Balance>,
 }
 
 impl Handle {
     /// Sends a message; a worker that has ended does not get it.
     pub fn send(&self, message: Message) {
         if self.inbox.send(message).is_ok() {
-            // EAGAIN: the counter is full, so the bell rings already.
-            let _ = self.bell.write(1);
+            self.balance.ring(self.id);
         }
     }
 }
@@ -83,13 +85,13 @@ impl Handle {
 /// Starts a worker.
 ///
 /// # Errors
-/// No thread, no epoll instance, no eventfd.
+/// No thread, no descriptor.
 pub fn start(plan: Plan) -> io::Result<Handle> {
     let (inbox, messages) = channel();
-    let bell = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
-    let rung = bell.as_fd().try_clone_to_owned()?;
-    let thread = thread::Builder::new().name(format!("worker {}", plan.id)).spawn(move || run(plan, messages, rung))?;
-    Ok(Handle { thread, inbox, bell })
+    let (id, balance) = (plan.id, Arc::clone(&plan.balance));
+    let bell = balance.bell(id).try_clone_to_owned()?;
+    let thread = thread::Builder::new().name(format!("worker {id}")).spawn(move || run(plan, messages, bell))?;
+    Ok(Handle { thread, id, inbox, balance })
 }
 
 fn run(plan: Plan, messages: Receiver<Message>, bell: OwnedFd) {
@@ -160,7 +162,7 @@ struct Turns {
 
 impl Turns {
     fn start(plan: Plan, messages: Receiver<Message>, bell: OwnedFd, has_ring: bool) -> io::Result<Self> {
-        let worker = Worker::new(plan.id, plan.config, plan.upstreams, plan.logs, plan.counters)?;
+        let worker = Worker::new(plan.id, plan.config, plan.upstreams, plan.logs, plan.counters, plan.balance)?;
         let reactor = &worker.reactor;
         for (index, socket) in plan.sockets.into_iter().enumerate() {
             worker.spawn(listener::accept_all(Rc::clone(&worker), index, reactor.watch(socket)?));
@@ -235,6 +237,10 @@ async fn read_inbox(worker: Rc<Worker>, messages: Receiver<Message>, bell: Descr
                 Message::Quit => State::Quitting,
             });
         }
+        let handed = &worker.balance;
+        // One that ends serves what it was handed before, and is handed nothing more.
+        let handed = if worker.is_quitting() { handed.leave(worker.id) } else { handed.take(worker.id) };
+        handed.into_iter().for_each(|connection| listener::take_over(&worker, connection));
         bell.readable().await;
         // How often it rang does not matter; read, the next ring is an edge again (eventfd(2)).
         let _ = nix::unistd::read(&bell, &mut count);
@@ -248,6 +254,6 @@ fn bury(worker: &Worker) {
     drop(tunnels);
     for finished in ended {
         session::tunnel_ended(worker, finished);
-        worker.wake_if_drained();
+        worker.connections_ended();
     }
 }

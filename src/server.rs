@@ -24,6 +24,7 @@ use self::{
     user::Identity,
 };
 use crate::{
+    balance::Balance,
     config::{Config, Driver, Level, ListenAddress, LogTarget},
     host,
     limits::{STOP_POLL_MS, STOP_WAIT_SECS, SUPERVISE_MS},
@@ -161,8 +162,11 @@ impl Server {
             phase: Phase::Serving,
             failed: false,
         };
+        let balance =
+            Balance::new(sockets.len()).map_err(|error| vec![format!("eventfd() failed ({})", os_error(&error))])?;
+        let balance = Arc::new(balance);
         for (id, sockets) in sockets.into_iter().enumerate() {
-            if let Err(error) = server.start_worker(id, &upstreams, sockets) {
+            if let Err(error) = server.start_worker(id, &upstreams, &balance, sockets) {
                 server.tell(Message::Stop);
                 return Err(vec![format!("worker {id} cannot be started ({})", os_error(&error))]);
             }
@@ -174,6 +178,7 @@ impl Server {
         &mut self,
         id: usize,
         upstreams: &Arc<Upstreams>,
+        balance: &Arc<Balance>,
         sockets: Vec<std::os::fd::OwnedFd>,
     ) -> std::io::Result<()> {
         let counters = Arc::new(Counters::default());
@@ -184,6 +189,7 @@ impl Server {
             upstreams: Arc::clone(upstreams),
             logs: Arc::clone(&self.logs),
             counters: Arc::clone(&counters),
+            balance: Arc::clone(balance),
             sockets,
         })?;
         self.workers.push(Some(handle));

@@ -3,7 +3,7 @@
 use std::{
     cell::RefCell,
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::AsFd,
     rc::Rc,
     sync::{
         Arc,
@@ -15,6 +15,7 @@ use std::{
 use socket2::{SockAddr, SockRef};
 
 use crate::{
+    balance::Accepted,
     config::{Config, Content, Level, Listener, Server},
     forward,
     http::{
@@ -73,16 +74,17 @@ enum Gone {
 }
 
 /// Serves a connection from accept to close (or to its tunnel).
-pub async fn serve(worker: Rc<Worker>, listener: usize, fd: OwnedFd, peer: SockAddr) {
+pub async fn serve(worker: Rc<Worker>, connection: Accepted) {
+    let listener = connection.listener;
     let config = Arc::clone(worker.config());
     let client = ClientConnection {
         serial: SERIAL.fetch_add(1, Relaxed),
-        local: local_address(&fd),
-        remote: address(&peer),
+        local: local_address(&connection.fd),
+        remote: connection.peer,
         tls: None,
         accepted: worker.reactor.now(),
     };
-    let io = match worker.reactor.watch(fd) {
+    let io = match worker.reactor.watch(connection.fd) {
         Ok(io) => io,
         Err(error) => {
             return worker.log(Level::Crit, &About::Connection(&client), format_args!("epoll_ctl() failed ({error})"));
@@ -517,14 +519,5 @@ pub fn tunnel_ended(worker: &Worker, finished: Finished<Record>) {
 
 fn local_address(fd: &impl AsFd) -> Address {
     let local: io::Result<SockAddr> = SockRef::from(&fd.as_fd()).local_addr();
-    local.map_or_else(|_| Address::Unix("".into()), |local| address(&local))
-}
-
-fn address(address: &SockAddr) -> Address {
-    match address.as_socket() {
-        Some(address) => Address::Tcp(address),
-        None => Address::Unix(
-            address.as_pathname().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default().into_boxed_str(),
-        ),
-    }
+    local.map_or_else(|_| Address::Unix("".into()), |local| Address::from(&local))
 }

@@ -14,6 +14,7 @@ use std::{
 };
 
 use crate::{
+    balance::Balance,
     config::{Config, Level},
     observe::{
         Logs,
@@ -43,10 +44,14 @@ pub struct Worker {
     pub logs: Arc<Logs>,
     /// Counters.
     pub counters: Arc<Counters>,
+    /// The other workers.
+    pub balance: Arc<Balance>,
     /// A descriptor to give up when there is no other.
     pub reserve: RefCell<Option<File>>,
     config: Arc<Config>,
     sessions: Cell<usize>,
+    /// What the other workers know of `sessions` and `tunnels`.
+    published: Cell<usize>,
     /// A task ran since [`Worker::take_ran`].
     ran: Cell<bool>,
     state: Cell<State>,
@@ -77,6 +82,7 @@ impl Worker {
         upstreams: Arc<Upstreams>,
         logs: Arc<Logs>,
         counters: Arc<Counters>,
+        balance: Arc<Balance>,
     ) -> io::Result<Rc<Self>> {
         let reactor = Reactor::new()?;
         let worker = Self {
@@ -87,9 +93,11 @@ impl Worker {
             upstreams,
             logs,
             counters,
+            balance,
             reserve: RefCell::default(),
             config,
             sessions: Cell::new(0),
+            published: Cell::new(0),
             ran: Cell::new(false),
             state: Cell::new(State::Serving),
             changed: Gate::default(),
@@ -131,6 +139,7 @@ impl Worker {
     /// other connections live on.
     pub fn start_session(self: &Rc<Self>, session: impl Future<Output = ()> + 'static) {
         self.sessions.set(self.sessions.get() + 1);
+        self.publish();
         let worker = Rc::clone(self);
         let mut session: Pin<Box<dyn Future<Output = ()>>> = Box::pin(session);
         self.spawn(async move {
@@ -148,14 +157,36 @@ impl Worker {
                 );
             }
             worker.sessions.set(worker.sessions.get() - 1);
-            worker.wake_if_drained();
+            worker.connections_ended();
         });
+    }
+
+    /// As [`Worker::start_session`], for a connection that was handed over: the worker that did so has counted it here.
+    pub fn start_handed(self: &Rc<Self>, session: impl Future<Output = ()> + 'static) {
+        self.published.set(self.published.get() + 1);
+        self.start_session(session);
+    }
+
+    fn publish(&self) {
+        let now = self.sessions.get() + self.tunnels.borrow().len();
+        self.balance.publish(self.id, self.published.replace(now), now);
+    }
+
+    /// The worker that ought to serve the next connection, when it is another: this one has clearly more than its share, or its
+    /// `worker_connections` are used up.
+    pub fn relief(&self) -> Option<usize> {
+        let comparison = self.balance.compare(self.id)?;
+        let wanted = comparison.has_too_many || self.is_full();
+        (wanted && !self.fills(comparison.fewest)).then_some(comparison.least)
     }
 
     /// `worker_connections` is used up: a tunnel counts two, a session two (it may be about to connect to its backend).
     pub fn is_full(&self) -> bool {
-        let connections = 2 * (self.sessions.get() + self.tunnels.borrow().len());
-        self.config.main.worker_connections.is_some_and(|limit| connections + 2 > limit)
+        self.fills(self.balance.load(self.id))
+    }
+
+    fn fills(&self, connections: usize) -> bool {
+        self.config.main.worker_connections.is_some_and(|limit| 2 * connections + 2 > limit)
     }
 
     /// Says so, at most once a second.
@@ -198,8 +229,9 @@ impl Worker {
         self.changed.wake();
     }
 
-    /// To be called when a connection has gone.
-    pub fn wake_if_drained(&self) {
+    /// To be called when sessions or tunnels have gone.
+    pub fn connections_ended(&self) {
+        self.publish();
         if self.is_done() {
             self.changed.wake();
         }

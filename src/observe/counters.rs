@@ -17,6 +17,10 @@ pub struct Counters {
     pub accepted: AtomicU64,
     /// accept4(2) failed: no descriptor, no memory.
     pub accept_errors: AtomicU64,
+    /// Connections accepted and handed to another worker.
+    pub handed_over: AtomicU64,
+    /// Connections that another worker accepted and handed to this one.
+    pub taken_over: AtomicU64,
     /// Requests answered, those that became a tunnel not included.
     pub requests: AtomicU64,
     /// Upgrades that became a tunnel.
@@ -57,10 +61,12 @@ impl Counters {
         total
     }
 
-    fn all(&self) -> [&AtomicU64; 7] {
+    fn all(&self) -> [&AtomicU64; 9] {
         [
             &self.accepted,
             &self.accept_errors,
+            &self.handed_over,
+            &self.taken_over,
             &self.requests,
             &self.tunnels,
             &self.tunnels_ended,
@@ -81,12 +87,14 @@ impl fmt::Display for Counters {
             self.tunnels.load(Relaxed),
             self.tunnels_open()
         )?;
-        let troubles = [
+        let unusual = [
+            (&self.handed_over, "handed over"),
+            (&self.taken_over, "taken over"),
             (&self.accept_errors, "accept errors"),
             (&self.tls_failures, "TLS handshakes failed"),
             (&self.panics, "panics"),
         ];
-        for (counter, name) in troubles {
+        for (counter, name) in unusual {
             let count = counter.load(Relaxed);
             if count > 0 {
                 write!(f, ", {count} {name}")?;
