@@ -487,7 +487,7 @@ const RETURNED: &str = "returned";
 /// The end of a tunnel: its line in the access log.
 pub fn tunnel_ended(worker: &Worker, finished: Finished<Record>) {
     let Finished { record, outcome, detail } = finished;
-    let (mut request, sealed) = record.into_request();
+    let (mut request, sealed) = record.into_request(worker.reactor.now());
     Counters::bump(&worker.counters.tunnels_ended);
     worker.counters.closes.bump(outcome.reason.label());
     request.close_reason = Some(outcome.reason.label());
