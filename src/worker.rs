@@ -1,5 +1,7 @@
 //! What all tasks of a worker share.
 
+mod rest;
+
 use std::{
     cell::{Cell, RefCell},
     fs::File,
@@ -15,6 +17,7 @@ use std::{
 
 use crate::{
     config::{Config, Level},
+    limits::BURST,
     observe::{
         Logs,
         counters::Counters,
@@ -49,6 +52,8 @@ pub struct Worker {
     sessions: Cell<usize>,
     /// A task ran since [`Worker::take_ran`].
     ran: Cell<bool>,
+    /// Pieces of work since the worker last rested.
+    work: Cell<u64>,
     state: Cell<State>,
     /// Where tasks wait for the state to change.
     changed: Gate,
@@ -91,6 +96,7 @@ impl Worker {
             config,
             sessions: Cell::new(0),
             ran: Cell::new(false),
+            work: Cell::new(0),
             state: Cell::new(State::Serving),
             changed: Gate::default(),
             warned_full: Cell::new(None),
@@ -130,6 +136,7 @@ impl Worker {
     /// Runs a session as a task of its own. A panic in it is caught at its border, logged and counted: the worker and all of its
     /// other connections live on.
     pub fn start_session(self: &Rc<Self>, session: impl Future<Output = ()> + 'static) {
+        self.worked();
         self.sessions.set(self.sessions.get() + 1);
         let worker = Rc::clone(self);
         let mut session: Pin<Box<dyn Future<Output = ()>>> = Box::pin(session);
@@ -150,6 +157,15 @@ impl Worker {
             worker.sessions.set(worker.sessions.get() - 1);
             worker.wake_if_drained();
         });
+    }
+
+    /// To be called for each piece of work that allocates: a connection, a request, the end of a tunnel. When a burst of them is
+    /// over, the worker gives back what it no longer needs.
+    pub fn worked(self: &Rc<Self>) {
+        self.work.set(self.work.get() + 1);
+        if self.work.get() == BURST {
+            self.spawn(rest::after_burst(Rc::clone(self)));
+        }
     }
 
     /// `worker_connections` is used up: a tunnel counts two, a session two (it may be about to connect to its backend).
