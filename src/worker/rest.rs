@@ -14,6 +14,7 @@ pub(super) async fn after_burst(worker: Rc<Worker>) {
         worker.reactor.sleep(Duration::from_millis(REST_AFTER_MS)).await;
     }
     worker.work.set(0);
+    worker.tunnels.borrow_mut().shrink();
     worker.reactor.shrink();
     sys::give_memory_back();
 }
