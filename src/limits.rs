@@ -76,6 +76,12 @@ pub const LINGER_SECS: u64 = 5;
 /// Most bytes a task takes from a socket at once: heads and bodies of plain HTTP. Tunnels take [`SCRATCH_BYTES`].
 pub const STREAM_READ_BYTES: usize = 64 << 10;
 
+/// Connections, requests and ends of tunnels that make a burst: what they leave behind is worth giving back.
+pub const BURST: u64 = 64;
+/// How long none of them must have come before a worker gives memory back, milliseconds: long enough that it never does under load,
+/// where it would only have to ask for it again.
+pub const REST_AFTER_MS: u64 = 500;
+
 /// Resolution of every deadline, milliseconds.
 pub const TICK_MS: u64 = 100;
 

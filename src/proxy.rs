@@ -174,7 +174,7 @@ impl Round<'_> {
             let tries = self.settings.next_upstream.tries as usize;
             let last = number == group.len() || (tries > 0 && number >= tries);
             request.attempts.push(Attempt {
-                address: choice.backend.to_string().into(),
+                address: Arc::clone(&choice.address),
                 began: request.started.elapsed(),
                 ..Attempt::default()
             });
@@ -202,7 +202,7 @@ impl Round<'_> {
             self.client.worker.log(Level::Error, &About::Request(request), message);
         }
         // As nginx: the group stands where an address would.
-        let address = request.proxy_host.clone();
+        let address = Arc::from(&*request.proxy_host);
         request.attempts.push(Attempt {
             address,
             status: 502,

@@ -72,10 +72,12 @@ struct Wait {
     waker: Option<Waker>,
 }
 
+/// Whose deadline it is: a tunnel's, or with the highest bit a task's. Neither number comes near it.
 #[derive(Clone, Copy)]
-enum Owner {
-    Wait(u32),
-    Tunnel(u32),
+struct Owner(u32);
+
+impl Owner {
+    const WAIT: u32 = 1 << 31;
 }
 
 /// A ready socket of a tunnel.
@@ -199,15 +201,12 @@ impl Reactor {
         }
         drop(wheel);
         let mut waits = self.waits.borrow_mut();
-        for owner in expired {
-            match owner {
-                Owner::Tunnel(number) => tunnels.push(number),
-                Owner::Wait(key) => {
-                    if let Some(wait) = waits.get_mut(key as usize) {
-                        wait.expired = true;
-                        wake(&mut wait.waker);
-                    }
-                }
+        for Owner(number) in expired {
+            if number & Owner::WAIT == 0 {
+                tunnels.push(number);
+            } else if let Some(wait) = waits.get_mut((number & !Owner::WAIT) as usize) {
+                wait.expired = true;
+                wake(&mut wait.waker);
             }
         }
         Ok(())
@@ -249,12 +248,19 @@ impl Reactor {
 
     /// Arms the deadline of a tunnel, `delay` ticks from now.
     pub fn arm(&self, delay: Tick, tunnel: u32) -> Timer {
-        self.set(delay, Owner::Tunnel(tunnel))
+        self.set(delay, Owner(tunnel))
     }
 
     /// Disarms the deadline of a tunnel that has not come.
     pub fn disarm(&self, timer: Timer) {
         self.wheel.borrow_mut().disarm(timer);
+    }
+
+    /// Gives up room that a crowd of tasks and deadlines has left behind.
+    pub fn shrink(&self) {
+        self.sources.borrow_mut().shrink_to_fit();
+        self.waits.borrow_mut().shrink_to_fit();
+        self.wheel.borrow_mut().shrink();
     }
 
     /// Runs `future` for at most `limit`; it is dropped when the time is over.
@@ -300,7 +306,7 @@ impl<'a> Deadline<'a> {
     fn arm(reactor: &'a Reactor, limit: Duration) -> Self {
         let key = reactor.waits.borrow_mut().insert(Wait::default());
         // One tick more: the present one has begun already.
-        let timer = reactor.set(ticks(limit).saturating_add(1), Owner::Wait(key as u32));
+        let timer = reactor.set(ticks(limit).saturating_add(1), Owner(Owner::WAIT | key as u32));
         Self { reactor, key, timer }
     }
 

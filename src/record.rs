@@ -1,4 +1,4 @@
-//! What a tunnel keeps of its request until its last line in the log.
+//! What a tunnel keeps of its request until its last line in the logs.
 
 use std::{
     rc::Rc,
@@ -12,23 +12,34 @@ use crate::{
     request::{Address, Attempt, ClientConnection, Request},
 };
 
-/// A request's remains: around a hundred bytes, and the access log's lines as far as they are known.
+/// A request's remains.
 pub enum Record {
     /// The rule.
-    Small(Box<Small>),
-    /// Where the log asks at the end for what only the whole request knows, or several backends were tried.
+    Small(Small),
+    /// Where the access log asks at the end for what only the whole request knows.
     Whole(Box<Request>),
 }
 
-/// See [`Record`].
+// One in every tunnel.
+const _: () = assert!(size_of::<Record>() <= 80);
+
+/// Who was connected with whom, for the error log; nothing but pointers to what many tunnels share, and no memory of its own while there
+/// is no access log.
 pub struct Small {
     config: Arc<Config>,
-    lines: Option<Box<Sealed>>,
     remote: Address,
     serial: u64,
+    /// The backend's address.
+    upstream: Arc<str>,
+    server: u32,
+    location: u32,
+    lines: Option<Box<Lines>>,
+}
+
+/// The access log's lines as far as they are known, and what their rest is made of.
+struct Lines {
+    sealed: Sealed,
     started: Instant,
-    /// The backend's address, for the error log.
-    upstream: Box<str>,
     /// From accept to the request.
     waited_ms: u32,
     received: u32,
@@ -36,70 +47,153 @@ pub struct Small {
     to_upstream: u32,
     from_upstream: u32,
     attempt_began_ms: u32,
-    server: u32,
-    location: u32,
 }
 
 impl Record {
     /// Keeps what is needed of a request whose 101 has been sent.
     pub fn of(mut request: Box<Request>) -> Self {
         let Some(location) = request.location else { return Self::Whole(request) };
-        if request.attempts.len() != 1 {
+        let Some(sealed) = access_log::seal(&mut request) else { return Self::Whole(request) };
+        // A line may tell of every backend that was tried.
+        if !sealed.is_empty() && request.attempts.len() != 1 {
             return Self::Whole(request);
         }
-        let Some(lines) = access_log::seal(&mut request) else { return Self::Whole(request) };
         let attempt = request.attempts.pop().unwrap_or_default();
-        // A head of 4 GiB cannot be: `large_client_header_buffers` and `proxy_buffer_size` are kept far below.
-        let short = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX);
-        Self::Small(Box::new(Small {
-            config: Arc::clone(&request.config),
-            lines: (!lines.is_empty()).then(|| Box::new(lines)),
+        Self::Small(Small {
+            lines: (!sealed.is_empty()).then(|| Box::new(Lines::of(sealed, &request, &attempt))),
+            config: request.config,
             remote: request.client.remote.clone(),
             serial: request.client.serial,
-            started: request.started,
             upstream: attempt.address,
+            server: request.server as u32,
+            location: location as u32,
+        })
+    }
+
+    /// The request again, as far as it was kept, and its sealed lines. `now` stands for times that nothing asks for.
+    pub fn into_request(self, now: Instant) -> (Box<Request>, Option<Sealed>) {
+        let small = match self {
+            Self::Whole(request) => return (request, None),
+            Self::Small(small) => small,
+        };
+        let lines = small.lines.map_or_else(|| Lines::none(now), |lines| *lines);
+        let client = ClientConnection {
+            serial: small.serial,
+            remote: small.remote,
+            local: Address::Unix("".into()),
+            tls: None,
+            accepted: lines.started.checked_sub(Duration::from_millis(lines.waited_ms.into())).unwrap_or(lines.started),
+        };
+        let server = small.server as usize;
+        let mut request = Request::refused(small.config, Rc::new(client), 1, server, Vec::new(), lines.started);
+        request.location = Some(small.location as usize);
+        request.received = u64::from(lines.received);
+        request.bytes_sent = u64::from(lines.sent);
+        request.status = 101;
+        request.attempts = vec![Attempt {
+            address: small.upstream,
+            status: 101,
+            began: Duration::from_millis(u64::from(lines.attempt_began_ms)),
+            bytes_sent: u64::from(lines.to_upstream),
+            bytes_received: u64::from(lines.from_upstream),
+            ..Attempt::default()
+        }];
+        (Box::new(request), Some(lines.sealed))
+    }
+}
+
+impl Lines {
+    fn of(sealed: Sealed, request: &Request, attempt: &Attempt) -> Self {
+        // A head of 4 GiB cannot be: `large_client_header_buffers` and `proxy_buffer_size` are kept far below.
+        let short = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX);
+        Self {
+            sealed,
+            started: request.started,
             waited_ms: short(millis(request.started.saturating_duration_since(request.client.accepted))),
             received: short(request.received),
             sent: short(request.bytes_sent),
             to_upstream: short(attempt.bytes_sent),
             from_upstream: short(attempt.bytes_received),
             attempt_began_ms: short(millis(attempt.began)),
-            server: request.server as u32,
-            location: location as u32,
-        }))
+        }
     }
 
-    /// The request again, as far as it was kept, and its sealed lines.
-    pub fn into_request(self) -> (Box<Request>, Option<Box<Sealed>>) {
-        let small = match self {
-            Self::Whole(request) => return (request, None),
-            Self::Small(small) => small,
-        };
-        let client = ClientConnection {
-            serial: small.serial,
-            remote: small.remote,
-            local: Address::Unix("".into()),
-            tls: None,
-            accepted: small.started.checked_sub(Duration::from_millis(small.waited_ms.into())).unwrap_or(small.started),
-        };
-        let server = small.server as usize;
-        let mut request = Request::refused(small.config, Rc::new(client), 1, server, Vec::new(), small.started);
-        request.location = Some(small.location as usize);
-        request.received = u64::from(small.received);
-        request.bytes_sent = u64::from(small.sent);
-        request.status = 101;
-        request.attempts = vec![Attempt {
-            address: small.upstream,
-            status: 101,
-            began: Duration::from_millis(u64::from(small.attempt_began_ms)),
-            bytes_sent: u64::from(small.to_upstream),
-            bytes_received: u64::from(small.from_upstream),
-            ..Attempt::default()
-        }];
-        (Box::new(request), Some(small.lines.unwrap_or_default()))
+    fn none(started: Instant) -> Self {
+        Self {
+            sealed: Sealed::default(),
+            started,
+            waited_ms: 0,
+            received: 0,
+            sent: 0,
+            to_upstream: 0,
+            from_upstream: 0,
+            attempt_began_ms: 0,
+        }
     }
 }
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::{AccessLog, Escape, LogFormat, LogTarget},
+        request::tests::{config, head, location, request, server, settings},
+        variables::{Known, Part, Template, Variable},
+    };
+
+    /// A request that got its 101 from the second of two backends.
+    fn upgraded(logged: Option<&str>) -> Box<Request> {
+        let mut settings = settings();
+        settings.access_logs.extend(logged.map(|variable| AccessLog {
+            target: LogTarget::Stderr,
+            format: Arc::new(LogFormat {
+                name: "x".into(),
+                escape: Escape::Default,
+                template: Template { parts: vec![Part::Variable(Variable::Known(Known::named(variable).unwrap()))] },
+            }),
+            condition: None,
+        }));
+        let location = crate::config::Location { settings: Arc::new(settings), ..location("/") };
+        let server = crate::config::Server { locations: vec![location], ..server("a.example") };
+        let mut request = request(config(vec![server], Vec::new()), head("/", &[]));
+        request.location = Some(0);
+        request.received = 300;
+        request.attempts = ["10.0.0.1:80", "10.0.0.2:80"]
+            .map(|address| Attempt { address: address.into(), ..Attempt::default() })
+            .into();
+        Box::new(request)
+    }
+
+    #[test]
+    fn without_an_access_log_only_the_ends_are_kept() {
+        let request = upgraded(None);
+        let remote = request.client.remote.clone();
+        let record = Record::of(request);
+        assert!(matches!(&record, Record::Small(small) if small.lines.is_none()));
+        let (request, sealed) = record.into_request(Instant::now());
+        assert_eq!(request.client.remote, remote);
+        assert_eq!(request.server().name.as_ref(), "a.example");
+        assert_eq!(request.attempts.last().map(|attempt| &*attempt.address), Some("10.0.0.2:80"));
+        assert!(sealed.is_some_and(|sealed| sealed.is_empty()));
+    }
+
+    #[test]
+    fn a_line_of_one_attempt_keeps_what_its_rest_is_made_of() {
+        let mut request = upgraded(Some("request_length"));
+        request.attempts.truncate(1);
+        let (request, sealed) = Record::of(request).into_request(Instant::now());
+        assert_eq!(request.received, 300);
+        assert!(sealed.is_some_and(|sealed| !sealed.is_empty()));
+    }
+
+    #[test]
+    fn a_line_that_may_tell_of_several_attempts_keeps_all() {
+        let (request, sealed) = Record::of(upgraded(Some("upstream_response_time"))).into_request(Instant::now());
+        assert_eq!(request.attempts.len(), 2);
+        assert!(sealed.is_none());
+    }
 }

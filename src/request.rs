@@ -67,7 +67,7 @@ pub struct ClientConnection {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Attempt {
     /// Address tried.
-    pub address: Box<str>,
+    pub address: Arc<str>,
     /// Status of its answer, or 502/504 for what went wrong; 0 until known.
     pub status: u16,
     /// When it began, since [`Request::started`].

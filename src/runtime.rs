@@ -248,7 +248,7 @@ async fn read_inbox(worker: Rc<Worker>, messages: Receiver<Message>, bell: Descr
 }
 
 /// Writes the last lines of tunnels that have ended.
-fn bury(worker: &Worker) {
+fn bury(worker: &Rc<Worker>) {
     let mut tunnels = worker.tunnels.borrow_mut();
     let ended: Vec<_> = tunnels.finished().collect();
     drop(tunnels);

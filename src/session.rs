@@ -430,6 +430,7 @@ impl Session {
     fn request_ended(&mut self, mut request: Box<Request>) {
         self.keepalive_timeout = request.settings().keepalive_timeout;
         Counters::bump(&self.worker.counters.requests);
+        self.worker.worked();
         access_log::record(&self.worker.logs, &mut request);
     }
 
@@ -487,10 +488,11 @@ fn of_the_file(status: u16) -> Refusal {
 const RETURNED: &str = "returned";
 
 /// The end of a tunnel: its line in the access log.
-pub fn tunnel_ended(worker: &Worker, finished: Finished<Record>) {
+pub fn tunnel_ended(worker: &Rc<Worker>, finished: Finished<Record>) {
     let Finished { record, outcome, detail } = finished;
-    let (mut request, sealed) = record.into_request();
+    let (mut request, sealed) = record.into_request(worker.reactor.now());
     Counters::bump(&worker.counters.tunnels_ended);
+    worker.worked();
     worker.counters.closes.bump(outcome.reason.label());
     request.close_reason = Some(outcome.reason.label());
     request.tunnelled = outcome.from_client;

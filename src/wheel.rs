@@ -1,10 +1,12 @@
 //! A timer wheel: deadlines of connections, coarse on purpose.
 //!
 //! Four levels of 64 slots; a tick is [`TICK_MS`]. Arming, disarming and expiring cost O(1) whatever the number of
-//! entries. An entry is 24 bytes and lives in one slab. Activity on a tunnel does not touch the wheel: the owner
+//! entries. An entry is 16 bytes and lives in one slab. Activity on a tunnel does not touch the wheel: the owner
 //! notes the tick of its last byte, and when its entry expires arms it again for the rest of its time.
 //!
 //! The wheel never reads a clock: the worker tells it what time it is.
+
+use std::num::NonZeroU32;
 
 use slab::Slab;
 
@@ -15,6 +17,8 @@ const SLOT_BITS: u32 = 6;
 const LEVELS: usize = 4;
 /// Ticks the wheel can see ahead (19 days of 100 ms); a later deadline waits in the last slot and is sorted in again.
 const HORIZON: u64 = (SLOTS as u64).pow(LEVELS as u32) - 1;
+/// Ticks an entry can be ahead (6.8 years): a later deadline comes then.
+const FARTHEST: u64 = i32::MAX as u64;
 const END: u32 = u32::MAX;
 
 /// Ticks since the worker started.
@@ -25,32 +29,58 @@ pub fn ticks(duration: std::time::Duration) -> Tick {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).div_ceil(TICK_MS)
 }
 
-/// An armed deadline.
+/// An armed deadline. Never zero inside, so that `Option<Timer>` is four bytes too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Timer(u32);
+pub struct Timer(NonZeroU32);
+
+impl Timer {
+    fn of(key: u32) -> Self {
+        Self(NonZeroU32::MIN.saturating_add(key))
+    }
+
+    fn key(self) -> u32 {
+        self.0.get() - 1
+    }
+}
 
 #[derive(Debug, Clone, Copy)]
 struct Entry<T> {
-    deadline: Tick,
+    /// The low half of a tick less than [`FARTHEST`] away from now.
+    deadline: u32,
     next: u32,
-    previous: u32,
-    /// Level and slot it hangs in.
-    bucket: u8,
-    level: u8,
+    before: Before,
     owner: T,
+}
+
+/// What hangs before an entry. Never zero inside, so that the slab can tell its empty places without another byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Before(NonZeroU32);
+
+impl Before {
+    /// From here on: a slot whose first entry it is. Below: another entry.
+    const SLOTS: u32 = 1 << 31;
+
+    fn entry(key: u32) -> Self {
+        Self(NonZeroU32::MIN.saturating_add(key))
+    }
+
+    fn slot(index: usize) -> Self {
+        Self::entry(Self::SLOTS - 1 + index as u32)
+    }
 }
 
 /// The wheel; `T` says whose deadline it is.
 #[derive(Debug)]
 pub struct Wheel<T> {
     entries: Slab<Entry<T>>,
-    heads: [[u32; SLOTS]; LEVELS],
+    /// The first entry of each slot, level by level.
+    heads: [u32; LEVELS * SLOTS],
     now: Tick,
 }
 
 impl<T: Copy> Default for Wheel<T> {
     fn default() -> Self {
-        Self { entries: Slab::new(), heads: [[END; SLOTS]; LEVELS], now: 0 }
+        Self { entries: Slab::new(), heads: [END; LEVELS * SLOTS], now: 0 }
     }
 }
 
@@ -70,19 +100,25 @@ impl<T: Copy> Wheel<T> {
         self.entries.is_empty()
     }
 
-    /// Arms a deadline; one that is past fires with the next tick.
+    /// Arms a deadline; one that is past fires with the next tick, one beyond 6.8 years then.
     pub fn arm(&mut self, deadline: Tick, owner: T) -> Timer {
-        let entry = Entry { deadline, next: END, previous: END, bucket: 0, level: 0, owner };
-        // A slab of connections cannot reach 2^32 entries: descriptors end long before.
+        let deadline = deadline.min(self.now + FARTHEST) as u32;
+        let entry = Entry { deadline, next: END, before: Before::slot(0), owner };
+        // A slab of connections cannot reach 2^31 entries: descriptors end long before.
         let key = self.entries.insert(entry) as u32;
         self.link(key, self.now + 1);
-        Timer(key)
+        Timer::of(key)
     }
 
     /// Disarms a deadline that has not fired.
     pub fn disarm(&mut self, timer: Timer) {
-        self.unlink(timer.0);
-        self.entries.remove(timer.0 as usize);
+        self.unlink(timer.key());
+        self.entries.remove(timer.key() as usize);
+    }
+
+    /// Gives up room that a crowd of deadlines has left behind.
+    pub fn shrink(&mut self) {
+        self.entries.shrink_to_fit();
     }
 
     /// Advances to `tick` and hands out the owners whose deadline has come; their timers are gone.
@@ -105,8 +141,7 @@ impl<T: Copy> Wheel<T> {
             if self.now & ((1 << below) - 1) != 0 {
                 return;
             }
-            let slot = (self.now >> below) as usize % SLOTS;
-            let mut key = self.take(level, slot);
+            let mut key = self.take(slot(level, self.now >> below));
             while key != END {
                 let next = self.entries[key as usize].next;
                 // What is due this very tick goes into the slot that is emptied right after.
@@ -117,11 +152,10 @@ impl<T: Copy> Wheel<T> {
     }
 
     fn expire(&mut self, expired: &mut Vec<T>) {
-        let slot = self.now as usize % SLOTS;
-        let mut key = self.take(0, slot);
+        let mut key = self.take(slot(0, self.now));
         while key != END {
             let entry = self.entries[key as usize];
-            if entry.deadline <= self.now {
+            if self.deadline(key) <= self.now {
                 self.entries.remove(key as usize);
                 expired.push(entry.owner);
             } else {
@@ -132,37 +166,44 @@ impl<T: Copy> Wheel<T> {
     }
 
     /// Empties a slot and returns its first entry.
-    fn take(&mut self, level: usize, slot: usize) -> u32 {
-        std::mem::replace(&mut self.heads[level][slot], END)
+    fn take(&mut self, slot: usize) -> u32 {
+        std::mem::replace(&mut self.heads[slot], END)
+    }
+
+    fn deadline(&self, key: u32) -> Tick {
+        let ahead = self.entries[key as usize].deadline.wrapping_sub(self.now as u32).cast_signed();
+        self.now.saturating_add_signed(ahead.into())
     }
 
     /// Hangs an entry where its deadline belongs, at `earliest` or later.
     fn link(&mut self, key: u32, earliest: Tick) {
-        let deadline = self.entries[key as usize].deadline;
-        let at = deadline.clamp(earliest, self.now + HORIZON);
+        let at = self.deadline(key).clamp(earliest, self.now + HORIZON);
         // The level is that of the highest digit in which the deadline differs from now.
         let level = ((63 - ((at ^ self.now) | 1).leading_zeros()) / SLOT_BITS).min(LEVELS as u32 - 1) as usize;
-        let slot = (at >> (SLOT_BITS * level as u32)) as usize % SLOTS;
-        let head = self.heads[level][slot];
-        if head != END {
-            self.entries[head as usize].previous = key;
+        let slot = slot(level, at >> (SLOT_BITS * level as u32));
+        let first = std::mem::replace(&mut self.heads[slot], key);
+        if first != END {
+            self.entries[first as usize].before = Before::entry(key);
         }
         let entry = &mut self.entries[key as usize];
-        (entry.next, entry.previous, entry.level, entry.bucket) = (head, END, level as u8, slot as u8);
-        self.heads[level][slot] = key;
+        (entry.next, entry.before) = (first, Before::slot(slot));
     }
 
     fn unlink(&mut self, key: u32) {
-        let Entry { next, previous, level, bucket, .. } = self.entries[key as usize];
+        let Entry { next, before, .. } = self.entries[key as usize];
         if next != END {
-            self.entries[next as usize].previous = previous;
+            self.entries[next as usize].before = before;
         }
-        if previous != END {
-            self.entries[previous as usize].next = next;
-        } else {
-            self.heads[usize::from(level)][usize::from(bucket)] = next;
+        match before.0.get().checked_sub(Before::SLOTS) {
+            Some(slot) => self.heads[slot as usize] = next,
+            None => self.entries[before.0.get() as usize - 1].next = next,
         }
     }
+}
+
+/// Where `digit` of a tick stands in a level.
+fn slot(level: usize, digit: Tick) -> usize {
+    level * SLOTS + digit as usize % SLOTS
 }
 
 #[cfg(test)]
@@ -217,7 +258,27 @@ mod tests {
 
     #[test]
     fn an_entry_stays_small() {
-        assert!(size_of::<Entry<u32>>() <= 24);
+        /// As the slab keeps it.
+        enum Place {
+            _Empty(usize),
+            _Taken(Entry<u32>),
+        }
+        assert_eq!(size_of::<Place>(), 16);
+        assert_eq!(size_of::<Option<Timer>>(), 4);
+    }
+
+    #[test]
+    fn a_deadline_beyond_what_an_entry_holds_comes_then() {
+        let mut wheel = Wheel::default();
+        // The low half of a tick turns over between arming and firing.
+        wheel.now = (1 << 32) - 5;
+        wheel.arm(wheel.now + 10, 1);
+        wheel.arm(Tick::MAX, 2);
+        let start = wheel.now;
+        assert_eq!(fire(&mut wheel, start + 9), [] as [u32; 0]);
+        assert_eq!(fire(&mut wheel, start + 10), [1]);
+        wheel.now = start + FARTHEST - 1;
+        assert_eq!(wheel.deadline(1), start + FARTHEST);
     }
 
     proptest! {

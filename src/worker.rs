@@ -1,5 +1,7 @@
 //! What all tasks of a worker share.
 
+mod rest;
+
 use std::{
     cell::{Cell, RefCell},
     fs::File,
@@ -16,6 +18,7 @@ use std::{
 use crate::{
     balance::Balance,
     config::{Config, Level},
+    limits::BURST,
     observe::{
         Logs,
         counters::Counters,
@@ -54,6 +57,8 @@ pub struct Worker {
     published: Cell<usize>,
     /// A task ran since [`Worker::take_ran`].
     ran: Cell<bool>,
+    /// Pieces of work since the worker last rested.
+    work: Cell<u64>,
     state: Cell<State>,
     /// Where tasks wait for the state to change.
     changed: Gate,
@@ -99,6 +104,7 @@ impl Worker {
             sessions: Cell::new(0),
             published: Cell::new(0),
             ran: Cell::new(false),
+            work: Cell::new(0),
             state: Cell::new(State::Serving),
             changed: Gate::default(),
             warned_full: Cell::new(None),
@@ -138,6 +144,7 @@ impl Worker {
     /// Runs a session as a task of its own. A panic in it is caught at its border, logged and counted: the worker and all of its
     /// other connections live on.
     pub fn start_session(self: &Rc<Self>, session: impl Future<Output = ()> + 'static) {
+        self.worked();
         self.sessions.set(self.sessions.get() + 1);
         self.publish();
         let worker = Rc::clone(self);
@@ -178,6 +185,15 @@ impl Worker {
         let comparison = self.balance.compare(self.id)?;
         let wanted = comparison.has_too_many || self.is_full();
         (wanted && !self.fills(comparison.fewest)).then_some(comparison.least)
+    }
+
+    /// To be called for each piece of work that allocates: a connection, a request, the end of a tunnel. When a burst of them is
+    /// over, the worker gives back what it no longer needs.
+    pub fn worked(self: &Rc<Self>) {
+        self.work.set(self.work.get() + 1);
+        if self.work.get() == BURST {
+            self.spawn(rest::after_burst(Rc::clone(self)));
+        }
     }
 
     /// `worker_connections` is used up: a tunnel counts two, a session two (it may be about to connect to its backend).

@@ -32,10 +32,10 @@ pub struct Sealed(Box<[SealedLine]>);
 #[derive(Debug)]
 struct SealedLine {
     /// Index in the `access_logs` of the request's settings.
-    log: usize,
+    log: u32,
     text: Box<[u8]>,
     /// What is filled in at the end, and where.
-    holes: Box<[(usize, Known)]>,
+    holes: Box<[(u32, Known)]>,
 }
 
 impl Sealed {
@@ -59,7 +59,7 @@ pub fn seal(request: &mut Request) -> Option<Sealed> {
         }
         if holds(log, request) {
             let (text, holes) = line_with_holes(&log.format, request);
-            lines.push(SealedLine { log: index, text: text.into(), holes: holes.into() });
+            lines.push(SealedLine { log: index as u32, text: text.into(), holes: holes.into() });
         }
     }
     Some(Sealed(lines.into()))
@@ -70,13 +70,14 @@ pub fn record_sealed(logs: &Logs, sealed: &Sealed, request: &mut Request) {
     let config = Arc::clone(&request.config);
     let Some(settings) = settings(&config, request) else { return };
     for line in &sealed.0 {
-        let Some(log) = settings.access_logs.get(line.log) else { continue };
+        let Some(log) = settings.access_logs.get(line.log as usize) else { continue };
         let mut whole = Vec::with_capacity(line.text.len() + 64);
         let mut start = 0;
         for (at, known) in &line.holes {
-            whole.extend_from_slice(&line.text[start..*at]);
+            let at = *at as usize;
+            whole.extend_from_slice(&line.text[start..at]);
             append(&mut whole, &Variable::Known(*known), log.format.escape, request);
-            start = *at;
+            start = at;
         }
         whole.extend_from_slice(&line.text[start..]);
         logs.write(&log.target, whole);
@@ -120,12 +121,14 @@ fn line(format: &LogFormat, scope: &mut dyn Scope) -> Vec<u8> {
 }
 
 /// As [`line`], with nothing where a value is known only at the end.
-fn line_with_holes(format: &LogFormat, scope: &mut dyn Scope) -> (Vec<u8>, Vec<(usize, Known)>) {
+fn line_with_holes(format: &LogFormat, scope: &mut dyn Scope) -> (Vec<u8>, Vec<(u32, Known)>) {
     let (mut line, mut holes) = (Vec::with_capacity(256), Vec::new());
     for part in &format.template.parts {
         match part {
             Part::Text(text) => line.extend_from_slice(text),
-            Part::Variable(Variable::Known(known)) if known.waits_for_the_end() => holes.push((line.len(), *known)),
+            Part::Variable(Variable::Known(known)) if known.waits_for_the_end() => {
+                holes.push((line.len() as u32, *known))
+            }
             Part::Variable(variable) => append(&mut line, variable, format.escape, scope),
         }
     }

@@ -3,10 +3,12 @@
 //! All calls are non-blocking, retry EINTR, and leave the meaning of an errno to the caller.
 #![allow(unsafe_code)]
 
+mod memory;
 mod pipe;
 pub mod process;
 mod socket;
 
+pub use memory::give_memory_back;
 pub use pipe::{Pipe, splice_in, splice_out};
 pub use socket::{
     accept, available, connect, defer_accept, fast_open, peek, recv, reset_on_close, send, send_more, shutdown_write,

@@ -1,32 +1,102 @@
-//! One direction of a tunnel: from one end's socket to the other's.
+//! One side of a tunnel: its socket, and the direction of what it sends.
 
-use crate::{sys::Pipe, websocket::frames::Frames};
+use std::os::fd::OwnedFd;
 
-/// State of one direction. Idle, it owns nothing outside itself.
-#[derive(Debug, Default)]
+use bitflags::bitflags;
+
+use crate::{sys::Pipe, tls, websocket::frames::Frames};
+
+/// A side, 24 bytes. Idle and without TLS it owns nothing but its socket.
+#[derive(Debug)]
 pub(super) struct Half {
-    /// Where the frames of this direction stand; lost from the start when the tunnel is no websocket.
-    pub frames: Frames,
-    /// Bytes moved, without TLS.
-    pub bytes: u64,
-    /// What the receiving socket would not take yet. While there is any, nothing is read: that is the backpressure.
-    pub waiting: Waiting,
-    /// A frame has begun: the first was judged.
-    pub began: bool,
-    /// It waits for its turn.
-    pub queued: bool,
-    /// The sender ended its direction and all of it was read, or the receiver takes no more.
-    pub ended: bool,
-    /// The receiver was told the end in TLS, where it speaks TLS.
-    pub notified: bool,
-    /// The receiver was sent FIN, or is gone.
-    pub passed_on: bool,
-    /// The end came without close_notify over TLS.
-    pub truncated: bool,
-    /// Bulk: payload goes through a pipe.
-    pub splicing: bool,
+    /// Watched by the worker's reactor.
+    pub fd: OwnedFd,
+    /// See there.
+    pub marks: Marks,
     /// Small splices in a row: at [`super::FEW_SMALL_SPLICES`] copying is cheaper again.
     pub small_splices: u8,
+    /// Where the frames it sends stand; lost from the start when the tunnel is no websocket.
+    pub frames: Frames,
+    /// Bytes of it that were moved, without TLS.
+    pub bytes: u64,
+}
+
+bitflags! {
+    /// What is known of a side.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub(super) struct Marks: u16 {
+        /// There may be something to receive.
+        const READABLE = 1;
+        /// FIN or RST has come: the read that finds the end must not be left out.
+        const LEFT = 1 << 1;
+        /// It takes nothing more (EPOLLHUP, EPOLLERR).
+        const GONE = 1 << 2;
+        /// RST has come: the end of what it sent is no FIN, even where a `send` has used up the error.
+        const RESET = 1 << 3;
+        /// EPOLLOUT is wanted, and
+        const WANTS_OUTPUT = 1 << 4;
+        /// it was asked for.
+        const HAS_OUTPUT = 1 << 5;
+        /// What it sends waits for its turn.
+        const QUEUED = 1 << 6;
+        /// Bulk: payload goes through a pipe.
+        const SPLICING = 1 << 7;
+        /// It ended its direction and all of it was read, or the receiver takes no more.
+        const ENDED = 1 << 8;
+        /// The end came without close_notify over TLS.
+        const TRUNCATED = 1 << 9;
+        /// The receiver was told the end in TLS, where it speaks TLS.
+        const NOTIFIED = 1 << 10;
+        /// The receiver was sent FIN, or is gone.
+        const PASSED_ON = 1 << 11;
+        /// It took nothing the last time; EPOLLOUT will tell when that is over.
+        const FULL = 1 << 12;
+    }
+}
+
+impl Half {
+    pub fn new(fd: OwnedFd) -> Self {
+        Self { fd, marks: Marks::empty(), small_splices: 0, frames: Frames::default(), bytes: 0 }
+    }
+
+    /// All of these marks are set.
+    pub fn is(&self, marks: Marks) -> bool {
+        self.marks.contains(marks)
+    }
+
+    pub fn set(&mut self, marks: Marks) {
+        self.marks.insert(marks);
+    }
+
+    pub fn clear(&mut self, marks: Marks) {
+        self.marks.remove(marks);
+    }
+}
+
+/// What only some tunnels have, and most of them for a moment only. By [`super::Side`].
+#[derive(Debug, Default)]
+pub(super) struct Extra {
+    /// The session of a side that speaks TLS.
+    pub tls: [Option<Box<tls::Session>>; 2],
+    /// What a side has sent and the other would not take yet. While there is any, nothing more of that side is read: that is the
+    /// backpressure.
+    pub waiting: [Waiting; 2],
+}
+
+impl Extra {
+    /// What these sessions need; nothing, without any.
+    pub fn of(tls: [Option<Box<tls::Session>>; 2]) -> Option<Box<Self>> {
+        tls.iter().any(Option::is_some).then(|| Box::new(Self { tls, ..Self::default() }))
+    }
+
+    pub fn is_plain(&self) -> bool {
+        self.tls.iter().all(Option::is_none)
+    }
+
+    /// Nothing in it is needed any more.
+    pub fn is_idle(&self) -> bool {
+        self.is_plain() && self.waiting.iter().all(Waiting::is_nothing)
+    }
 }
 
 /// Bytes on their way between two sockets.
@@ -36,9 +106,9 @@ pub(super) enum Waiting {
     #[default]
     Nothing,
     /// Copied ones (TLS records where the receiver speaks TLS).
-    Bytes(Box<Rest>),
+    Bytes(Rest),
     /// In a pipe.
-    Piped(Box<Filled>),
+    Piped(Filled),
 }
 
 /// The part of a buffer that was not sent.

@@ -1,6 +1,7 @@
 //! Tunnels: what a connection becomes once its handshake is done.
 //!
-//! A [`Table`] a worker. An idle tunnel is one entry of it and a timer on the wheel: no task, no buffer, no pipe, nothing else.
+//! A [`Table`] a worker. An idle tunnel is one entry of it and a timer on the wheel: no task, no buffer, no pipe, nothing else. Of the
+//! entry, a message touches one cache line.
 //! Sockets come in as a [`Pair`] and leave as an [`Outcome`]; whatever else could carry a pair (an own ring, eBPF) would take
 //! and return the same two.
 
@@ -9,6 +10,7 @@ mod half;
 mod outcome;
 mod pipes;
 mod relay;
+mod state;
 #[cfg(test)]
 mod tests;
 
@@ -22,20 +24,19 @@ use std::{
 };
 
 use ahead::Ahead;
-use half::{Half, Waiting};
+use half::{Marks, Waiting};
 use nix::sys::epoll::EpollFlags;
 pub use outcome::{Outcome, Reason};
 use pipes::Pipes;
 use relay::{Break, Flow, Tools};
 use slab::Slab;
-use socket2::SockRef;
+use state::Tunnel;
 
 use crate::{
     limits::BYTES_PER_ROUND,
     reactor::{Event, Reactor},
     scratch::Scratch,
-    sys::{self, Pipe},
-    tls,
+    sys, tls,
     wheel::{Timer, ticks},
 };
 
@@ -109,46 +110,21 @@ pub struct Finished<R> {
     pub detail: Option<String>,
 }
 
+/// What is asked for when a tunnel's deadline comes, and at its end.
 #[derive(Debug)]
-struct Tunnel<R> {
-    ends: [Watched; 2],
-    halves: [Half; 2],
-    /// Tick of the last byte in either direction.
-    last_active: u32,
+struct Cold<R> {
     /// Idle time, ticks; 0: none.
     idle: u32,
     timer: Option<Timer>,
-    rsv: u8,
-    /// The side that ended first.
-    first: Option<Side>,
     record: R,
-}
-
-/// An end with what events said of it.
-#[derive(Debug)]
-struct Watched {
-    fd: OwnedFd,
-    tls: Option<Box<tls::Session>>,
-    /// There may be something to receive.
-    readable: bool,
-    /// FIN or RST has come: the read that finds the end must not be left out.
-    left: bool,
-    /// It takes nothing more (EPOLLHUP, EPOLLERR).
-    gone: bool,
-    /// RST has come: the end of what it sent is no FIN, even where a `send` has used up the error.
-    reset: bool,
-    /// It took nothing the last time; EPOLLOUT will tell when that is over.
-    full: bool,
-    /// EPOLLOUT is wanted, and
-    wants_output: bool,
-    /// it was asked for.
-    has_output: bool,
 }
 
 /// Every tunnel of a worker.
 #[derive(Debug)]
 pub struct Table<R> {
-    tunnels: Slab<Tunnel<R>>,
+    tunnels: Slab<Tunnel>,
+    /// By the same numbers.
+    cold: Vec<Option<Cold<R>>>,
     reactor: Rc<Reactor>,
     pipes: Pipes,
     ahead: Ahead,
@@ -164,6 +140,7 @@ impl<R> Table<R> {
     pub fn new(reactor: Rc<Reactor>) -> Self {
         Self {
             tunnels: Slab::new(),
+            cold: Vec::new(),
             reactor,
             pipes: Pipes::default(),
             ahead: Ahead::default(),
@@ -206,16 +183,15 @@ impl<R> Table<R> {
         let entry = self.tunnels.vacant_entry();
         // Descriptors end long before 2^31 tunnels.
         let number = entry.key() as u32;
-        let mut tunnel = Tunnel::new(pair.client, pair.upstream, pair.frames, pair.record);
+        let mut tunnel = Tunnel::new(pair.client, pair.upstream, pair.frames);
         for side in [Side::Client, Side::Upstream] {
-            self.reactor.adopt(tunnel.end(side).fd.as_fd(), token(number, side), false)?;
+            self.reactor.adopt(tunnel.half(side).fd.as_fd(), token(number, side), false)?;
         }
         tunnel.last_active = self.reactor.tick() as u32;
-        if !pair.idle.is_zero() {
-            tunnel.idle = u32::try_from(ticks(pair.idle)).unwrap_or(u32::MAX);
-            tunnel.timer = Some(self.reactor.arm(u64::from(tunnel.idle) + 1, number));
-        }
         entry.insert(tunnel);
+        let idle = u32::try_from(ticks(pair.idle)).unwrap_or(u32::MAX);
+        let timer = (idle > 0).then(|| self.reactor.arm(u64::from(idle) + 1, number));
+        self.keep(number, Cold { idle, timer, record: pair.record });
         self.with(number, scratch, |tunnel, tools| {
             tunnel.take(Side::Client, &pair.from_client, tools)?;
             tunnel.take(Side::Upstream, &pair.from_upstream, tools)?;
@@ -227,18 +203,42 @@ impl<R> Table<R> {
         Ok(())
     }
 
+    fn keep(&mut self, number: u32, cold: Cold<R>) {
+        let number = number as usize;
+        if number >= self.cold.len() {
+            self.cold.resize_with(number + 1, || None);
+        }
+        self.cold[number] = Some(cold);
+    }
+
+    /// Gives up room that a crowd of tunnels has left behind.
+    pub fn shrink(&mut self) {
+        self.tunnels.shrink_to_fit();
+        self.cold.truncate(self.tunnels.capacity());
+        self.cold.shrink_to_fit();
+        self.ready.shrink_to_fit();
+        self.finished.shrink_to_fit();
+    }
+
     /// Takes note of a batch of events; [`Table::resume`] serves them.
     pub fn note(&mut self, events: &[Event]) {
         for event in events {
             let (number, side) = untoken(event.token);
             let Some(tunnel) = self.tunnels.get_mut(number as usize) else { continue };
-            let end = tunnel.end_mut(side);
-            let takes_again = event.flags.contains(EpollFlags::EPOLLOUT) && std::mem::take(&mut end.full);
+            let half = tunnel.half_mut(side);
+            let takes_again = event.flags.contains(EpollFlags::EPOLLOUT) && half.is(Marks::FULL);
+            if takes_again {
+                half.clear(Marks::FULL);
+            }
             if event.flags.intersects(INPUT) {
-                end.readable = true;
-                end.left |= event.flags.intersects(INPUT.difference(EpollFlags::EPOLLIN));
-                end.gone |= event.flags.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR);
-                end.full &= !end.gone;
+                half.set(Marks::READABLE);
+                if event.flags.intersects(INPUT.difference(EpollFlags::EPOLLIN)) {
+                    half.set(Marks::LEFT);
+                }
+                if event.flags.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR) {
+                    half.set(Marks::GONE);
+                    half.clear(Marks::FULL);
+                }
                 self.queue(number, side);
             }
             if takes_again {
@@ -261,19 +261,21 @@ impl<R> Table<R> {
 
     fn queue(&mut self, number: u32, side: Side) {
         if let Some(tunnel) = self.tunnels.get_mut(number as usize)
-            && !std::mem::replace(&mut tunnel.half_mut(side).queued, true)
+            && !tunnel.half(side).is(Marks::QUEUED)
         {
+            tunnel.half_mut(side).set(Marks::QUEUED);
             self.ready.push_back((number, side));
         }
     }
 
     /// The deadline of a tunnel has come: closes it if it was idle for all of its time, else arms the rest.
     pub fn expire(&mut self, number: u32, scratch: &mut Scratch) {
-        let Some(tunnel) = self.tunnels.get_mut(number as usize) else { return };
-        tunnel.timer = None;
+        let Some(tunnel) = self.tunnels.get(number as usize) else { return };
+        let Some(Some(cold)) = self.cold.get_mut(number as usize) else { return };
+        cold.timer = None;
         let idle = (self.reactor.tick() as u32).wrapping_sub(tunnel.last_active);
-        if idle < tunnel.idle {
-            tunnel.timer = Some(self.reactor.arm(u64::from(tunnel.idle - idle) + 1, number));
+        if idle < cold.idle {
+            cold.timer = Some(self.reactor.arm(u64::from(cold.idle - idle) + 1, number));
         } else {
             self.close(number, Reason::IdleTimeout, None, scratch);
         }
@@ -291,7 +293,7 @@ impl<R> Table<R> {
     fn pump(&mut self, number: u32, from: Side, scratch: &mut Scratch) -> usize {
         let mut moved = 0;
         self.with(number, scratch, |tunnel, tools| {
-            tunnel.half_mut(from).queued = false;
+            tunnel.half_mut(from).clear(Marks::QUEUED);
             let (flow, received) = tunnel.pump(from, tools)?;
             moved = received;
             Ok(Some((from, flow)))
@@ -304,7 +306,7 @@ impl<R> Table<R> {
         &mut self,
         number: u32,
         scratch: &mut Scratch,
-        action: impl FnOnce(&mut Tunnel<R>, &mut Tools<'_>) -> Result<Option<(Side, Flow)>, Break>,
+        action: impl FnOnce(&mut Tunnel, &mut Tools<'_>) -> Result<Option<(Side, Flow)>, Break>,
     ) {
         let Some(tunnel) = self.tunnels.get_mut(number as usize) else { return };
         let mut tools = Tools {
@@ -318,7 +320,7 @@ impl<R> Table<R> {
             Ok(result) => self.settle(number, result, scratch),
             Err(_) => {
                 // Whatever panicked is not asked for last words, and nobody shall take this for a clean end.
-                tunnel.ends.iter_mut().for_each(|end| end.tls = None);
+                tunnel.forget_tls();
                 self.close(number, Reason::InternalError, None, scratch);
             }
         }
@@ -336,8 +338,8 @@ impl<R> Table<R> {
                     Some((side, Flow::Ended)) => {
                         let first = *tunnel.first.get_or_insert(side);
                         // FIN without close_notify is no half-close (RFC 8446 section 6.1): that end is gone altogether.
-                        let gone = tunnel.half(side).truncated || tunnel.end(side).gone;
-                        if gone || tunnel.half(side.other()).passed_on {
+                        let gone = tunnel.half(side).marks.intersects(Marks::TRUNCATED | Marks::GONE);
+                        if gone || tunnel.half(side.other()).is(Marks::PASSED_ON) {
                             let reason = tunnel.end_reason(first);
                             return self.close(number, reason, None, scratch);
                         }
@@ -354,9 +356,9 @@ impl<R> Table<R> {
                 self.pump(number, side, scratch);
             }
             Err(Break::Gone(side)) => {
-                sys::reset_on_close(&tunnel.end(side.other()).fd);
+                sys::reset_on_close(&tunnel.half(side.other()).fd);
                 // close_notify would make a clean end of it.
-                tunnel.half_mut(side).notified = true;
+                tunnel.half_mut(side).set(Marks::NOTIFIED);
                 let reason = match side {
                     Side::Client => Reason::ClientReset,
                     Side::Upstream => Reason::UpstreamReset,
@@ -367,7 +369,7 @@ impl<R> Table<R> {
                 self.close(number, Reason::ProtocolError, Some(rule.to_owned()), scratch);
             }
             Err(Break::Tls(side, error)) => {
-                tunnel.half_mut(side).notified = true;
+                tunnel.half_mut(side).set(Marks::NOTIFIED);
                 let detail = format!("{} {}", if side == Side::Client { "client" } else { "upstream" }, error.detail);
                 self.close(number, Reason::TlsError, Some(detail), scratch);
             }
@@ -383,12 +385,13 @@ impl<R> Table<R> {
 
     fn close(&mut self, number: u32, reason: Reason, detail: Option<String>, scratch: &mut Scratch) {
         let Some(mut tunnel) = self.tunnels.try_remove(number as usize) else { return };
-        if let Some(timer) = tunnel.timer.take() {
+        let Some(cold) = self.cold.get_mut(number as usize).and_then(Option::take) else { return };
+        if let Some(timer) = cold.timer {
             self.reactor.disarm(timer);
         }
         for side in [Side::Client, Side::Upstream] {
             tunnel.say_goodbye(side, scratch);
-            if let Waiting::Piped(filled) = std::mem::take(&mut tunnel.half_mut(side).waiting) {
+            if let Waiting::Piped(filled) = tunnel.take_waiting(side) {
                 self.pipes.discard(filled.pipe);
             }
         }
@@ -397,120 +400,7 @@ impl<R> Table<R> {
             from_client: tunnel.half(Side::Client).bytes,
             from_upstream: tunnel.half(Side::Upstream).bytes,
         };
-        self.finished.push(Finished { record: tunnel.record, outcome, detail });
-    }
-}
-
-impl<R> Tunnel<R> {
-    fn new(client: End, upstream: End, frames: Option<u8>, record: R) -> Self {
-        let mut halves = [&client, &upstream]
-            .map(|end| Half { ended: end.tls.as_ref().is_some_and(|tls| tls.peer_has_closed()), ..Half::default() });
-        if frames.is_none() {
-            halves.iter_mut().for_each(|half| half.frames.lost());
-        }
-        Self {
-            ends: [Watched::new(client), Watched::new(upstream)],
-            halves,
-            last_active: 0,
-            idle: 0,
-            timer: None,
-            rsv: frames.unwrap_or(0),
-            first: None,
-            record,
-        }
-    }
-
-    fn end(&self, side: Side) -> &Watched {
-        &self.ends[side as usize]
-    }
-
-    fn end_mut(&mut self, side: Side) -> &mut Watched {
-        &mut self.ends[side as usize]
-    }
-
-    fn half(&self, from: Side) -> &Half {
-        &self.halves[from as usize]
-    }
-
-    fn half_mut(&mut self, from: Side) -> &mut Half {
-        &mut self.halves[from as usize]
-    }
-
-    fn end_reason(&self, side: Side) -> Reason {
-        match (side, self.half(side).truncated) {
-            (Side::Client, false) => Reason::ClientClosed,
-            (Side::Client, true) => Reason::ClientTruncated,
-            (Side::Upstream, false) => Reason::UpstreamClosed,
-            (Side::Upstream, true) => Reason::UpstreamTruncated,
-        }
-    }
-
-    /// RST has come while nothing of the side can be read, because the other takes nothing: no `recv` would tell.
-    fn was_reset(&mut self, side: Side) -> bool {
-        let half = self.half(side);
-        let end = self.end(side);
-        if !end.gone || half.ended {
-            return false;
-        }
-        // EPIPE: RST behind a FIN (tcp_reset, in CLOSE_WAIT). What it said is complete, and waits with us.
-        let error = SockRef::from(&end.fd).take_error();
-        end.reset || error.ok().flatten().is_some_and(|error| error.kind() != io::ErrorKind::BrokenPipe)
-    }
-
-    /// A side takes nothing more: ends the direction towards it. Returns the pipe that was filled for it.
-    fn give_up(&mut self, side: Side, reset: bool) -> Option<Pipe> {
-        self.first.get_or_insert(side);
-        let end = self.end_mut(side);
-        (end.readable, end.left) = (true, true);
-        end.reset |= reset;
-        let half = self.half_mut(side.other());
-        (half.ended, half.notified, half.passed_on) = (true, true, true);
-        match std::mem::take(&mut half.waiting) {
-            Waiting::Piped(filled) => Some(filled.pipe),
-            _ => None,
-        }
-    }
-
-    fn ask_for_output(&mut self, reactor: &Reactor, number: u32) -> io::Result<()> {
-        for side in [Side::Client, Side::Upstream] {
-            let end = self.end_mut(side);
-            if end.wants_output && !end.has_output {
-                end.has_output = true;
-                reactor.adopt(end.fd.as_fd(), token(number, side), true)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// close_notify to an end that speaks TLS and was not told yet; not where a record was sent in part.
-    fn say_goodbye(&mut self, to: Side, scratch: &mut Scratch) {
-        let half = self.half(to.other());
-        if half.notified || !half.waiting.is_nothing() {
-            return;
-        }
-        let end = self.end_mut(to);
-        if let Some(tls) = &mut end.tls {
-            scratch.cipher.clear();
-            tls.close(&mut scratch.cipher);
-            // The connection is closed next, whether the alert arrives or not.
-            let _ = sys::send(end.fd.as_fd(), &scratch.cipher);
-        }
-    }
-}
-
-impl Watched {
-    fn new(end: End) -> Self {
-        Self {
-            fd: end.fd,
-            tls: end.tls,
-            readable: false,
-            left: false,
-            gone: false,
-            reset: false,
-            full: false,
-            wants_output: false,
-            has_output: false,
-        }
+        self.finished.push(Finished { record: cold.record, outcome, detail });
     }
 }
 

@@ -12,10 +12,11 @@ use std::{
 };
 
 use super::{
-    FEW_SMALL_SPLICES, SPLICE_FROM, Side, Tunnel,
+    FEW_SMALL_SPLICES, SPLICE_FROM, Side,
     ahead::{Ahead, FRAME_HEAD_BYTES},
-    half::{Filled, Rest, Waiting},
+    half::{Filled, Marks, Rest, Waiting},
     pipes::Pipes,
+    state::Tunnel,
 };
 use crate::{limits::BYTES_PER_TURN, scratch::Scratch, sys, tls::TlsError, websocket::frames::Sender};
 
@@ -63,7 +64,7 @@ impl Break {
     }
 }
 
-impl<R> Tunnel<R> {
+impl Tunnel {
     /// Moves what `from` has sent, as far as it goes; also says how many bytes were received (TLS included: records may be empty).
     pub(super) fn pump(&mut self, from: Side, tools: &mut Tools<'_>) -> Result<(Flow, usize), Break> {
         let mut received = 0;
@@ -71,19 +72,20 @@ impl<R> Tunnel<R> {
             if !self.flush(from, tools)? {
                 return Ok((Flow::Blocked, received));
             }
-            if self.half(from).ended {
+            if self.half(from).is(Marks::ENDED) {
                 if self.pass_end_on(from, tools)? {
                     return Ok((Flow::Ended, received));
                 }
                 continue;
             }
-            if !self.end(from).readable {
+            if !self.half(from).is(Marks::READABLE) {
                 return Ok((Flow::Idle, received));
             }
             if received >= BYTES_PER_TURN {
                 return Ok((Flow::Again, received));
             }
-            received += if self.half(from).splicing { self.splice(from, tools)? } else { self.copy(from, tools)? };
+            received +=
+                if self.half(from).is(Marks::SPLICING) { self.splice(from, tools)? } else { self.copy(from, tools)? };
         }
     }
 
@@ -94,19 +96,22 @@ impl<R> Tunnel<R> {
         }
         self.account(from, bytes)?;
         let bytes = self.seal(from.other(), bytes, &mut tools.scratch.cipher)?.into();
-        self.half_mut(from).waiting = Waiting::Bytes(Box::new(Rest { bytes, sent: 0 }));
+        self.wait(from, Waiting::Bytes(Rest { bytes, sent: 0 }));
         Ok(())
     }
 
     /// True when nothing waits any more.
     fn flush(&mut self, from: Side, tools: &mut Tools<'_>) -> Result<bool, Break> {
         let to = from.other();
-        let end = &self.ends[to as usize];
-        if end.full {
-            return Ok(self.half(from).waiting.is_nothing());
+        if !self.is_waiting(from) {
+            return Ok(true);
         }
-        let fd = end.fd.as_fd();
-        let full = match &mut self.halves[from as usize].waiting {
+        if self.half(to).is(Marks::FULL) {
+            return Ok(false);
+        }
+        let Some(extra) = &mut self.extra else { return Ok(true) };
+        let fd = self.halves[to as usize].fd.as_fd();
+        let full = match &mut extra.waiting[from as usize] {
             Waiting::Nothing => return Ok(true),
             Waiting::Bytes(rest) => send_rest(rest, fd),
             Waiting::Piped(filled) => drain(filled, fd, false),
@@ -114,11 +119,10 @@ impl<R> Tunnel<R> {
         // The receiver making room is a sign of life.
         self.last_active = tools.tick;
         if full.map_err(|error| Break::deaf(to, &error))? {
-            let end = self.end_mut(to);
-            (end.full, end.wants_output) = (true, true);
+            self.half_mut(to).set(Marks::FULL | Marks::WANTS_OUTPUT);
             return Ok(false);
         }
-        if let Waiting::Piped(filled) = std::mem::take(&mut self.half_mut(from).waiting) {
+        if let Waiting::Piped(filled) = self.take_waiting(from) {
             tools.pipes.give_back(filled.pipe);
         }
         Ok(true)
@@ -128,36 +132,35 @@ impl<R> Tunnel<R> {
     fn copy(&mut self, from: Side, tools: &mut Tools<'_>) -> Result<usize, Break> {
         let Scratch { plain: buffer, cipher, reply } = tools.scratch;
         // Behind the last frame of a bulk transfer only the next frame's head is wanted: its payload may be spliced.
-        let splicing = self.half(from).splicing;
+        let splicing = self.half(from).is(Marks::SPLICING);
         let limit = if splicing { FRAME_HEAD_BYTES } else { buffer.len() };
-        let end = self.end_mut(from);
-        let kept = end.tls.as_mut().map_or(0, |tls| tls.resume(buffer));
-        let received = match sys::recv(end.fd.as_fd(), &mut buffer[kept..limit]) {
+        let kept = self.tls(from).map_or(0, |tls| tls.resume(buffer));
+        let received = match sys::recv(self.half(from).fd.as_fd(), &mut buffer[kept..limit]) {
             Ok(received) => received,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                end.readable = false;
-                if let Some(tls) = &mut end.tls {
+                self.half_mut(from).clear(Marks::READABLE);
+                if let Some(tls) = self.tls(from) {
                     keep(tls, buffer, kept).map_err(|error| Break::Tls(from, error))?;
                 }
                 return Ok(0);
             }
             Err(_) => return Err(Break::Gone(from)),
         };
-        if received < limit - kept && !end.left {
-            end.readable = false;
+        if received < limit - kept && !self.half(from).is(Marks::LEFT) {
+            self.half_mut(from).clear(Marks::READABLE);
         }
         self.last_active = tools.tick;
         if received == 0 {
-            let end = self.end(from);
-            if end.reset {
+            if self.half(from).is(Marks::RESET) {
                 return Err(Break::Gone(from));
             }
-            let truncated = end.tls.is_some();
+            let truncated = self.tls(from).is_some();
             let half = self.half_mut(from);
-            (half.ended, half.truncated) = (true, truncated);
+            half.set(Marks::ENDED);
+            half.marks.set(Marks::TRUNCATED, truncated);
             return Ok(0);
         }
-        let (filled, told) = match &mut self.end_mut(from).tls {
+        let (filled, told) = match self.tls(from) {
             None => (received, Ok(())),
             Some(tls) => {
                 reply.clear();
@@ -173,20 +176,20 @@ impl<R> Tunnel<R> {
                         return Err(Break::Tls(from, error));
                     }
                 };
-                self.half_mut(from).ended = decrypted.closed;
+                self.half_mut(from).marks.set(Marks::ENDED, decrypted.closed);
                 (decrypted.plain, told)
             }
         };
         self.account(from, &buffer[..filled])?;
         let bulk = self.half(from).frames.payload_left() >= SPLICE_FROM as u64;
         self.deliver(from, &buffer[..filled], splicing && bulk, cipher)?;
-        let half = self.half_mut(from);
         if splicing {
-            half.splicing = bulk;
+            self.half_mut(from).marks.set(Marks::SPLICING, bulk);
         } else if (bulk && received >= SPLICE_FROM || received == limit) && self.is_plain() {
             // So much was there that copying fell behind, and so much is to come that a pipe may pay.
             let half = self.half_mut(from);
-            (half.splicing, half.small_splices) = (true, 0);
+            half.set(Marks::SPLICING);
+            half.small_splices = 0;
         }
         told.map(|()| received)
     }
@@ -194,7 +197,7 @@ impl<R> Tunnel<R> {
     /// Moves bytes through a pipe, as far as frames can be followed; bytes moved.
     fn splice(&mut self, from: Side, tools: &mut Tools<'_>) -> Result<usize, Break> {
         let (sender, rsv) = (sender(from), self.rsv);
-        let limit = tools.ahead.look(self.end(from).fd.as_fd(), &self.half(from).frames, sender, rsv);
+        let limit = tools.ahead.look(self.half(from).fd.as_fd(), &self.half(from).frames, sender, rsv);
         if limit == 0 {
             return self.copy(from, tools);
         }
@@ -204,17 +207,17 @@ impl<R> Tunnel<R> {
             None
         };
         let Some(pipe) = pipe else {
-            self.half_mut(from).splicing = false;
+            self.half_mut(from).clear(Marks::SPLICING);
             return Ok(0);
         };
-        let moved = match sys::splice_in(self.end(from).fd.as_fd(), &pipe, limit as usize) {
+        let moved = match sys::splice_in(self.half(from).fd.as_fd(), &pipe, limit as usize) {
             Ok(moved) => moved,
             Err(error) => {
                 tools.pipes.give_back(pipe);
                 // The pipe was empty, so it is the socket that has nothing.
                 return match error.kind() {
                     io::ErrorKind::WouldBlock => {
-                        self.end_mut(from).readable = false;
+                        self.half_mut(from).clear(Marks::READABLE);
                         Ok(0)
                     }
                     _ => Err(Break::Gone(from)),
@@ -225,26 +228,25 @@ impl<R> Tunnel<R> {
         *tools.spliced = true;
         let half = self.half_mut(from);
         if moved == 0 {
-            half.ended = true;
+            half.set(Marks::ENDED);
             tools.pipes.give_back(pipe);
-            return if self.end(from).reset { Err(Break::Gone(from)) } else { Ok(0) };
+            return if self.half(from).is(Marks::RESET) { Err(Break::Gone(from)) } else { Ok(0) };
         }
         half.bytes += moved as u64;
         tools.ahead.follow(&mut half.frames, moved as u64, sender, rsv);
         half.small_splices = if moved < SPLICE_FROM { half.small_splices.saturating_add(1) } else { 0 };
         if half.small_splices >= FEW_SMALL_SPLICES {
-            half.splicing = false;
+            half.clear(Marks::SPLICING);
         }
         let to = from.other();
         let mut filled = Filled { pipe, bytes: moved };
         // Where no frame's end is known, these may be the last bytes for a long time: they must not wait for more.
         let more = (moved as u64) < limit && !self.half(from).frames.is_lost();
-        match drain(&mut filled, self.end(to).fd.as_fd(), more) {
+        match drain(&mut filled, self.half(to).fd.as_fd(), more) {
             Ok(false) => tools.pipes.give_back(filled.pipe),
             Ok(true) => {
-                self.half_mut(from).waiting = Waiting::Piped(Box::new(filled));
-                let end = self.end_mut(to);
-                (end.full, end.wants_output) = (true, true);
+                self.wait(from, Waiting::Piped(filled));
+                self.half_mut(to).set(Marks::FULL | Marks::WANTS_OUTPUT);
             }
             Err(error) => {
                 tools.pipes.discard(filled.pipe);
@@ -258,16 +260,16 @@ impl<R> Tunnel<R> {
     fn account(&mut self, from: Side, bytes: &[u8]) -> Result<(), Break> {
         let (sender, rsv) = (sender(from), self.rsv);
         let half = self.half_mut(from);
+        // The first frame's two bytes have been judged once its head is complete.
+        let began = half.bytes > 1;
         half.bytes += bytes.len() as u64;
         match half.frames.advance(bytes, sender, rsv) {
             Ok(_) => {}
             // Only the client's first frame decides whether this is a websocket at all. What either side sends later is
             // theirs to judge; the proxy only stops following frames.
-            Err(violation) if from == Side::Client && !half.began => return Err(Break::Violation(violation.0)),
+            Err(violation) if from == Side::Client && !began => return Err(Break::Violation(violation.0)),
             Err(_) => half.frames.lost(),
         }
-        // The first frame's two bytes have been judged once its head is complete.
-        half.began |= half.bytes > 1;
         Ok(())
     }
 
@@ -279,7 +281,7 @@ impl<R> Tunnel<R> {
 
     /// Bytes as `to` wants them.
     fn seal<'a>(&mut self, to: Side, plain: &'a [u8], cipher: &'a mut Vec<u8>) -> Result<&'a [u8], Break> {
-        let Some(tls) = &mut self.end_mut(to).tls else { return Ok(plain) };
+        let Some(tls) = self.tls(to) else { return Ok(plain) };
         cipher.clear();
         tls.encrypt(plain, cipher).map_err(|error| Break::Tls(to, error))?;
         Ok(cipher)
@@ -290,21 +292,21 @@ impl<R> Tunnel<R> {
             return Ok(());
         }
         let to = from.other();
-        if let Waiting::Bytes(rest) = &mut self.half_mut(from).waiting {
+        if let Some(Waiting::Bytes(rest)) = self.waiting(from) {
             // Bytes from before the tunnel, or a word of TLS to a receiver that is behind: never much.
             let joined = [&rest.bytes[rest.sent..], bytes].concat();
-            **rest = Rest { bytes: joined.into(), sent: 0 };
+            *rest = Rest { bytes: joined.into(), sent: 0 };
             return Ok(());
         }
-        let fd = self.end(to).fd.as_fd();
+        let fd = self.half(to).fd.as_fd();
         let sent = match if more { sys::send_more(fd, bytes) } else { sys::send(fd, bytes) } {
             Ok(sent) if sent == bytes.len() => return Ok(()),
             Ok(sent) => sent,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             Err(error) => return Err(Break::deaf(to, &error)),
         };
-        self.half_mut(from).waiting = Waiting::Bytes(Box::new(Rest { bytes: bytes[sent..].into(), sent: 0 }));
-        self.end_mut(to).wants_output = true;
+        self.wait(from, Waiting::Bytes(Rest { bytes: bytes[sent..].into(), sent: 0 }));
+        self.half_mut(to).set(Marks::WANTS_OUTPUT);
         Ok(())
     }
 
@@ -312,26 +314,23 @@ impl<R> Tunnel<R> {
     fn pass_end_on(&mut self, from: Side, tools: &mut Tools<'_>) -> Result<bool, Break> {
         let to = from.other();
         let half = self.half_mut(from);
-        if half.passed_on {
+        if half.is(Marks::PASSED_ON) {
             return Ok(true);
         }
         // A truncation is passed on as one: without close_notify.
-        let notify = !std::mem::replace(&mut half.notified, true) && !half.truncated;
-        if notify && let Some(tls) = &mut self.end_mut(to).tls {
+        let notify = !half.marks.intersects(Marks::NOTIFIED | Marks::TRUNCATED);
+        half.set(Marks::NOTIFIED);
+        if notify && let Some(tls) = self.tls(to) {
             let cipher = &mut tools.scratch.cipher;
             cipher.clear();
             tls.close(cipher);
             self.send(from, cipher, false)?;
             return Ok(false);
         }
-        self.half_mut(from).passed_on = true;
+        self.half_mut(from).set(Marks::PASSED_ON);
         // ENOTCONN: the receiver is gone already, and its own direction will say so.
-        let _ = sys::shutdown_write(self.end(to).fd.as_fd());
+        let _ = sys::shutdown_write(self.half(to).fd.as_fd());
         Ok(true)
-    }
-
-    fn is_plain(&self) -> bool {
-        self.ends.iter().all(|end| end.tls.is_none())
     }
 }
 

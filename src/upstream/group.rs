@@ -1,7 +1,7 @@
 //! Whose turn it is: nginx's `ngx_http_upstream_round_robin.c` (1.22), word for word where it matters.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -24,6 +24,8 @@ pub struct Group {
 #[derive(Debug)]
 struct Peer {
     backend: Backend,
+    /// As `$upstream_addr` shows it.
+    address: Arc<str>,
     name: Box<str>,
     weight: i64,
     max_fails: u32,
@@ -53,6 +55,8 @@ pub struct Choice {
     pub peer: usize,
     /// Its address.
     pub backend: Backend,
+    /// The same, as `$upstream_addr` shows it.
+    pub address: Arc<str>,
 }
 
 /// Peers a request has tried.
@@ -133,7 +137,7 @@ impl Group {
         self.len() == 0
     }
 
-    /// A peer as the file names it: `app.internal:3000`. Its address, as `$upstream_addr` has it, is [`Choice::backend`].
+    /// A peer as the file names it: `app.internal:3000`. Its address, as `$upstream_addr` has it, is [`Choice::address`].
     pub fn name(&self, peer: usize) -> &str {
         self.peers.get(peer).map_or("", |peer| &peer.name)
     }
@@ -147,7 +151,8 @@ impl Group {
         let peer =
             self.next(&mut turns, primaries, tried, now).or_else(|| self.next(&mut turns, backups, tried, now))?;
         tried.add(peer);
-        Some(Choice { peer, backend: self.peers[peer].backend.clone() })
+        let Peer { backend, address, .. } = &self.peers[peer];
+        Some(Choice { peer, backend: backend.clone(), address: Arc::clone(address) })
     }
 
     /// The peer failed. True when that counts it out now (worth a line in the log).
@@ -216,6 +221,7 @@ impl Group {
 impl Peer {
     fn new(server: &UpstreamServer, backend: Backend) -> Self {
         Self {
+            address: backend.to_string().into(),
             backend,
             name: server.name.clone(),
             weight: i64::from(server.weight),
@@ -226,8 +232,9 @@ impl Peer {
     }
 
     fn plain(backend: Backend) -> Self {
-        let name = backend.to_string().into();
-        Self { backend, name, weight: 1, max_fails: 1, fail_timeout: Duration::from_secs(10), down: false }
+        let address: Arc<str> = backend.to_string().into();
+        let name = (&*address).into();
+        Self { backend, address, name, weight: 1, max_fails: 1, fail_timeout: Duration::from_secs(10), down: false }
     }
 }
 

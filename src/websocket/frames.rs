@@ -1,29 +1,35 @@
 //! Where frames begin and end (RFC 6455 section 5.2). Payload is never looked at and never unmasked.
 
-/// One direction's place in the stream of frames. Small: two live in every idle tunnel.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// One direction's place in the stream of frames. Packed: two live in every idle tunnel.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(packed)]
 pub struct Frames {
-    /// Bytes of the current frame behind its length, masking key included; [`LOST`] once the place is lost.
+    /// Bytes of the current frame behind its head, masking key included; [`LOST`] once the place is lost. Within a head that has not
+    /// come whole: its first byte, then as much of its length as there is.
     left: u64,
-    /// The front of a header that has not come whole.
-    head: [u8; LENGTH_END],
-    /// Bytes in `head`.
-    gathered: u8,
-    /// A message was begun and its last fragment has not come.
-    in_message: bool,
+    /// Bytes of such a head ([`GATHERED`]), and the flags below.
+    stage: u8,
 }
 
-const _: () = assert!(size_of::<Frames>() <= 24);
+const _: () = assert!(size_of::<Frames>() == 9);
 
-/// Longest header without masking key: two bytes and a 64-bit length.
-const LENGTH_END: usize = 10;
 /// Longer than any frame: its length has 63 bits and its masking key 4 bytes.
 const LOST: u64 = u64::MAX;
+/// Bits of `stage` that count.
+const GATHERED: u8 = 0x0f;
+/// The head that has not come whole has a 64-bit length.
+const LONG: u8 = 0x40;
+/// A message was begun and its last fragment has not come.
+const IN_MESSAGE: u8 = 0x80;
+
+/// Bytes of a head without masking key, by the size of its length.
+const HEAD_SHORT: usize = 2;
+const HEAD_16: usize = 4;
+const HEAD_64: usize = 10;
 
 const FIN: u8 = 0x80;
 const RSV: u8 = 0x70;
 const OPCODE: u8 = 0x0f;
-const CONTROL: u8 = 0x08;
 const MASK: u8 = 0x80;
 const LENGTH: u8 = 0x7f;
 /// Bytes of a masking key.
@@ -64,6 +70,12 @@ impl Frames {
             return Ok(0);
         }
         let mut begun = 0;
+        while self.is_in_head() {
+            let [byte, rest @ ..] = bytes else { return Ok(0) };
+            self.gather(*byte, sender, rsv)?;
+            bytes = rest;
+            begun = u32::from(!self.is_in_head());
+        }
         loop {
             // A frame that ends in these bytes leaves those of the next; else they are all its own.
             let Some(rest) = usize::try_from(self.left).ok().and_then(|left| bytes.get(left..)) else {
@@ -75,74 +87,80 @@ impl Frames {
             if bytes.is_empty() {
                 return Ok(begun);
             }
-            let used = match self.gathered {
-                0 => self.begin(bytes, sender, rsv)?,
-                _ => self.go_on(bytes[0], sender, rsv)?,
+            let Some(used) = self.head(bytes, sender, rsv)? else {
+                bytes.iter().try_for_each(|byte| self.gather(*byte, sender, rsv))?;
+                return Ok(begun);
             };
             bytes = &bytes[used..];
-            begun += u32::from(self.gathered == 0);
+            begun += 1;
         }
     }
 
-    /// Reads a header at the front of `bytes`, or keeps what has come of it. Returns how many bytes it took.
-    fn begin(&mut self, bytes: &[u8], sender: Sender, rsv: u8) -> Result<usize, Violation> {
-        if let Some((used, left)) = self.header(bytes, sender, rsv)? {
-            self.left = left;
-            return Ok(used);
-        }
-        // Incomplete, so shorter than the longest header.
-        let here = bytes.len().min(LENGTH_END);
-        self.head[..here].copy_from_slice(&bytes[..here]);
-        self.gathered = here as u8;
-        Ok(here)
-    }
-
-    /// Adds a byte to the header gathered so far.
-    fn go_on(&mut self, byte: u8, sender: Sender, rsv: u8) -> Result<usize, Violation> {
-        let mut head = self.head;
-        let end = usize::from(self.gathered) + 1;
-        head[end - 1] = byte;
-        match self.header(&head[..end], sender, rsv)? {
-            Some((_, left)) => (self.left, self.gathered) = (left, 0),
-            None => (self.head, self.gathered) = (head, end as u8),
-        }
-        Ok(1)
-    }
-
-    /// Judges a header as far as it has come. Where its length is whole: bytes up to the length's end, and bytes behind it.
+    /// Reads the head at the front of `bytes` and returns its length. None: it has not come whole, and nothing was done.
     #[inline]
-    fn header(&mut self, bytes: &[u8], sender: Sender, rsv: u8) -> Result<Option<(usize, u64)>, Violation> {
+    fn head(&mut self, bytes: &[u8], sender: Sender, rsv: u8) -> Result<Option<usize>, Violation> {
         let [first, second, rest @ ..] = bytes else { return Ok(None) };
-        self.judge(*first, *second, sender, rsv)?;
-        let key = if second & MASK == 0 { 0 } else { KEY_BYTES };
         let (used, payload) = match second & LENGTH {
             126 => match rest.first_chunk() {
-                Some(length) => (4, u64::from(u16::from_be_bytes(*length))),
+                Some(length) => (HEAD_16, u64::from(u16::from_be_bytes(*length))),
                 None => return Ok(None),
             },
             127 => match rest.first_chunk() {
-                Some(length) => (LENGTH_END, u64::from_be_bytes(*length)),
+                Some(length) => (HEAD_64, u64::from_be_bytes(*length)),
                 None => return Ok(None),
             },
-            short => (2, u64::from(short)),
+            short => (HEAD_SHORT, u64::from(short)),
         };
-        match used {
-            4 if payload < 126 => return Err(Violation("a length is not in its shortest form")),
-            LENGTH_END if payload <= u64::from(u16::MAX) => {
-                return Err(Violation("a length is not in its shortest form"));
-            }
-            LENGTH_END if payload >> 63 != 0 => return Err(Violation("a length is over 63 bits")),
-            _ => {}
-        }
-        if first & CONTROL == 0 {
-            self.in_message = first & FIN == 0;
-        }
-        Ok(Some((used, payload + key)))
+        self.judge(*first, *second, sender, rsv)?;
+        self.enter(used, payload, sender)?;
+        Ok(Some(used))
     }
 
-    /// The rules for a header's first two bytes.
+    /// Takes one byte of a head that has not come whole.
+    fn gather(&mut self, byte: u8, sender: Sender, rsv: u8) -> Result<(), Violation> {
+        match usize::from(self.stage & GATHERED) {
+            0 => self.left = u64::from(byte),
+            1 => {
+                self.judge(self.left as u8, byte, sender, rsv)?;
+                match byte & LENGTH {
+                    126 => {}
+                    127 => self.stage |= LONG,
+                    short => return self.enter(HEAD_SHORT, u64::from(short), sender),
+                }
+                self.left = 0;
+            }
+            gathered => {
+                self.left = self.left << 8 | u64::from(byte);
+                let head = if self.stage & LONG == 0 { HEAD_16 } else { HEAD_64 };
+                if gathered + 1 == head {
+                    return self.enter(head, self.left, sender);
+                }
+            }
+        }
+        self.stage += 1;
+        Ok(())
+    }
+
+    /// Goes on to the payload behind a head of `head` bytes.
     #[inline]
-    fn judge(&self, first: u8, second: u8, sender: Sender, rsv: u8) -> Result<(), Violation> {
+    fn enter(&mut self, head: usize, payload: u64, sender: Sender) -> Result<(), Violation> {
+        match head {
+            HEAD_16 if payload < 126 => return Err(Violation("a length is not in its shortest form")),
+            HEAD_64 if payload <= u64::from(u16::MAX) => {
+                return Err(Violation("a length is not in its shortest form"));
+            }
+            HEAD_64 if payload >> 63 != 0 => return Err(Violation("a length is over 63 bits")),
+            _ => {}
+        }
+        let key = if sender == Sender::Client { KEY_BYTES } else { 0 };
+        self.left = payload + key;
+        self.stage &= IN_MESSAGE;
+        Ok(())
+    }
+
+    /// The rules for a head's first two bytes.
+    #[inline]
+    fn judge(&mut self, first: u8, second: u8, sender: Sender, rsv: u8) -> Result<(), Violation> {
         if first & RSV & !rsv != 0 {
             return Err(Violation("an RSV bit that no extension allows"));
         }
@@ -152,21 +170,24 @@ impl Frames {
                 Sender::Server => "a server frame is masked",
             }));
         }
+        let in_message = self.stage & IN_MESSAGE != 0;
         match first & OPCODE {
-            0 if !self.in_message => Err(Violation("a continuation of no message")),
-            1 | 2 if self.in_message => Err(Violation("a new message within a fragmented one")),
-            0..=2 => Ok(()),
-            8..=10 if first & FIN == 0 => Err(Violation("a fragmented control frame")),
-            8..=10 if second & LENGTH > CONTROL_BYTES => Err(Violation("a control frame over 125 bytes")),
-            8..=10 => Ok(()),
-            _ => Err(Violation("an unknown opcode")),
+            0 if !in_message => return Err(Violation("a continuation of no message")),
+            1 | 2 if in_message => return Err(Violation("a new message within a fragmented one")),
+            0..=2 => {}
+            8..=10 if first & FIN == 0 => return Err(Violation("a fragmented control frame")),
+            8..=10 if second & LENGTH > CONTROL_BYTES => return Err(Violation("a control frame over 125 bytes")),
+            8..=10 => return Ok(()),
+            _ => return Err(Violation("an unknown opcode")),
         }
+        self.stage = self.stage & !IN_MESSAGE | if first & FIN == 0 { IN_MESSAGE } else { 0 };
+        Ok(())
     }
 
     /// Bytes of the current frame still to come (its masking key counted with the payload): that many may be moved without
     /// being looked at. Once the place is lost: `u64::MAX`.
     pub fn payload_left(&self) -> u64 {
-        self.left
+        if self.is_in_head() { 0 } else { self.left }
     }
 
     /// Skips `bytes` of payload moved without being looked at; at most [`Frames::payload_left`].
@@ -178,18 +199,22 @@ impl Frames {
 
     /// True between two frames: a frame of our own could be put here.
     pub fn at_boundary(&self) -> bool {
-        self.left == 0 && self.gathered == 0
+        self.left == 0 && !self.is_in_head()
     }
 
     /// Gives up knowing where frames begin: from here on any number of bytes may be moved unseen, none is counted, and no
     /// boundary is ever found again. For a tunnel that goes on after a [`Violation`], since its bytes are its ends' own business.
     pub fn lost(&mut self) {
-        *self = Self { left: LOST, ..Self::default() };
+        *self = Self { left: LOST, stage: 0 };
     }
 
     /// [`Frames::lost`] was called, or [`Frames::advance`] met a violation.
     pub fn is_lost(&self) -> bool {
         self.left == LOST
+    }
+
+    fn is_in_head(&self) -> bool {
+        self.stage & GATHERED != 0
     }
 }
 

@@ -117,7 +117,7 @@ fn a_few_bytes_behind_an_opaque_burst_do_not_wait_for_more() {
     let mut least = Duration::MAX;
     for _ in 0..4 {
         bench.pass(Side::Upstream, &vec![7; 5 << 20], usize::MAX);
-        assert!(bench.table.tunnels[0].half(Side::Upstream).splicing, "the burst was copied");
+        assert!(bench.table.tunnels[0].half(Side::Upstream).is(Marks::SPLICING), "the burst was copied");
         let start = Instant::now();
         bench.pass(Side::Upstream, b"a few bytes", usize::MAX);
         least = least.min(start.elapsed());

@@ -309,7 +309,7 @@ fn records_arrive_byte_by_byte() {
         bench.until(|_| Instant::now() > seen);
     }
     assert!(bench.beside(move || backend.read_exact(sent.len()) == sent), "bytes were altered");
-    let session = bench.table.tunnels[0].end(Side::Client).tls.as_ref().unwrap();
+    let session = bench.table.tunnels[0].tls(Side::Client).unwrap();
     assert!(!session.has_partial(), "an idle session keeps bytes");
 }
 
@@ -335,8 +335,8 @@ fn a_reader_that_stops_stops_its_writer_over_tls() {
             quiet_since.elapsed() > Duration::from_millis(500)
         });
         assert!(last < FRAMES, "{ends:?}: everything went into a tunnel nobody reads");
-        match &bench.table.tunnels[0].half(Side::Upstream).waiting {
-            Waiting::Bytes(rest) => assert!(rest.bytes.len() < 2 * SCRATCH_BYTES),
+        match bench.table.tunnels[0].waiting(Side::Upstream) {
+            Some(Waiting::Bytes(rest)) => assert!(rest.bytes.len() < 2 * SCRATCH_BYTES),
             other => panic!("{ends:?}: {other:?}"),
         }
         let expected = frame(Side::Upstream, 1 << 20);

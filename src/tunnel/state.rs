@@ -1,0 +1,150 @@
+//! What is known of a tunnel between two events.
+
+use std::{io, os::fd::AsFd};
+
+use socket2::SockRef;
+
+use super::{
+    End, Reason, Side,
+    half::{Extra, Half, Marks, Waiting},
+    token,
+};
+use crate::{reactor::Reactor, scratch::Scratch, sys, sys::Pipe, tls};
+
+/// What a message touches of a tunnel: one cache line.
+#[derive(Debug)]
+#[repr(align(64))]
+pub(super) struct Tunnel {
+    pub halves: [Half; 2],
+    /// TLS, and bytes that wait: a plain tunnel whose ends keep up has neither.
+    pub extra: Option<Box<Extra>>,
+    /// Tick of the last byte in either direction.
+    pub last_active: u32,
+    /// The RSV bits frames may use.
+    pub rsv: u8,
+    /// The side that ended first.
+    pub first: Option<Side>,
+}
+
+const _: () = assert!(size_of::<Tunnel>() == 64);
+
+impl Tunnel {
+    pub fn new(client: End, upstream: End, frames: Option<u8>) -> Self {
+        let has_closed = |end: &End| end.tls.as_ref().is_some_and(|tls| tls.peer_has_closed());
+        let ended = [has_closed(&client), has_closed(&upstream)];
+        let mut tunnel = Self {
+            halves: [Half::new(client.fd), Half::new(upstream.fd)],
+            extra: Extra::of([client.tls, upstream.tls]),
+            last_active: 0,
+            rsv: frames.unwrap_or(0),
+            first: None,
+        };
+        for (half, ended) in tunnel.halves.iter_mut().zip(ended) {
+            half.marks.set(Marks::ENDED, ended);
+            if frames.is_none() {
+                half.frames.lost();
+            }
+        }
+        tunnel
+    }
+
+    pub fn half(&self, side: Side) -> &Half {
+        &self.halves[side as usize]
+    }
+
+    pub fn half_mut(&mut self, side: Side) -> &mut Half {
+        &mut self.halves[side as usize]
+    }
+
+    pub fn tls(&mut self, side: Side) -> Option<&mut tls::Session> {
+        self.extra.as_mut()?.tls[side as usize].as_deref_mut()
+    }
+
+    pub fn forget_tls(&mut self) {
+        if let Some(extra) = &mut self.extra {
+            extra.tls = [None, None];
+        }
+    }
+
+    pub fn is_plain(&self) -> bool {
+        self.extra.as_ref().is_none_or(|extra| extra.is_plain())
+    }
+
+    /// What `from` has sent and the other side would not take yet.
+    pub fn waiting(&mut self, from: Side) -> Option<&mut Waiting> {
+        self.extra.as_mut().map(|extra| &mut extra.waiting[from as usize])
+    }
+
+    pub fn is_waiting(&self, from: Side) -> bool {
+        self.extra.as_ref().is_some_and(|extra| !extra.waiting[from as usize].is_nothing())
+    }
+
+    pub fn wait(&mut self, from: Side, waiting: Waiting) {
+        self.extra.get_or_insert_default().waiting[from as usize] = waiting;
+    }
+
+    pub fn take_waiting(&mut self, from: Side) -> Waiting {
+        let waiting = self.waiting(from).map(std::mem::take).unwrap_or_default();
+        self.extra.take_if(|extra| extra.is_idle());
+        waiting
+    }
+
+    pub fn end_reason(&self, side: Side) -> Reason {
+        match (side, self.half(side).is(Marks::TRUNCATED)) {
+            (Side::Client, false) => Reason::ClientClosed,
+            (Side::Client, true) => Reason::ClientTruncated,
+            (Side::Upstream, false) => Reason::UpstreamClosed,
+            (Side::Upstream, true) => Reason::UpstreamTruncated,
+        }
+    }
+
+    /// RST has come while nothing of the side can be read, because the other takes nothing: no `recv` would tell.
+    pub fn was_reset(&mut self, side: Side) -> bool {
+        let half = self.half(side);
+        if !half.is(Marks::GONE) || half.is(Marks::ENDED) {
+            return false;
+        }
+        // EPIPE: RST behind a FIN (tcp_reset, in CLOSE_WAIT). What it said is complete, and waits with us.
+        let error = SockRef::from(&half.fd).take_error();
+        half.is(Marks::RESET) || error.ok().flatten().is_some_and(|error| error.kind() != io::ErrorKind::BrokenPipe)
+    }
+
+    /// A side takes nothing more: ends the direction towards it. Returns the pipe that was filled for it.
+    pub fn give_up(&mut self, side: Side, reset: bool) -> Option<Pipe> {
+        self.first.get_or_insert(side);
+        let half = self.half_mut(side);
+        half.set(Marks::READABLE | Marks::LEFT);
+        if reset {
+            half.set(Marks::RESET);
+        }
+        self.half_mut(side.other()).set(Marks::ENDED | Marks::NOTIFIED | Marks::PASSED_ON);
+        match self.take_waiting(side.other()) {
+            Waiting::Piped(filled) => Some(filled.pipe),
+            _ => None,
+        }
+    }
+
+    pub fn ask_for_output(&mut self, reactor: &Reactor, number: u32) -> io::Result<()> {
+        for side in [Side::Client, Side::Upstream] {
+            let half = self.half_mut(side);
+            if half.is(Marks::WANTS_OUTPUT) && !half.is(Marks::HAS_OUTPUT) {
+                half.set(Marks::HAS_OUTPUT);
+                reactor.adopt(half.fd.as_fd(), token(number, side), true)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// close_notify to a side that speaks TLS and was not told yet; not where a record was sent in part.
+    pub fn say_goodbye(&mut self, to: Side, scratch: &mut Scratch) {
+        if self.half(to.other()).is(Marks::NOTIFIED) || self.is_waiting(to.other()) {
+            return;
+        }
+        if let Some(tls) = self.tls(to) {
+            scratch.cipher.clear();
+            tls.close(&mut scratch.cipher);
+            // The connection is closed next, whether the alert arrives or not.
+            let _ = sys::send(self.half(to).fd.as_fd(), &scratch.cipher);
+        }
+    }
+}
