@@ -40,11 +40,13 @@ impl Identity {
         let mut client = Session::client(&self.client, "localhost").expect("a session");
         let mut server = Session::server(&self.server).expect("a session");
         let (mut up, mut down) = (Vec::new(), Vec::new());
-        let mut open = client.handshake(&[], &mut up).expect("begun");
-        let mut accepted = false;
+        client.handshake(&[], &mut up).expect("begun");
+        let (mut open, mut accepted) = (false, false);
         while !(open && accepted) {
-            accepted = server.handshake(&std::mem::take(&mut up), &mut down).expect("a step");
-            open = client.handshake(&std::mem::take(&mut down), &mut up).expect("a step");
+            accepted = server.handshake(&std::mem::take(&mut up), &mut down).expect("a step").is_some();
+            if !open {
+                open = client.handshake(&std::mem::take(&mut down), &mut up).expect("a step").is_some();
+            }
         }
         (client, server)
     }

@@ -78,19 +78,18 @@ impl Stream {
     /// The connection's, or the handshake's: its alert has then been sent.
     pub async fn handshake(&self, mut session: Box<Session>, mut received: Vec<u8>) -> Result<TlsFacts, Failure> {
         let mut out = Vec::new();
-        loop {
+        let facts = loop {
             let result = session.handshake(&received, &mut out);
             self.io.send_all(&out).await?;
             out.clear();
-            if result? {
-                break;
+            if let Some(facts) = result? {
+                break facts;
             }
             received.clear();
             if self.read_raw(&mut received, STREAM_READ_BYTES).await? == 0 {
                 return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
             }
-        }
-        let facts = session.facts();
+        };
         self.undecrypted.set(true);
         *self.tls.borrow_mut() = Some(session);
         Ok(facts)

@@ -141,7 +141,7 @@ fn session(side: Side) -> Session {
 fn shake(near: &mut TcpStream, session: &mut Session) {
     let (mut out, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
     let mut received = 0;
-    while !session.handshake(&buffer[..received], &mut out).unwrap() {
+    while session.handshake(&buffer[..received], &mut out).unwrap().is_none() {
         near.write_all(&out).unwrap();
         out.clear();
         received = near.read(&mut buffer).unwrap();
