@@ -11,7 +11,7 @@ use rustls::{
 };
 
 use super::{
-    TlsFacts, ciphers,
+    Outgoing, TlsFacts, ciphers,
     traffic::{Kernel, Traffic},
 };
 
@@ -27,12 +27,7 @@ impl Handshake {
     ///
     /// # Errors
     /// rustls' own; [`Handshake::flush`] has the alert to send.
-    pub(super) fn shake(
-        &mut self,
-        pending: &mut Vec<u8>,
-        seen: &mut usize,
-        out: &mut Vec<u8>,
-    ) -> Result<bool, Error> {
+    pub(super) fn shake(&mut self, pending: &mut Vec<u8>, seen: &mut usize, out: &mut Outgoing) -> Result<bool, Error> {
         match self {
             Self::Server(connection) => shake(connection, pending, seen, out),
             Self::Client(connection) => shake(connection, pending, seen, out),
@@ -40,7 +35,7 @@ impl Handshake {
     }
 
     /// What rustls has queued goes to `out`: after an error, the alert.
-    pub(super) fn flush(&mut self, out: &mut Vec<u8>) {
+    pub(super) fn flush(&mut self, out: &mut Outgoing) {
         // There is nobody left to tell of another error.
         let _ = match self {
             Self::Server(connection) => flush(connection, out),
@@ -114,7 +109,7 @@ impl Endpoint for UnbufferedClientConnection {
 
 /// One call into rustls; what it has to send goes to `out`. Bytes at the front of `tls` it is done with, and whether it is to be
 /// called again before it gets more.
-fn step<E: Endpoint>(connection: &mut E, tls: &mut [u8], out: &mut Vec<u8>) -> (usize, Result<bool, Error>) {
+fn step<E: Endpoint>(connection: &mut E, tls: &mut [u8], out: &mut Outgoing) -> (usize, Result<bool, Error>) {
     let UnbufferedStatus { discard, state } = connection.records(tls);
     let again = state.and_then(|state| match state {
         ConnectionState::EncodeTlsData(data) => encode(data, out).map(|()| true),
@@ -134,7 +129,7 @@ fn shake<E: Endpoint>(
     connection: &mut E,
     pending: &mut Vec<u8>,
     seen: &mut usize,
-    out: &mut Vec<u8>,
+    out: &mut Outgoing,
 ) -> Result<bool, Error> {
     let mut used = 0;
     let finished = loop {
@@ -164,7 +159,7 @@ fn shake<E: Endpoint>(
 }
 
 /// rustls must not get to read records again after an error, hence the question before each call.
-fn flush<E: Endpoint>(connection: &mut E, out: &mut Vec<u8>) -> Result<(), Error> {
+fn flush<E: Endpoint>(connection: &mut E, out: &mut Outgoing) -> Result<(), Error> {
     while connection.common().wants_write() {
         match connection.records(&mut []).state? {
             ConnectionState::EncodeTlsData(data) => encode(data, out)?,
@@ -175,12 +170,10 @@ fn flush<E: Endpoint>(connection: &mut E, out: &mut Vec<u8>) -> Result<(), Error
 }
 
 /// Appends what rustls wants sent; it says how much that is when asked to write it into nothing.
-fn encode<D>(mut data: EncodeTlsData<'_, D>, out: &mut Vec<u8>) -> Result<(), Error> {
+fn encode<D>(mut data: EncodeTlsData<'_, D>, out: &mut Outgoing) -> Result<(), Error> {
     let Err(EncodeError::InsufficientSize(size)) = data.encode(&mut []) else { return Err(Error::EncryptError) };
-    let start = out.len();
-    out.resize(start + size.required_size, 0);
-    data.encode(&mut out[start..]).map_err(|_| Error::EncryptError)?;
-    Ok(())
+    // It writes exactly as much as it says.
+    data.encode(out.room(size.required_size)).map(|_| ()).map_err(|_| Error::EncryptError)
 }
 
 /// Length of the whole record at the front of `bytes`, its head included; None while it is not whole.

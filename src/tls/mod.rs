@@ -8,13 +8,14 @@ mod certificates;
 mod ciphers;
 mod handshake;
 mod hello;
+mod outgoing;
 mod record;
 mod resumption;
 mod server;
 mod session;
-mod traffic;
 #[cfg(test)]
 pub(crate) mod tests;
+mod traffic;
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
@@ -23,6 +24,7 @@ use rustls::{SupportedProtocolVersion, version};
 pub use self::{
     backend::BackendTls,
     hello::{Hello, peek_hello},
+    outgoing::Outgoing,
     server::ServerTls,
     session::{Decrypted, Session},
 };

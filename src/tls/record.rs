@@ -9,6 +9,8 @@ use aws_lc_rs::aead::{
 };
 use rustls::{ConnectionTrafficSecrets, ContentType, Error, InvalidMessage, ProtocolVersion};
 
+use super::Outgoing;
+
 /// Bytes of a record's head: type, version, length.
 const HEAD: usize = 5;
 /// Most a record carries, bytes of plaintext (RFC 8446 section 5.1, RFC 5246 section 6.2.1).
@@ -73,11 +75,11 @@ impl RecordKey {
         self.form == Form::Tls13
     }
 
-    /// Appends `plain`, at most [`PLAIN`] bytes, as one record to `out`.
+    /// Appends `plain`, at most [`PLAIN`] bytes, as one record to `out`. It is encrypted from there to here, not copied first.
     ///
     /// # Errors
     /// None in practice: the AEAD refuses lengths that no record has.
-    pub(super) fn seal(&mut self, kind: ContentType, plain: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
+    pub(super) fn seal(&mut self, kind: ContentType, plain: &[u8], out: &mut Outgoing) -> Result<(), Error> {
         let nonce = self.nonce();
         let (shown, hidden): (&[u8], &[u8]) = match self.form {
             Form::Tls13 => (&[], &[u8::from(kind)]),
@@ -86,17 +88,13 @@ impl RecordKey {
         };
         let body = shown.len() + plain.len() + hidden.len() + TAG;
         let head = self.head(kind, body);
-        out.extend_from_slice(&head);
-        out.extend_from_slice(shown);
-        let start = out.len();
-        out.extend_from_slice(plain);
-        out.extend_from_slice(hidden);
+        out.push(&head);
+        out.push(shown);
+        let (sealed, tail) = out.room(plain.len() + hidden.len() + TAG).split_at_mut(plain.len());
         let associated = self.associated(head, plain.len());
-        let tag = self
-            .aead
-            .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), associated, &mut out[start..])
+        self.aead
+            .seal_out_of_place_scatter(Nonce::assume_unique_for_key(nonce), associated, plain, sealed, hidden, tail)
             .map_err(|_| Error::EncryptError)?;
-        out.extend_from_slice(tag.as_ref());
         self.sequence += 1;
         Ok(())
     }
@@ -120,12 +118,7 @@ impl RecordKey {
         let associated = self.associated(*head, end - shown);
         let plain = self
             .aead
-            .open_in_place_separate_tag(
-                Nonce::assume_unique_for_key(nonce),
-                associated,
-                tag,
-                &mut sealed[shown..],
-            )
+            .open_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), associated, tag, &mut sealed[shown..])
             .map_err(|_| Error::DecryptError)?;
         self.sequence += 1;
         let (kind, length) = if self.form == Form::Tls13 { inner(plain)? } else { (kind, plain.len()) };

@@ -8,7 +8,7 @@ use rustls::{
 };
 
 use super::{
-    BackendTls, Hello, ServerTls, TlsError, TlsFacts,
+    BackendTls, Hello, Outgoing, ServerTls, TlsError, TlsFacts,
     handshake::Handshake,
     peek_hello,
     traffic::{Opened, Traffic},
@@ -96,12 +96,12 @@ impl Session {
     ///
     /// # Errors
     /// The handshake failed; `out` then has the alert to send. It was finished before.
-    pub fn handshake(&mut self, received: &[u8], out: &mut Vec<u8>) -> Result<Option<TlsFacts>, TlsError> {
+    pub fn handshake(&mut self, received: &[u8], out: &mut Outgoing) -> Result<Option<TlsFacts>, TlsError> {
         let shaking = match &mut self.stage {
             Stage::Handshake(shaking) => shaking,
             Stage::Reject => {
                 self.stage = Stage::Failed;
-                out.extend_from_slice(&UNRECOGNIZED_NAME);
+                out.push(&UNRECOGNIZED_NAME);
                 let detail = "the server rejects every handshake".into();
                 return Err(TlsError { reason: "tls_unrecognized_name", detail, plain: 0 });
             }
@@ -158,7 +158,7 @@ impl Session {
     /// # Errors
     /// A record that does not authenticate, an alert, a protocol error; `reply` then has the alert to send, and
     /// [`TlsError::plain`] what was good before it.
-    pub fn decrypt(&mut self, buffer: &mut [u8], filled: usize, reply: &mut Vec<u8>) -> Result<Decrypted, TlsError> {
+    pub fn decrypt(&mut self, buffer: &mut [u8], filled: usize, reply: &mut Outgoing) -> Result<Decrypted, TlsError> {
         let Stage::Traffic(traffic) = &mut self.stage else { return Err(closed()) };
         if self.peer_closed {
             return Ok(Decrypted { plain: 0, closed: true });
@@ -195,7 +195,7 @@ impl Session {
     ///
     /// # Errors
     /// The session's keys are used up, or it was closed.
-    pub fn encrypt(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<(), TlsError> {
+    pub fn encrypt(&mut self, plain: &[u8], out: &mut Outgoing) -> Result<(), TlsError> {
         match &mut self.stage {
             Stage::Traffic(traffic) if !traffic.is_closed() => {
                 traffic.seal(plain, out).map_err(|e| error(&e, "tls_protocol"))
@@ -205,7 +205,7 @@ impl Session {
     }
 
     /// Appends a close_notify alert to `out`, once.
-    pub fn close(&mut self, out: &mut Vec<u8>) {
+    pub fn close(&mut self, out: &mut Outgoing) {
         if let Stage::Traffic(traffic) = &mut self.stage {
             traffic.close(out);
         }
@@ -284,7 +284,11 @@ fn error(error: &Error, otherwise: &'static str) -> TlsError {
         Error::AlertReceived(_) => "tls_alert",
         Error::DecryptError => "tls_decrypt",
         Error::EncryptError => {
-            return TlsError { reason: "tls_exhausted", detail: "the keys of the session are used up".into(), plain: 0 };
+            return TlsError {
+                reason: "tls_exhausted",
+                detail: "the keys of the session are used up".into(),
+                plain: 0,
+            };
         }
         Error::InvalidCertificate(_) => "tls_certificate",
         Error::NoApplicationProtocol => "tls_alpn",

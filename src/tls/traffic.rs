@@ -10,7 +10,10 @@ use rustls::{
     server::ServerConnectionData,
 };
 
-use super::record::{PLAIN, RecordKey, unexpected};
+use super::{
+    Outgoing,
+    record::{PLAIN, RecordKey, unexpected},
+};
 use crate::limits::{TLS_FRUITLESS_RECORDS, TLS_MESSAGE_BYTES};
 
 /// A KeyUpdate that asks for none in return (RFC 8446 section 4.6.3).
@@ -89,7 +92,7 @@ impl Traffic {
     ///
     /// # Errors
     /// The connection is over; `opened` says what was good before.
-    pub(super) fn open(&mut self, tls: &mut [u8], reply: &mut Vec<u8>, opened: &mut Opened) -> Result<(), Error> {
+    pub(super) fn open(&mut self, tls: &mut [u8], reply: &mut Outgoing, opened: &mut Opened) -> Result<(), Error> {
         while !opened.closed
             && let Some(length) = self.opening.record_length(&tls[opened.used..])?
         {
@@ -118,7 +121,7 @@ impl Traffic {
     }
 
     /// A record that is no application data; true when it is a close_notify.
-    fn other(&mut self, kind: ContentType, payload: &[u8], reply: &mut Vec<u8>) -> Result<bool, Error> {
+    fn other(&mut self, kind: ContentType, payload: &[u8], reply: &mut Outgoing) -> Result<bool, Error> {
         match kind {
             ContentType::Handshake => self.handshake(payload, reply).map(|()| false),
             // RFC 8446 section 5.1
@@ -143,7 +146,7 @@ impl Traffic {
     }
 
     /// Handshake messages behind the handshake, in whatever pieces.
-    fn handshake(&mut self, payload: &[u8], reply: &mut Vec<u8>) -> Result<(), Error> {
+    fn handshake(&mut self, payload: &[u8], reply: &mut Outgoing) -> Result<(), Error> {
         if payload.is_empty() {
             return Err(InvalidMessage::InvalidEmptyPayload.into());
         }
@@ -167,7 +170,7 @@ impl Traffic {
     }
 
     /// A whole message; `last`: nothing follows it in its record.
-    fn message(&mut self, kind: HandshakeType, body: &[u8], last: bool, reply: &mut Vec<u8>) -> Result<(), Error> {
+    fn message(&mut self, kind: HandshakeType, body: &[u8], last: bool, reply: &mut Outgoing) -> Result<(), Error> {
         match (kind, &mut self.kernel) {
             // New keys begin with a new record.
             (HandshakeType::KeyUpdate, Some(_)) if !last => Err(PeerMisbehaved::KeyEpochWithPendingFragment.into()),
@@ -192,7 +195,7 @@ impl Traffic {
     ///
     /// # Errors
     /// `EncryptError`: the key is used up, and TLS 1.2 has no other.
-    pub(super) fn seal(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
+    pub(super) fn seal(&mut self, plain: &[u8], out: &mut Outgoing) -> Result<(), Error> {
         for piece in plain.chunks(PLAIN) {
             // The last record of a key is the one that says so.
             if self.sealing.sequence().saturating_add(1) >= self.records_per_key {
@@ -203,7 +206,7 @@ impl Traffic {
         Ok(())
     }
 
-    fn update_sealing_key(&mut self, out: &mut Vec<u8>) -> Result<(), Error> {
+    fn update_sealing_key(&mut self, out: &mut Outgoing) -> Result<(), Error> {
         let Some(kernel) = &mut self.kernel else { return Err(Error::EncryptError) };
         self.sealing.seal(ContentType::Handshake, &KEY_UPDATE, out)?;
         self.sealing = RecordKey::new(kernel.next_sealing_key()?, ProtocolVersion::TLSv1_3)?;
@@ -216,7 +219,7 @@ impl Traffic {
     }
 
     /// Appends a close_notify, once.
-    pub(super) fn close(&mut self, out: &mut Vec<u8>) {
+    pub(super) fn close(&mut self, out: &mut Outgoing) {
         if !std::mem::replace(&mut self.closed, true) {
             // An alert is never too long.
             let _ = self.send_alert(WARNING, AlertDescription::CloseNotify, out);
@@ -224,7 +227,7 @@ impl Traffic {
     }
 
     /// Appends the alert that tells the peer why this is the end, unless it was the peer who said so, or we have ended before.
-    pub(super) fn fail(&mut self, why: &Error, out: &mut Vec<u8>) {
+    pub(super) fn fail(&mut self, why: &Error, out: &mut Outgoing) {
         let description = match why {
             _ if self.closed => return,
             Error::AlertReceived(_) => return,
@@ -239,7 +242,7 @@ impl Traffic {
         let _ = self.send_alert(FATAL, description, out);
     }
 
-    fn send_alert(&mut self, level: u8, description: AlertDescription, out: &mut Vec<u8>) -> Result<(), Error> {
+    fn send_alert(&mut self, level: u8, description: AlertDescription, out: &mut Outgoing) -> Result<(), Error> {
         self.sealing.seal(ContentType::Alert, &[level, u8::from(description)], out)
     }
 }

@@ -20,7 +20,7 @@ use crate::{
     limits::{BYTES_PER_TURN, PIPE_BYTES},
     scratch::Scratch,
     sys,
-    tls::TlsError,
+    tls::{Outgoing, TlsError},
     websocket::frames::Sender,
 };
 
@@ -269,13 +269,13 @@ impl<R> Tunnel<R> {
     }
 
     /// Sends bytes to the other side, as TLS records where it speaks TLS; what the socket does not take now waits.
-    fn deliver(&mut self, from: Side, plain: &[u8], more: bool, cipher: &mut Vec<u8>) -> Result<(), Break> {
+    fn deliver(&mut self, from: Side, plain: &[u8], more: bool, cipher: &mut Outgoing) -> Result<(), Break> {
         let bytes = self.seal(from.other(), plain, cipher)?;
         self.send(from, bytes, more)
     }
 
     /// Bytes as `to` wants them.
-    fn seal<'a>(&mut self, to: Side, plain: &'a [u8], cipher: &'a mut Vec<u8>) -> Result<&'a [u8], Break> {
+    fn seal<'a>(&mut self, to: Side, plain: &'a [u8], cipher: &'a mut Outgoing) -> Result<&'a [u8], Break> {
         let Some(tls) = &mut self.end_mut(to).tls else { return Ok(plain) };
         cipher.clear();
         tls.encrypt(plain, cipher).map_err(|error| Break::Tls(to, error))?;
@@ -359,7 +359,7 @@ fn drain(filled: &mut Filled, to: BorrowedFd<'_>, more: bool) -> io::Result<bool
 /// Gives the ciphertext of an incomplete record back to the session it was borrowed from.
 fn keep(tls: &mut crate::tls::Session, buffer: &mut [u8], kept: usize) -> Result<(), TlsError> {
     if kept > 0 {
-        tls.decrypt(buffer, kept, &mut Vec::new())?;
+        tls.decrypt(buffer, kept, &mut Outgoing::default())?;
     }
     Ok(())
 }

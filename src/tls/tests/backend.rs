@@ -121,7 +121,7 @@ fn buffers_too_short_for_a_record_end_the_session_without_a_panic() {
         let (mut ours, mut theirs) =
             connected_backend(&build(&backend_options()), identity.backend(&[&TLS13]), "a.example");
         let record = theirs.send(&[b'x'; 80]);
-        let (mut buffer, mut reply) = (vec![0; length], Vec::new());
+        let (mut buffer, mut reply) = (vec![0; length], Outgoing::default());
         buffer.copy_from_slice(&record[..length]);
         let mut filled = length;
         let error = loop {

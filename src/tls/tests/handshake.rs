@@ -197,7 +197,7 @@ fn plain_http_on_a_tls_port_fails_at_once() {
     let error = ours.receive(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect_err("no TLS");
     assert_eq!(error.reason, "tls_handshake");
     assert!(!ours.session.has_partial());
-    assert_eq!(ours.session.encrypt(b"x", &mut Vec::new()).expect_err("failed").reason, "tls_closed");
+    assert_eq!(ours.session.encrypt(b"x", &mut Outgoing::default()).expect_err("failed").reason, "tls_closed");
 }
 
 proptest! {
@@ -209,7 +209,7 @@ proptest! {
         let tls = identity.server();
         let mut ours = Ours::server(&tls);
         let _ = ours.receive(&garbage);
-        ours.session.close(&mut Vec::new());
+        ours.session.close(&mut Outgoing::default());
 
         let mut ours = Ours::server(&tls);
         let mut hello = Theirs::client(identity.client(&VERSIONS), "a.example").taken();

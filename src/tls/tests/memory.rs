@@ -24,7 +24,7 @@ fn idle_server_sessions() {
             let mut make = || {
                 let mut theirs = Theirs::client_of(&config, "a.example");
                 let mut session = Box::new(Session::server(&tls).expect("session"));
-                let mut sent = Vec::new();
+                let mut sent = Outgoing::default();
                 while session.handshake(&theirs.taken(), &mut sent).expect("handshake").is_none() {
                     theirs.receive(&std::mem::take(&mut sent)).expect("handshake");
                 }

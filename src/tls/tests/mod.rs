@@ -115,7 +115,7 @@ pub(crate) fn backend_options() -> BackendTlsOptions {
 /// A session of ours, the bytes it wants sent, and what came out of it.
 pub(super) struct Ours {
     pub session: Session,
-    pub sent: Vec<u8>,
+    pub sent: Outgoing,
     pub plain: Vec<u8>,
     /// The handshake is finished.
     pub facts: Option<TlsFacts>,
@@ -126,7 +126,7 @@ pub(super) struct Ours {
 impl Ours {
     pub fn new(session: Session) -> Self {
         let buffer = vec![0; limits::SCRATCH_BYTES];
-        Self { session, sent: Vec::new(), plain: Vec::new(), facts: None, closed: false, buffer }
+        Self { session, sent: Outgoing::default(), plain: Vec::new(), facts: None, closed: false, buffer }
     }
 
     pub fn server(tls: &ServerTls) -> Self {
@@ -176,7 +176,7 @@ impl Ours {
     }
 
     pub fn taken(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.sent)
+        std::mem::take(&mut self.sent).to_vec()
     }
 }
 
