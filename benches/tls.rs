@@ -5,7 +5,7 @@ use std::{hint::black_box, time::Duration};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use longsplice::{
     limits::SCRATCH_BYTES,
-    tls::{BackendTls, BackendTlsOptions, ServerTls, ServerTlsOptions, Session},
+    tls::{BackendTls, BackendTlsOptions, Outgoing, ServerTls, ServerTlsOptions, Session},
 };
 
 /// Both sides' settings.
@@ -39,12 +39,14 @@ impl Identity {
     fn connect(&self) -> (Session, Session) {
         let mut client = Session::client(&self.client, "localhost").expect("a session");
         let mut server = Session::server(&self.server).expect("a session");
-        let (mut up, mut down) = (Vec::new(), Vec::new());
-        let mut open = client.handshake(&[], &mut up).expect("begun");
-        let mut accepted = false;
+        let (mut up, mut down) = (Outgoing::default(), Outgoing::default());
+        client.handshake(&[], &mut up).expect("begun");
+        let (mut open, mut accepted) = (false, false);
         while !(open && accepted) {
-            accepted = server.handshake(&std::mem::take(&mut up), &mut down).expect("a step");
-            open = client.handshake(&std::mem::take(&mut down), &mut up).expect("a step");
+            accepted = server.handshake(&std::mem::take(&mut up), &mut down).expect("a step").is_some();
+            if !open {
+                open = client.handshake(&std::mem::take(&mut down), &mut up).expect("a step").is_some();
+            }
         }
         (client, server)
     }
@@ -62,7 +64,7 @@ fn records(criterion: &mut Criterion) {
     for size in [64, 16 << 10, 256 << 10] {
         let (mut client, mut server) = identity.connect();
         let plain = vec![0x55; size];
-        let (mut cipher, mut reply) = (Vec::new(), Vec::new());
+        let (mut cipher, mut reply) = (Outgoing::default(), Outgoing::default());
         let mut buffer = vec![0; SCRATCH_BYTES * 2];
         group.throughput(Throughput::Bytes(size as u64));
         group.bench_function(BenchmarkId::from_parameter(size), |bencher| {

@@ -137,6 +137,10 @@ pub const DEMO_WAIT_SECS: u64 = 10;
 /// Ciphertext kept while a handshake message is cut into several records, bytes: rustls takes messages of up to 64 KiB (a long
 /// certificate chain), and their records' heads and tags come on top.
 pub const TLS_PENDING_BYTES: usize = 128 << 10;
+/// Longest handshake message behind the handshake (a ticket), bytes: rustls' own bound.
+pub const TLS_MESSAGE_BYTES: usize = 64 << 10;
+/// Records in a row that bring no data (empty ones, warnings, key updates) a peer may send; OpenSSL's and BoringSSL's figure.
+pub const TLS_FRUITLESS_RECORDS: u32 = 32;
 /// Longest ClientHello, bytes with its records' heads. Browsers send under 2 KiB, with post-quantum key shares included.
 pub const TLS_HELLO_BYTES: usize = 16 << 10;
 /// Threads that resolve backend names at the same time.

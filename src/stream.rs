@@ -14,7 +14,7 @@ use crate::{
     reactor::{Descriptor, Reactor},
     scratch::Scratch,
     sys,
-    tls::{Session, TlsError, TlsFacts},
+    tls::{Outgoing, Session, TlsError, TlsFacts},
 };
 
 /// See the module. Reading and writing may be under way at the same time, in two futures.
@@ -77,20 +77,19 @@ impl Stream {
     /// # Errors
     /// The connection's, or the handshake's: its alert has then been sent.
     pub async fn handshake(&self, mut session: Box<Session>, mut received: Vec<u8>) -> Result<TlsFacts, Failure> {
-        let mut out = Vec::new();
-        loop {
+        let mut out = Outgoing::default();
+        let facts = loop {
             let result = session.handshake(&received, &mut out);
             self.io.send_all(&out).await?;
             out.clear();
-            if result? {
-                break;
+            if let Some(facts) = result? {
+                break facts;
             }
             received.clear();
             if self.read_raw(&mut received, STREAM_READ_BYTES).await? == 0 {
                 return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
             }
-        }
-        let facts = session.facts();
+        };
         self.undecrypted.set(true);
         *self.tls.borrow_mut() = Some(session);
         Ok(facts)
@@ -113,7 +112,7 @@ impl Stream {
             return Ok(count);
         }
         loop {
-            let mut reply = Vec::new();
+            let mut reply = Outgoing::default();
             let result = self.io.read_with(|fd| self.read_record(fd, into, &mut reply)).await?;
             self.io.send_all(&reply).await?;
             match result? {
@@ -144,7 +143,7 @@ impl Stream {
         &self,
         fd: BorrowedFd<'_>,
         into: &mut Vec<u8>,
-        reply: &mut Vec<u8>,
+        reply: &mut Outgoing,
     ) -> io::Result<Result<usize, TlsError>> {
         let buffer = &mut self.scratch.borrow_mut().plain;
         let mut tls = self.tls.borrow_mut();
@@ -187,7 +186,7 @@ impl Stream {
         if !self.is_tls() {
             return Ok(self.io.send_all(bytes).await?);
         }
-        let mut records = Vec::new();
+        let mut records = Outgoing::default();
         for piece in bytes.chunks(STREAM_READ_BYTES) {
             records.clear();
             if let Some(tls) = self.tls.borrow_mut().as_mut() {
@@ -200,7 +199,7 @@ impl Stream {
 
     /// Ends our direction: close_notify where TLS is spoken, and FIN.
     pub async fn finish(&self) {
-        let mut alert = Vec::new();
+        let mut alert = Outgoing::default();
         if let Some(tls) = self.tls.borrow_mut().as_mut() {
             tls.close(&mut alert);
         }

@@ -67,6 +67,7 @@ impl BackendTls {
             None => builder.with_no_client_auth(),
         };
         config.enable_sni = options.send_server_name;
+        config.enable_secret_extraction = true;
         Ok(Self { config: Arc::new(config), name_unused: !options.verify && !options.send_server_name })
     }
 }

@@ -1,18 +1,21 @@
-//! TLS by rustls' unbuffered API: records in, records out; no socket, and no buffer while nothing is half-received.
+//! TLS without sockets: bytes in, bytes out, and no buffer while nothing is half-received.
 //!
 //! [`ServerTls`] and [`BackendTls`] are made once from a configuration, [`peek_hello`] chooses the server block, and a
-//! [`Session`] is one connection's.
+//! [`Session`] is one connection's: rustls makes its handshake, [`traffic`] moves its records after that.
 
 mod backend;
 mod certificates;
 mod ciphers;
+mod handshake;
 mod hello;
-mod records;
+mod outgoing;
+mod record;
 mod resumption;
 mod server;
 mod session;
 #[cfg(test)]
 pub(crate) mod tests;
+mod traffic;
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
@@ -21,6 +24,7 @@ use rustls::{SupportedProtocolVersion, version};
 pub use self::{
     backend::BackendTls,
     hello::{Hello, peek_hello},
+    outgoing::Outgoing,
     server::ServerTls,
     session::{Decrypted, Session},
 };

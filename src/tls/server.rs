@@ -56,6 +56,7 @@ impl ServerTls {
             .with_cert_resolver(Arc::new(certificates));
         config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
         config.ignore_client_order = options.prefer_server_ciphers;
+        config.enable_secret_extraction = true;
         set_resumption(&mut config, options).map_err(rustls_error)?;
         Ok((Self { config: Some(Arc::new(config)) }, notes))
     }

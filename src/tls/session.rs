@@ -3,13 +3,15 @@
 use std::fmt;
 
 use rustls::{
-    AlertDescription, Error, HandshakeKind, ProtocolVersion, client::UnbufferedClientConnection, pki_types::ServerName,
+    AlertDescription, Error, PeerMisbehaved, client::UnbufferedClientConnection, pki_types::ServerName,
     server::UnbufferedServerConnection,
 };
 
 use super::{
-    BackendTls, Hello, ServerTls, TlsError, TlsFacts, ciphers, peek_hello,
-    records::{Endpoint, Opened, flush, notify, open, record_length, seal, shake},
+    BackendTls, Hello, Outgoing, ServerTls, TlsError, TlsFacts,
+    handshake::Handshake,
+    peek_hello,
+    traffic::{Opened, Traffic},
 };
 use crate::limits;
 
@@ -18,35 +20,30 @@ const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 
 /// One side's TLS session: of a client of ours, or ours at a backend. In an idle tunnel it holds no buffer.
 pub struct Session {
-    side: Side,
     stage: Stage,
     /// Ciphertext received and not yet used up; allocated only while there is some.
     partial: Vec<u8>,
-    /// How much of `partial` rustls has seen already: parts of a handshake message, which it wants to see again in front of
-    /// the rest.
-    seen: usize,
-    /// The client's SNI; rustls' unbuffered API does not tell.
-    server_name: Option<Box<str>>,
-    /// We sent close_notify.
-    closed: bool,
     /// The peer sent close_notify.
     peer_closed: bool,
 }
 
-enum Side {
-    Server(Box<UnbufferedServerConnection>),
-    Client(Box<UnbufferedClientConnection>),
+enum Stage {
     /// `ssl_reject_handshake`
     Reject,
+    Handshake(Box<Shaking>),
+    Traffic(Traffic),
+    Failed,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+struct Shaking {
+    handshake: Handshake,
     /// The ClientHello is not complete (server side).
-    Hello,
-    Handshake,
-    Traffic,
-    Failed,
+    awaits_hello: bool,
+    /// How much of what was received rustls has seen already: parts of a message, which it wants to see again in front of the
+    /// rest.
+    seen: usize,
+    /// The client's SNI; rustls' unbuffered API does not tell.
+    server_name: Option<Box<str>>,
 }
 
 /// What came out of decrypting.
@@ -58,32 +55,15 @@ pub struct Decrypted {
     pub closed: bool,
 }
 
-/// Calls `$f(connection, ...)` for whichever side the session is.
-macro_rules! on_side {
-    ($side:expr, $f:ident $(, $argument:expr)*) => {
-        match $side {
-            Side::Server(connection) => $f(connection.as_mut() $(, $argument)*),
-            Side::Client(connection) => $f(connection.as_mut() $(, $argument)*),
-            Side::Reject => Err(Error::HandshakeNotComplete),
-        }
-    };
-}
-
 impl Session {
     /// The server side of a new connection.
     ///
     /// # Errors
     /// rustls' own.
     pub fn server(tls: &ServerTls) -> Result<Self, TlsError> {
-        let side = match &tls.config {
-            Some(config) => {
-                let connection =
-                    UnbufferedServerConnection::new(config.clone()).map_err(|e| error(&e, Stage::Hello))?;
-                Side::Server(Box::new(connection))
-            }
-            None => Side::Reject,
-        };
-        Ok(Self::new(side, Stage::Hello))
+        let Some(config) = &tls.config else { return Ok(Self::new(Stage::Reject)) };
+        let connection = UnbufferedServerConnection::new(config.clone()).map_err(|e| error(&e, "tls_handshake"))?;
+        Ok(Self::new(Stage::shaking(Handshake::Server(connection), true)))
     }
 
     /// The client side; `name` is what is sent as SNI and verified (`proxy_ssl_name`, default `$proxy_host`; a port behind it is
@@ -101,85 +81,75 @@ impl Session {
             }
         };
         let connection =
-            UnbufferedClientConnection::new(tls.config.clone(), name).map_err(|e| error(&e, Stage::Handshake))?;
-        Ok(Self::new(Side::Client(Box::new(connection)), Stage::Handshake))
+            UnbufferedClientConnection::new(tls.config.clone(), name).map_err(|e| error(&e, "tls_handshake"))?;
+        Ok(Self::new(Stage::shaking(Handshake::Client(connection), false)))
     }
 
-    fn new(side: Side, stage: Stage) -> Self {
-        Self { side, stage, partial: Vec::new(), seen: 0, server_name: None, closed: false, peer_closed: false }
+    fn new(stage: Stage) -> Self {
+        Self { stage, partial: Vec::new(), peer_closed: false }
     }
 
-    /// A step of the handshake: takes all of `received`, appends to `out` what must be sent to the peer now. True once
+    /// A step of the handshake: takes all of `received`, appends to `out` what must be sent to the peer now. The facts come once
     /// application data may flow. What was received beyond the handshake is kept for [`Session::decrypt`] (call it when
     /// [`Session::has_partial`]), or refused where it came in the clear. Call it once with nothing received to begin (client
     /// side).
     ///
     /// # Errors
-    /// The handshake failed; `out` then has the alert to send.
-    pub fn handshake(&mut self, received: &[u8], out: &mut Vec<u8>) -> Result<bool, TlsError> {
-        match self.stage {
-            Stage::Traffic => {
-                self.partial.extend_from_slice(received);
-                return Ok(true);
+    /// The handshake failed; `out` then has the alert to send. It was finished before.
+    pub fn handshake(&mut self, received: &[u8], out: &mut Outgoing) -> Result<Option<TlsFacts>, TlsError> {
+        let shaking = match &mut self.stage {
+            Stage::Handshake(shaking) => shaking,
+            Stage::Reject => {
+                self.stage = Stage::Failed;
+                out.push(&UNRECOGNIZED_NAME);
+                let detail = "the server rejects every handshake".into();
+                return Err(TlsError { reason: "tls_unrecognized_name", detail, plain: 0 });
             }
-            Stage::Failed => return Err(closed()),
-            Stage::Hello | Stage::Handshake => {}
-        }
-        if let Side::Reject = self.side {
-            return Err(self.reject(out));
-        }
+            Stage::Traffic(_) | Stage::Failed => return Err(closed()),
+        };
         self.partial.extend_from_slice(received);
-        if self.stage == Stage::Hello && !self.hello_is_whole() {
-            return Ok(false);
+        if shaking.awaits_hello && !shaking.hello_is_whole(&self.partial) {
+            return Ok(None);
         }
-        match on_side!(&mut self.side, shake, &mut self.partial, &mut self.seen, out) {
-            Ok(true) => self.stage = Stage::Traffic,
-            Ok(false) if self.partial.len() <= limits::TLS_PENDING_BYTES => return Ok(false),
-            Ok(false) => return Err(self.fail(&Error::PeerSentOversizedRecord, out)),
-            Err(error) => return Err(self.fail(&error, out)),
-        }
-        Ok(true)
+        let why = match shaking.handshake.shake(&mut self.partial, &mut shaking.seen, out) {
+            Ok(true) => return self.establish(),
+            Ok(false) if self.partial.len() <= limits::TLS_PENDING_BYTES => return Ok(None),
+            Ok(false) => Error::PeerSentOversizedRecord,
+            Err(error) => error,
+        };
+        shaking.handshake.flush(out);
+        self.partial = Vec::new();
+        self.stage = Stage::Failed;
+        Err(error(&why, "tls_handshake"))
     }
 
-    /// Facts of the finished handshake.
-    pub fn facts(&self) -> TlsFacts {
-        let common = match &self.side {
-            Side::Server(connection) => connection.common(),
-            Side::Client(connection) => connection.common(),
-            Side::Reject => return TlsFacts::default(),
-        };
-        TlsFacts {
-            protocol: match common.protocol_version() {
-                Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
-                Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
-                _ => "",
-            },
-            cipher: common.negotiated_cipher_suite().map_or("", |suite| ciphers::openssl_name(suite.suite())),
-            curve: common.negotiated_key_exchange_group().map_or("", |group| ciphers::curve_name(group.name())),
-            server_name: self.server_name.clone(),
-            resumed: common.handshake_kind() == Some(HandshakeKind::Resumed),
+    /// The handshake is finished: from here on its records are ours.
+    fn establish(&mut self) -> Result<Option<TlsFacts>, TlsError> {
+        let Stage::Handshake(shaking) = std::mem::replace(&mut self.stage, Stage::Failed) else { return Err(closed()) };
+        let Shaking { handshake, seen, server_name, .. } = *shaking;
+        if seen > 0 {
+            return Err(error(&PeerMisbehaved::KeyEpochWithPendingFragment.into(), "tls_handshake"));
         }
+        let facts = handshake.facts(server_name);
+        self.stage = Stage::Traffic(handshake.into_traffic().map_err(|e| error(&e, "tls_handshake"))?);
+        Ok(Some(facts))
     }
 
     /// Puts the ciphertext kept of an incomplete record at the front of `buffer` and says how long it is. Receive behind it,
-    /// and call [`Session::decrypt`] with all of it, also when nothing was received. The session holds no buffer afterwards,
-    /// unless the peer has cut a handshake message into several records and all of them have not come yet.
+    /// and call [`Session::decrypt`] with all of it, also when nothing was received. The session holds no buffer afterwards.
     ///
-    /// `buffer` must hold more than a record (16 KiB and 261 bytes, RFC 8446 section 5.2), and more than what was kept: a buffer of the same
-    /// length every time does. Into a shorter one nothing is put, and the session is over.
+    /// `buffer` must hold more than a record (16 KiB and 2053 bytes, RFC 5246 section 6.2.3), and more than what was kept: a
+    /// buffer of the same length every time does. Into a shorter one nothing is put, and the session is over.
     pub fn resume(&mut self, buffer: &mut [u8]) -> usize {
-        let kept = self.partial.len();
-        let Some(front) = buffer.get_mut(..kept) else {
-            self.forget();
-            self.stage = Stage::Failed;
-            return 0;
-        };
-        front.copy_from_slice(&self.partial);
-        // An incomplete record rustls has no memory of; parts of a handshake message it wants to see whenever it is called.
-        if record_length(&self.partial[..self.seen]).is_none() {
-            self.forget();
+        let partial = std::mem::take(&mut self.partial);
+        match buffer.get_mut(..partial.len()) {
+            Some(front) => front.copy_from_slice(&partial),
+            None => {
+                self.stage = Stage::Failed;
+                return 0;
+            }
         }
-        kept
+        partial.len()
     }
 
     /// Decrypts `buffer[..filled]` in place: the plaintext of all whole records comes to lie at its front, an incomplete record is
@@ -188,63 +158,57 @@ impl Session {
     /// # Errors
     /// A record that does not authenticate, an alert, a protocol error; `reply` then has the alert to send, and
     /// [`TlsError::plain`] what was good before it.
-    pub fn decrypt(&mut self, buffer: &mut [u8], filled: usize, reply: &mut Vec<u8>) -> Result<Decrypted, TlsError> {
-        if self.stage != Stage::Traffic {
-            return Err(closed());
+    pub fn decrypt(&mut self, buffer: &mut [u8], filled: usize, reply: &mut Outgoing) -> Result<Decrypted, TlsError> {
+        let Stage::Traffic(traffic) = &mut self.stage else { return Err(closed()) };
+        if self.peer_closed {
+            return Ok(Decrypted { plain: 0, closed: true });
         }
         let filled = filled.min(buffer.len());
-        if filled < self.seen {
-            // The buffer does not begin with what resume() gives; rustls would look for it in vain.
-            return Err(self.fail(&Error::General("decrypt() without resume()".into()), reply));
-        }
-        // What is left must leave room to receive behind it the next time.
-        let most = limits::TLS_PENDING_BYTES.min(buffer.len());
         let mut opened = Opened::default();
-        let result = on_side!(&mut self.side, open, &mut buffer[..filled], reply, &mut opened);
-        self.peer_closed |= opened.closed;
-        self.forget();
-        let left = &buffer[opened.used.min(filled)..filled];
+        let mut result = if self.partial.is_empty() {
+            traffic.open(&mut buffer[..filled], reply, &mut opened)
+        } else {
+            Err(Error::General("decrypt() without resume()".into()))
+        };
+        self.peer_closed = opened.closed;
+        if filled - opened.used == buffer.len() {
+            // Nothing could be received behind it the next time.
+            result = result.and(Err(Error::PeerSentOversizedRecord));
+        }
         match result {
-            Ok(()) if !left.is_empty() && left.len() >= most => {
-                Err(self.fail_after(&Error::PeerSentOversizedRecord, opened.plain, reply))
-            }
             Ok(()) => {
-                if !left.is_empty() && !self.peer_closed {
-                    self.partial = left.to_vec();
-                    self.seen = left.len();
+                if opened.used < filled && !opened.closed {
+                    self.partial = buffer[opened.used..filled].to_vec();
                 }
-                Ok(Decrypted { plain: opened.plain, closed: self.peer_closed })
+                Ok(Decrypted { plain: opened.plain, closed: opened.closed })
             }
-            Err(error) => Err(self.fail_after(&error, opened.plain, reply)),
+            Err(why) => {
+                traffic.fail(&why, reply);
+                self.partial = Vec::new();
+                self.stage = Stage::Failed;
+                Err(TlsError { plain: opened.plain, ..error(&why, "tls_protocol") })
+            }
         }
     }
 
     /// Appends `plain` as records to `out`.
     ///
     /// # Errors
-    /// The session's sequence numbers are exhausted, or it was closed.
-    pub fn encrypt(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<(), TlsError> {
-        if self.stage != Stage::Traffic || self.closed {
-            return Err(closed());
-        }
-        let seen = &mut self.partial[..self.seen];
-        on_side!(&mut self.side, seal, seen, plain, out).map_err(|e| match e {
-            Error::EncryptError => {
-                TlsError { reason: "tls_exhausted", detail: "the keys of the session are used up".into(), plain: 0 }
+    /// The session's keys are used up, or it was closed.
+    pub fn encrypt(&mut self, plain: &[u8], out: &mut Outgoing) -> Result<(), TlsError> {
+        match &mut self.stage {
+            Stage::Traffic(traffic) if !traffic.is_closed() => {
+                traffic.seal(plain, out).map_err(|e| error(&e, "tls_protocol"))
             }
-            other => error(&other, Stage::Traffic),
-        })
+            _ => Err(closed()),
+        }
     }
 
     /// Appends a close_notify alert to `out`, once.
-    pub fn close(&mut self, out: &mut Vec<u8>) {
-        if self.stage != Stage::Traffic || self.closed {
-            return;
+    pub fn close(&mut self, out: &mut Outgoing) {
+        if let Stage::Traffic(traffic) = &mut self.stage {
+            traffic.close(out);
         }
-        self.closed = true;
-        let seen = &mut self.partial[..self.seen];
-        // The only fault there can be is that an alert was sent before, and then this one is not due.
-        let _ = on_side!(&mut self.side, notify, seen, out);
     }
 
     /// A record is half received: the end of the stream now is a truncation. (Without close_notify before it, it is one
@@ -257,56 +221,39 @@ impl Session {
     pub fn peer_has_closed(&self) -> bool {
         self.peer_closed
     }
+}
 
+impl Stage {
+    fn shaking(handshake: Handshake, awaits_hello: bool) -> Self {
+        Self::Handshake(Box::new(Shaking { handshake, awaits_hello, seen: 0, server_name: None }))
+    }
+}
+
+impl Shaking {
     /// Notes the server name of a whole ClientHello. rustls sees none of it before: it joins parts in place, and the name could
     /// not be read after that.
-    fn hello_is_whole(&mut self) -> bool {
-        match peek_hello(&self.partial) {
+    fn hello_is_whole(&mut self, received: &[u8]) -> bool {
+        match peek_hello(received) {
             Hello::Partial => return false,
             Hello::Name(name) => self.server_name = name,
             Hello::Invalid { .. } => {} // rustls knows the alert.
         }
-        self.stage = Stage::Handshake;
+        self.awaits_hello = false;
         true
-    }
-
-    fn forget(&mut self) {
-        self.partial = Vec::new();
-        self.seen = 0;
-    }
-
-    fn reject(&mut self, out: &mut Vec<u8>) -> TlsError {
-        self.stage = Stage::Failed;
-        out.extend_from_slice(&UNRECOGNIZED_NAME);
-        TlsError { reason: "tls_unrecognized_name", detail: "the server rejects every handshake".into(), plain: 0 }
-    }
-
-    fn fail(&mut self, why: &Error, out: &mut Vec<u8>) -> TlsError {
-        self.fail_after(why, 0, out)
-    }
-
-    /// Ends the session: the alert rustls has queued goes to `out`.
-    fn fail_after(&mut self, why: &Error, plain: usize, out: &mut Vec<u8>) -> TlsError {
-        let error = TlsError { plain, ..error(why, self.stage) };
-        let _ = on_side!(&mut self.side, flush, out);
-        self.forget();
-        self.stage = Stage::Failed;
-        error
     }
 }
 
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let side = match self.side {
-            Side::Server(_) => "server",
-            Side::Client(_) => "client",
-            Side::Reject => "reject",
+        let stage = match &self.stage {
+            Stage::Reject => "reject",
+            Stage::Handshake(_) => "handshake",
+            Stage::Traffic(_) => "traffic",
+            Stage::Failed => "failed",
         };
         f.debug_struct("Session")
-            .field("side", &side)
-            .field("stage", &self.stage)
+            .field("stage", &stage)
             .field("partial", &self.partial.len())
-            .field("closed", &self.closed)
             .field("peer_closed", &self.peer_closed)
             .finish()
     }
@@ -330,16 +277,22 @@ fn closed() -> TlsError {
     TlsError { reason: "tls_closed", detail: "the TLS session is closed".into(), plain: 0 }
 }
 
-/// rustls' error under a label for logs and counters.
-fn error(error: &Error, stage: Stage) -> TlsError {
+/// rustls' error under a label for logs and counters; `otherwise`: the one of its stage.
+fn error(error: &Error, otherwise: &'static str) -> TlsError {
     let reason = match error {
         Error::AlertReceived(AlertDescription::UnrecognisedName) => "tls_unrecognized_name",
         Error::AlertReceived(_) => "tls_alert",
         Error::DecryptError => "tls_decrypt",
+        Error::EncryptError => {
+            return TlsError {
+                reason: "tls_exhausted",
+                detail: "the keys of the session are used up".into(),
+                plain: 0,
+            };
+        }
         Error::InvalidCertificate(_) => "tls_certificate",
         Error::NoApplicationProtocol => "tls_alpn",
-        _ if stage == Stage::Traffic => "tls_protocol",
-        _ => "tls_handshake",
+        _ => otherwise,
     };
     TlsError { reason, detail: error.to_string(), plain: 0 }
 }

@@ -18,7 +18,13 @@ use super::{
     pipes::Pipes,
     state::Tunnel,
 };
-use crate::{limits::BYTES_PER_TURN, scratch::Scratch, sys, tls::TlsError, websocket::frames::Sender};
+use crate::{
+    limits::BYTES_PER_TURN,
+    scratch::Scratch,
+    sys,
+    tls::{Outgoing, TlsError},
+    websocket::frames::Sender,
+};
 
 /// What moving bytes needs of the worker.
 pub(super) struct Tools<'a> {
@@ -274,13 +280,13 @@ impl Tunnel {
     }
 
     /// Sends bytes to the other side, as TLS records where it speaks TLS; what the socket does not take now waits.
-    fn deliver(&mut self, from: Side, plain: &[u8], more: bool, cipher: &mut Vec<u8>) -> Result<(), Break> {
+    fn deliver(&mut self, from: Side, plain: &[u8], more: bool, cipher: &mut Outgoing) -> Result<(), Break> {
         let bytes = self.seal(from.other(), plain, cipher)?;
         self.send(from, bytes, more)
     }
 
     /// Bytes as `to` wants them.
-    fn seal<'a>(&mut self, to: Side, plain: &'a [u8], cipher: &'a mut Vec<u8>) -> Result<&'a [u8], Break> {
+    fn seal<'a>(&mut self, to: Side, plain: &'a [u8], cipher: &'a mut Outgoing) -> Result<&'a [u8], Break> {
         let Some(tls) = self.tls(to) else { return Ok(plain) };
         cipher.clear();
         tls.encrypt(plain, cipher).map_err(|error| Break::Tls(to, error))?;
@@ -368,7 +374,7 @@ fn drain(filled: &mut Filled, to: BorrowedFd<'_>, more: bool) -> io::Result<bool
 /// Gives the ciphertext of an incomplete record back to the session it was borrowed from.
 fn keep(tls: &mut crate::tls::Session, buffer: &mut [u8], kept: usize) -> Result<(), TlsError> {
     if kept > 0 {
-        tls.decrypt(buffer, kept, &mut Vec::new())?;
+        tls.decrypt(buffer, kept, &mut Outgoing::default())?;
     }
     Ok(())
 }

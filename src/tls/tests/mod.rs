@@ -115,9 +115,10 @@ pub(crate) fn backend_options() -> BackendTlsOptions {
 /// A session of ours, the bytes it wants sent, and what came out of it.
 pub(super) struct Ours {
     pub session: Session,
-    pub sent: Vec<u8>,
+    pub sent: Outgoing,
     pub plain: Vec<u8>,
-    pub open: bool,
+    /// The handshake is finished.
+    pub facts: Option<TlsFacts>,
     pub closed: bool,
     buffer: Vec<u8>,
 }
@@ -125,7 +126,7 @@ pub(super) struct Ours {
 impl Ours {
     pub fn new(session: Session) -> Self {
         let buffer = vec![0; limits::SCRATCH_BYTES];
-        Self { session, sent: Vec::new(), plain: Vec::new(), open: false, closed: false, buffer }
+        Self { session, sent: Outgoing::default(), plain: Vec::new(), facts: None, closed: false, buffer }
     }
 
     pub fn server(tls: &ServerTls) -> Self {
@@ -138,11 +139,19 @@ impl Ours {
 
     /// As a reader of a socket does: handshake, then decrypt.
     pub fn receive(&mut self, bytes: &[u8]) -> Result<(), TlsError> {
-        if !self.open {
-            self.open = self.session.handshake(bytes, &mut self.sent)?;
-            return if self.open && self.session.has_partial() { self.decrypt(&[]) } else { Ok(()) };
+        if !self.is_open() {
+            self.facts = self.session.handshake(bytes, &mut self.sent)?;
+            return if self.is_open() && self.session.has_partial() { self.decrypt(&[]) } else { Ok(()) };
         }
         self.decrypt(bytes)
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.facts.is_some()
+    }
+
+    pub fn facts(&self) -> &TlsFacts {
+        self.facts.as_ref().expect("a finished handshake")
     }
 
     pub fn decrypt(&mut self, bytes: &[u8]) -> Result<(), TlsError> {
@@ -167,7 +176,7 @@ impl Ours {
     }
 
     pub fn taken(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.sent)
+        std::mem::take(&mut self.sent).to_vec()
     }
 }
 
@@ -253,7 +262,7 @@ pub(super) fn connected(tls: &ServerTls, config: ClientConfig, name: &str) -> (O
 pub(super) fn connected_of(tls: &ServerTls, config: &Arc<ClientConfig>, name: &str) -> (Ours, Theirs) {
     let (mut ours, mut theirs) = (Ours::server(tls), Theirs::client_of(config, name));
     exchange(&mut ours, &mut theirs, usize::MAX).expect("a handshake");
-    assert!(ours.open && !theirs.connection.is_handshaking());
+    assert!(ours.is_open() && !theirs.connection.is_handshaking());
     (ours, theirs)
 }
 
@@ -262,7 +271,7 @@ pub(super) fn connected_backend(tls: &BackendTls, config: ServerConfig, name: &s
     let (mut ours, mut theirs) = (Ours::client(tls, name), Theirs::server(config));
     ours.receive(&[]).expect("a hello");
     exchange(&mut ours, &mut theirs, usize::MAX).expect("a handshake");
-    assert!(ours.open && !theirs.connection.is_handshaking());
+    assert!(ours.is_open() && !theirs.connection.is_handshaking());
     (ours, theirs)
 }
 

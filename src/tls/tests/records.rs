@@ -97,7 +97,7 @@ fn close_notify_is_a_clean_end_and_leaves_our_half_open() {
         theirs.receive(&ours.taken()).expect("answer and close_notify");
         assert_eq!(theirs.plain, b"late answer");
         assert!(theirs.closed);
-        assert_eq!(ours.session.encrypt(b"x", &mut Vec::new()).expect_err("closed").reason, "tls_closed");
+        assert_eq!(ours.session.encrypt(b"x", &mut Outgoing::default()).expect_err("closed").reason, "tls_closed");
     }
 }
 
@@ -137,7 +137,7 @@ fn a_damaged_record_fails_after_the_good_ones_with_an_alert() {
             Err(rustls::Error::AlertReceived(rustls::AlertDescription::BadRecordMac))
         ));
         assert_eq!(ours.receive(b"").expect_err("over").reason, "tls_closed");
-        assert_eq!(ours.session.encrypt(b"x", &mut Vec::new()).expect_err("over").reason, "tls_closed");
+        assert_eq!(ours.session.encrypt(b"x", &mut Outgoing::default()).expect_err("over").reason, "tls_closed");
         ours.session.close(&mut ours.sent);
         assert!(ours.sent.is_empty(), "no close_notify after a fatal alert");
     }
@@ -154,7 +154,8 @@ fn clear_text_in_the_middle_of_a_connection_is_refused() {
 #[test]
 fn the_output_is_appended_and_exactly_as_long_as_its_records() {
     let (mut ours, mut theirs) = pair(&TLS13);
-    let mut out = b"before".to_vec();
+    let mut out = Outgoing::default();
+    out.push(b"before");
     ours.session.encrypt(&payload(40_000), &mut out).expect("encrypted");
     assert_eq!(&out[..6], b"before");
     assert_eq!(out.len(), 6 + 40_000 + 3 * 22);

@@ -6,13 +6,13 @@ use super::*;
 fn resumes(first: &ServerTls, second: &ServerTls, config: ClientConfig, names: [&str; 2]) -> bool {
     let config = Arc::new(config);
     let (mut ours, mut theirs) = connected_of(first, &config, names[0]);
-    assert!(!ours.session.facts().resumed);
+    assert!(!ours.facts().resumed);
     ours.send(b"x");
     theirs.receive(&ours.taken()).expect("data");
     let (mut ours, mut theirs) = connected_of(second, &config, names[1]);
     ours.receive(&theirs.send(b"hello again")).expect("data");
     assert_eq!(ours.plain, b"hello again");
-    let resumed = ours.session.facts().resumed;
+    let resumed = ours.facts().resumed;
     assert_eq!(theirs.connection.handshake_kind() == Some(rustls::HandshakeKind::Resumed), resumed);
     resumed
 }

@@ -15,7 +15,7 @@ use super::*;
 use crate::{
     limits::SCRATCH_BYTES,
     tls::{
-        BackendTls, Session,
+        BackendTls, Outgoing, Session,
         tests::{Identity, backend_options},
     },
 };
@@ -139,9 +139,9 @@ fn session(side: Side) -> Session {
 
 /// Our side of a handshake over a blocking socket.
 fn shake(near: &mut TcpStream, session: &mut Session) {
-    let (mut out, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
+    let (mut out, mut buffer) = (Outgoing::default(), vec![0; 1 << 16]);
     let mut received = 0;
-    while !session.handshake(&buffer[..received], &mut out).unwrap() {
+    while session.handshake(&buffer[..received], &mut out).unwrap().is_none() {
         near.write_all(&out).unwrap();
         out.clear();
         received = near.read(&mut buffer).unwrap();
@@ -367,7 +367,7 @@ fn a_close_notify_read_before_the_tunnel_is_an_end() {
     while !tls.peer_has_closed() {
         let kept = tls.resume(&mut buffer);
         let received = near.read(&mut buffer[kept..]).unwrap();
-        tls.decrypt(&mut buffer, kept + received, &mut Vec::new()).unwrap();
+        tls.decrypt(&mut buffer, kept + received, &mut Outgoing::default()).unwrap();
     }
     near.set_nonblocking(true).unwrap();
     let (mut bench, mut client, mut backend) = Bench::between(plain_connection(), (backend, (near.into(), Some(tls))));
