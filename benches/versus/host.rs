@@ -80,7 +80,6 @@ fn is_executable(file: &Path) -> bool {
 
 /// What a reader must know of the machine: name and value.
 pub fn facts(cores: Cores, descriptors: u64) -> Vec<(&'static str, String)> {
-    let setting = |file: &str| read(&format!("/proc/sys/net/{file}"));
     let pinned = match cores {
         Cores { proxy, load } if proxy == load => format!("one core only ({proxy}) for proxy and load: read with care"),
         Cores { proxy, load } => format!("proxy on core {proxy}, load on core {load}"),
@@ -95,9 +94,13 @@ pub fn facts(cores: Cores, descriptors: u64) -> Vec<(&'static str, String)> {
         ("cores", pinned),
         ("memory", entry("/proc/meminfo", "MemTotal:").trim().to_string()),
         ("descriptors a process", descriptors.to_string()),
-        ("tcp_rmem", setting("ipv4/tcp_rmem")),
-        ("tcp_wmem", setting("ipv4/tcp_wmem")),
     ]
+}
+
+/// What the kernel has allocated for its objects, bytes: sockets, inodes, epoll entries and all others.
+pub fn kernel_memory() -> u64 {
+    let kilobytes = entry("/proc/meminfo", "Slab:");
+    kilobytes.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0) * 1024
 }
 
 fn online() -> usize {

@@ -6,6 +6,8 @@
 
 mod certificate;
 mod host;
+mod isolation;
+mod job;
 mod load;
 mod measure;
 mod metric;
@@ -16,12 +18,14 @@ mod report;
 mod results;
 mod rows;
 mod selftest;
+mod sockets;
 
 use std::{error::Error, fs, io::IsTerminal, time::Instant};
 
 use crate::{
-    certificate::Certificate,
+    certificate::Certificates,
     host::Cores,
+    isolation::Isolation,
     load::{LONGEST_FRAME, Pattern},
     measure::{Bench, Sample},
     options::Options,
@@ -43,7 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = host::raise_descriptor_limit()?;
     let (rows, mut facts) = choose_rows(&options, descriptors)?;
     if options.list {
-        rows.iter().for_each(|row| println!("{:32} {}", row.name, row.about()));
+        rows.iter().for_each(|row| println!("{:30} {}", row.name, row.about()));
         return Ok(());
     }
     let contestants = contestants(&options, &mut facts)?;
@@ -54,15 +58,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     let bench = Bench {
         cores,
         descriptors,
-        certificate: Certificate::make(dir.path())?,
+        isolation: Isolation::prepare(),
+        certificates: Certificates::make(dir.path())?,
         pattern: Pattern::new(LONGEST_FRAME).into(),
         window: options.window(),
     };
     let results = compete(&bench, &rows, &contestants, options.rounds);
 
-    let settings = format!("{} rounds, windows of {} s, {} rows", options.rounds, options.secs, rows.len());
+    let mut settings = bench.isolation.facts();
+    settings
+        .push(("run".into(), format!("{} rounds, windows of {} s, {} rows", options.rounds, options.secs, rows.len())));
     let machine = host::facts(cores, descriptors).into_iter().map(|(name, value)| (name.to_string(), value));
-    let facts: Vec<_> = machine.chain([("run".to_string(), settings)]).chain(facts).collect();
+    let facts: Vec<_> = machine.chain(settings).chain(facts).collect();
     let names: Vec<&str> = contestants.iter().map(|contestant| contestant.0).collect();
     publish(&Report { rows: &rows, peers: &names, results: &results, facts: &facts }, &options)
 }
@@ -71,9 +78,9 @@ type Facts = Vec<(String, String)>;
 
 /// The rows asked for which the descriptor limit allows; what it does not is told.
 fn choose_rows(options: &Options, descriptors: u64) -> Result<(Vec<Row>, Facts), String> {
-    let rows = rows::select(rows::all(options.idle_tunnels), &options.only)?;
-    let (rows, left_out): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.descriptors() <= descriptors);
-    let why = |row: &Row| format!("left out: needs {} descriptors", row.descriptors());
+    let rows = rows::select(rows::all(descriptors, options.idle_tunnels()), &options.only)?;
+    let (rows, left_out): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.job.descriptors() <= descriptors);
+    let why = |row: &Row| format!("left out: needs {} descriptors", row.job.descriptors());
     let facts = left_out.iter().map(|row| (row.name.clone(), why(row))).collect();
     if rows.is_empty() {
         Err("no row is left: raise the descriptor limit (ulimit -Hn)".into())
@@ -115,14 +122,20 @@ fn contestants(options: &Options, facts: &mut Facts) -> Result<Vec<Contestant>, 
 /// Round by round and row by row all take turns, in an order that rotates, so that none is always first.
 fn compete(bench: &Bench, rows: &[Row], contestants: &[Contestant], rounds: u32) -> Results {
     let mut results = Results::default();
-    let mut progress = Progress::new(rows.len() * contestants.len() * rounds as usize);
+    let takes_part = |row: &Row, contestant: &&Contestant| match &contestant.1 {
+        Some(proxy) => proxy.suits(row),
+        // The backend itself speaks no TLS.
+        None => row.tls.is_none(),
+    };
+    let runs: usize = rows.iter().map(|row| contestants.iter().filter(|it| takes_part(row, it)).count()).sum();
+    let mut progress = Progress::new(runs * rounds as usize);
     for round in 1..=rounds {
         for (row_index, row) in rows.iter().enumerate() {
             for turn in 0..contestants.len() {
                 let peer = (turn + round as usize) % contestants.len();
                 let Contestant(name, proxy) = &contestants[peer];
-                if proxy.is_none() && row.tls {
-                    continue; // the backend speaks no TLS
+                if !takes_part(row, &&contestants[peer]) {
+                    continue;
                 }
                 progress.begin(&format!("round {round}/{rounds} {} {name}", row.name));
                 let outcome = bench.run(row, proxy.as_ref());
@@ -168,7 +181,7 @@ impl Progress {
         let told = match outcome {
             Err(why) => format!("failed: {why}"),
             Ok(sample) => {
-                let figures = sample.values.iter().filter(|(metric, _)| row.headline().contains(metric));
+                let figures = sample.values.iter().filter(|(metric, _)| row.job.headline().contains(metric));
                 let mut told: Vec<_> =
                     figures.map(|(metric, value)| format!("{} {}", metric.show(*value), metric.title())).collect();
                 told.extend(sample.errors.iter().map(|(what, count)| format!("{count} x {what}")));

@@ -10,9 +10,17 @@ pub enum Metric {
     TimeP999,
     CpuPerGib,
     GibPerSecond,
-    MemoryPerTunnel,
+    UserMemory,
+    KernelMemory,
     CpuPerHandshake,
     HandshakesPerSecond,
+    CpuPerRequest,
+    RequestsPerSecond,
+    /// From the first client of a storm to the last one's 101.
+    AllOpen,
+    /// Tunnels of the fullest worker over the mean.
+    Unevenness,
+    UnevennessAfter,
     /// Share of the window in which the proxy wanted a core and another process had it: above a few percent the
     /// machine was not ours.
     Waited,
@@ -31,9 +39,15 @@ impl Metric {
             Self::TimeP999 => "p99.9, µs",
             Self::CpuPerGib => "CPU, s/GiB",
             Self::GibPerSecond => "GiB/s",
-            Self::MemoryPerTunnel => "user memory, B/tunnel",
+            Self::UserMemory => "user memory, B/tunnel",
+            Self::KernelMemory => "kernel memory, B/tunnel",
             Self::CpuPerHandshake => "CPU, µs/handshake",
             Self::HandshakesPerSecond => "handshakes/s",
+            Self::CpuPerRequest => "CPU, µs/request",
+            Self::RequestsPerSecond => "requests/s",
+            Self::AllOpen => "all open, ms",
+            Self::Unevenness => "fullest worker / mean",
+            Self::UnevennessAfter => "the same, one worker's gone and come anew",
             Self::Waited => "waited, %",
             Self::LoadBusy => "load busy, %",
         }
@@ -41,15 +55,18 @@ impl Metric {
 
     /// Less is better.
     pub fn is_cost(self) -> bool {
-        !matches!(self, Self::MessagesPerSecond | Self::GibPerSecond | Self::HandshakesPerSecond)
+        !matches!(
+            self,
+            Self::MessagesPerSecond | Self::GibPerSecond | Self::HandshakesPerSecond | Self::RequestsPerSecond
+        )
     }
 
     /// A value with as many digits as mean something.
     pub fn show(self, value: f64) -> String {
         match self {
-            Self::CpuPerMessage | Self::CpuPerHandshake | Self::Waited => format!("{value:.1}"),
+            Self::CpuPerMessage | Self::CpuPerHandshake | Self::CpuPerRequest | Self::Waited => format!("{value:.1}"),
             Self::CpuPerGib => format!("{value:.3}"),
-            Self::GibPerSecond => format!("{value:.2}"),
+            Self::GibPerSecond | Self::Unevenness | Self::UnevennessAfter => format!("{value:.2}"),
             Self::LoadBusy => format!("{value:.0}"),
             _ => thousands(value),
         }

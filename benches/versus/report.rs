@@ -45,7 +45,7 @@ impl Report<'_> {
         line(page, ["row".to_string(), "figure".to_string()].into_iter().chain(titles).chain(ratios));
         line(page, ["---", "---"].into_iter().chain(std::iter::repeat_n("---:", columns - 2)).map(str::to_string));
         for (index, row) in self.rows.iter().enumerate() {
-            for &metric in row.headline() {
+            for &metric in row.job.headline() {
                 let values = (0..self.peers.len()).map(|peer| self.cell(index, peer, metric));
                 let ratios = [self.ratio_to_reference(index, metric), self.ratio_to_best(index, metric)];
                 let names = [format!("`{}`", row.name), metric.title().to_string()];
@@ -98,7 +98,7 @@ impl Report<'_> {
     fn details(&self, page: &mut String, index: usize) {
         let row = &self.rows[index];
         let _ = write!(page, "\n### `{}`\n{}.\n\n", row.name, row.about());
-        let metrics = row.metrics();
+        let metrics = row.job.metrics();
         line(page, std::iter::once(String::new()).chain(metrics.iter().map(|metric| metric.title().to_string())));
         line(page, std::iter::once("---").chain(std::iter::repeat_n("---:", metrics.len())).map(str::to_string));
         for (peer, name) in self.peers.iter().enumerate() {

@@ -5,8 +5,9 @@ use std::{error::Error, time::Duration};
 
 use crate::{
     DIRECT,
-    certificate::Certificate,
+    certificate::Certificates,
     host::{self, Cores},
+    isolation::Isolation,
     load::{LONGEST_FRAME, Pattern},
     measure::Bench,
     peers::{Installed, PEERS, SUBJECT},
@@ -18,14 +19,20 @@ pub fn run() -> Result<(), Box<dyn Error>> {
     let bench = Bench {
         cores: Cores::choose()?,
         descriptors: host::raise_descriptor_limit()?,
-        certificate: Certificate::make(dir.path())?,
+        isolation: Isolation::prepare(),
+        certificates: Certificates::make(dir.path())?,
         pattern: Pattern::new(LONGEST_FRAME).into(),
         window: Duration::from_millis(50),
     };
     let longsplice = PEERS.iter().find(|peer| peer.name == SUBJECT).and_then(|peer| peer.installed());
     let longsplice = longsplice.ok_or("longsplice was not built")?;
-    for row in rows::all(20).into_iter().map(Row::shrunk) {
-        if !row.tls {
+    let mut seen = Vec::new();
+    for row in rows::all(bench.descriptors, None).into_iter().map(Row::shrunk) {
+        if seen.contains(&(row.tls, row.job)) {
+            continue; // the same row in another size
+        }
+        seen.push((row.tls, row.job));
+        if row.tls.is_none() {
             check(&bench, &row, None)?;
         }
         check(&bench, &row, Some(&longsplice))?;
