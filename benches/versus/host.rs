@@ -79,22 +79,21 @@ fn is_executable(file: &Path) -> bool {
 }
 
 /// What a reader must know of the machine: name and value.
-pub fn facts(cores: Cores, descriptors: u64) -> Vec<(&'static str, String)> {
+pub fn facts(cores: Cores, descriptors: u64) -> Vec<(String, String)> {
     let pinned = match cores {
         Cores { proxy, load } if proxy == load => format!("one core only ({proxy}) for proxy and load: read with care"),
         Cores { proxy, load } => format!("proxy on core {proxy}, load on core {load}"),
     };
-    vec![
+    let cpu = entry("/proc/cpuinfo", "model name");
+    let facts = [
         ("kernel", read("/proc/sys/kernel/osrelease")),
         ("system", entry("/etc/os-release", "PRETTY_NAME=").trim_matches('"').to_string()),
-        (
-            "CPU",
-            format!("{} x {}", online(), entry("/proc/cpuinfo", "model name").trim_start_matches([' ', '\t', ':'])),
-        ),
+        ("CPU", format!("{} x {}", online(), cpu.trim_start_matches([' ', '\t', ':']))),
         ("cores", pinned),
         ("memory", entry("/proc/meminfo", "MemTotal:").trim().to_string()),
         ("descriptors a process", descriptors.to_string()),
-    ]
+    ];
+    facts.map(|(name, value)| (name.to_string(), value)).into()
 }
 
 /// What the kernel has allocated for its objects, bytes: sockets, inodes, epoll entries and all others.

@@ -85,18 +85,35 @@ fn thousands(value: f64) -> String {
     text
 }
 
-/// The middle of some values; None without any.
-pub fn median(mut values: Vec<f64>) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    match values.len() {
-        0 => None,
-        odd if odd % 2 == 1 => Some(values[middle]),
-        _ => Some(f64::midpoint(values[middle - 1], values[middle])),
+/// A figure of several rounds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Spread {
+    pub median: f64,
+    pub least: f64,
+    pub greatest: f64,
+}
+
+impl Spread {
+    /// Of some values; None without any.
+    pub fn of(mut values: Vec<f64>) -> Option<Self> {
+        values.sort_by(f64::total_cmp);
+        let (least, greatest) = (*values.first()?, *values.last()?);
+        let middle = values.len() / 2;
+        let median = if values.len().is_multiple_of(2) {
+            f64::midpoint(values[middle - 1], values[middle])
+        } else {
+            values[middle]
+        };
+        Some(Self { median, least, greatest })
+    }
+
+    /// As the tables have it.
+    pub fn show(&self, show: impl Fn(f64) -> String) -> String {
+        format!("{} ({} to {})", show(self.median), show(self.least), show(self.greatest))
     }
 }
 
-/// The least and the greatest.
-pub fn range(values: &[f64]) -> (f64, f64) {
-    values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), &value| (low.min(value), high.max(value)))
+/// A ratio with as many digits as mean something.
+pub fn show_ratio(ratio: f64) -> String {
+    format!("{ratio:.2}")
 }

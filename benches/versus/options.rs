@@ -51,9 +51,10 @@ impl Options {
         self.idle_tunnels.map(|count| count as usize)
     }
 
-    /// A selection was asked for.
-    pub fn is_partial(&self) -> bool {
-        !(self.only.is_empty() || self.only == ["all"]) || !self.peers.is_empty()
+    /// A file of the results. A selection of rows or peers has files of its own, so that it never replaces the whole.
+    pub fn file(&self, ending: &str) -> PathBuf {
+        let is_whole = (self.only.is_empty() || self.only == ["all"]) && self.peers.is_empty();
+        self.out.join(format!("{}{ending}", if is_whole { "versus" } else { "partial" }))
     }
 }
 

@@ -106,7 +106,8 @@ impl Row {
         Self { is_core: is_core(tls, &job), name, tls, job }
     }
 
-    fn is_named(&self, word: &str) -> bool {
+    /// Whether a word of [`select`] names it.
+    pub fn is_named(&self, word: &str) -> bool {
         let name = format!("-{}-", self.name);
         word == "all" || word.split('+').all(|part| name.contains(&format!("-{part}-")))
     }
