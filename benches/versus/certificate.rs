@@ -93,7 +93,7 @@ impl Certificate {
     }
 }
 
-/// The tickets of all connections, each used once. The store of rustls keeps eight of a server: too few for many clients
+/// The tickets of all connections, each used once, the newest first: a server may keep sessions itself, and only so many. The store of rustls keeps eight of a server: too few for many clients
 /// that share one name.
 #[derive(Debug, Default)]
 struct Tickets(Mutex<VecDeque<Tls13ClientSessionValue>>);
@@ -126,6 +126,6 @@ impl ClientSessionStore for Tickets {
     }
 
     fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_back()
     }
 }

@@ -144,5 +144,6 @@ fn greatest(groups: &[Group]) -> f64 {
 }
 
 fn label(row: &Row) -> String {
-    row.name.replace('-', " ").replace(" x", " × ")
+    let unit = if matches!(row.job, Job::Paced { .. }) { "/s" } else { "" };
+    row.name.replace('-', " ").replace(" x", " × ") + unit
 }

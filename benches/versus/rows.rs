@@ -81,10 +81,9 @@ fn arrivals(rows: &mut Vec<Row>) {
             rows.push(Row::new(Some(key), Job::Handshakes { slots: CHURN_SLOTS, resumed }));
         }
     }
-    for tls in [None, Some(Key::Ecdsa)] {
-        rows.push(Row::new(tls, Job::Storm { clients: STORM_CLIENTS }));
-        rows.push(Row::new(tls, Job::Requests { body: 1 << 10, clients: HTTP_CLIENTS }));
-    }
+    let schemes = [None, Some(Key::Ecdsa)];
+    rows.extend(schemes.map(|tls| Row::new(tls, Job::Storm { clients: STORM_CLIENTS })));
+    rows.extend(schemes.map(|tls| Row::new(tls, Job::Requests { body: 1 << 10, clients: HTTP_CLIENTS })));
 }
 
 /// The core rows; or, with words, the rows that one of them names. A word is one part of a name or several (`echo`, `wss`,

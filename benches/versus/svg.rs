@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 const WIDTH: f64 = 860.0;
 /// Where the bars begin and end; the labels are left of them, the last values right.
-const LEFT: f64 = 200.0;
+const LEFT: f64 = 216.0;
 const RIGHT: f64 = 780.0;
 const BAR: f64 = 10.0;
 const BAR_STEP: f64 = 13.0;
@@ -76,11 +76,11 @@ impl Chart {
         text(&mut svg, 20.0, 49.0, "faint", &self.subtitle);
         legend(&mut svg, &series);
         self.scale(&mut svg, top, bottom);
-        svg.push_str(&body);
         if let Some(reference) = self.reference {
             let x = self.x(reference);
             let _ = writeln!(svg, "<path class=\"reference\" d=\"M{x:.1} {top:.1}V{bottom:.1}\"/>");
         }
+        svg.push_str(&body);
         svg.push_str("</svg>\n");
         svg
     }
@@ -179,13 +179,13 @@ fn style(series: &[&str]) -> String {
     format!(
         "<style>\n\
          text{{font-family:system-ui,-apple-system,\"Segoe UI\",Roboto,\"DejaVu Sans\",sans-serif;font-size:11px;fill:#343a40}}\n\
-         .title{{font-size:16px;font-weight:600;fill:#1b1e21}}.label{{font-size:12px}}.faint{{fill:#6c757d}}\n\
+         .title{{font-size:16px;font-weight:600;fill:#1b1e21}}.label{{font-size:12px}}.value{{paint-order:stroke;stroke:#fff;stroke-width:3px;stroke-linejoin:round}}.faint{{fill:#6c757d}}\n\
          .page{{fill:#fff;stroke:#e3e6e8}}.grid{{stroke:#e9ecef;fill:none}}.cut{{stroke:#fff;stroke-width:2;fill:none}}\n\
          .reference{{stroke:#495057;stroke-dasharray:3 3;fill:none}}\n\
          {light}\n\
          @media (prefers-color-scheme:dark){{\n\
          text{{fill:#ced4da}}.title{{fill:#f1f3f5}}.faint{{fill:#8d969e}}\n\
-         .page{{fill:#0d1117;stroke:#262c34}}.grid{{stroke:#20262d}}.cut{{stroke:#0d1117}}.reference{{stroke:#adb5bd}}\n\
+         .page{{fill:#0d1117;stroke:#262c34}}.grid{{stroke:#20262d}}.cut{{stroke:#0d1117}}.reference{{stroke:#adb5bd}}.value{{stroke:#0d1117}}\n\
          {dark}\n\
          }}\n</style>\n"
     )

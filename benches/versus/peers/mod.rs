@@ -1,7 +1,10 @@
 //! The proxies under comparison: how each is found, told what to do, and started.
 
+mod caddy;
+mod envoy;
 mod haproxy;
 mod nginx;
+mod sozu;
 
 use std::{
     fs,
@@ -104,6 +107,40 @@ pub const PEERS: &[Peer] = &[
         file: "haproxy.cfg",
         config: |site| haproxy::config(site, haproxy::SPLICE),
         arguments: haproxy::arguments,
+        environment: &[],
+    },
+    Peer {
+        name: "caddy",
+        about: "GOMAXPROCS=1, HTTP/1.1",
+        program: || host::find_program("caddy"),
+        version_argument: "version",
+        // Go hands connections to whichever thread is free: there is nothing to be uneven.
+        suits: |row| !matches!(row.job, Job::Even { .. }),
+        file: "Caddyfile",
+        config: caddy::config,
+        arguments: caddy::arguments,
+        environment: caddy::ENVIRONMENT,
+    },
+    Peer {
+        name: "envoy",
+        about: "--concurrency 1",
+        program: || host::find_program("envoy"),
+        version_argument: "--version",
+        suits: EVERYTHING,
+        file: "envoy.yaml",
+        config: envoy::config,
+        arguments: envoy::arguments,
+        environment: &[],
+    },
+    Peer {
+        name: "sozu",
+        about: "one worker: the other one that uses rustls, so for TLS handshakes",
+        program: || host::find_program("sozu"),
+        version_argument: "--version",
+        suits: |row| row.tls.is_some() && matches!(row.job, Job::Handshakes { .. }),
+        file: "sozu.toml",
+        config: sozu::config,
+        arguments: sozu::arguments,
         environment: &[],
     },
     Peer {
