@@ -93,8 +93,8 @@ impl Certificate {
     }
 }
 
-/// The tickets of all connections, each used once, the newest first: a server may keep sessions itself, and only so many. The store of rustls keeps eight of a server: too few for many clients
-/// that share one name.
+/// The tickets of all connections, each used once, the newest first: a server may keep the sessions itself, and only so
+/// many. The store of rustls keeps eight tickets of a server: too few for many clients that share one name.
 #[derive(Debug, Default)]
 struct Tickets(Mutex<VecDeque<Tls13ClientSessionValue>>);
 

@@ -1,4 +1,4 @@
-//! Who takes part, and the runs in turn.
+//! Who takes part, and whose turn it is.
 
 use crate::{
     measure::Bench,

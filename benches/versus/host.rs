@@ -59,11 +59,15 @@ pub fn pin(core: usize) -> io::Result<()> {
     Ok(sched_setaffinity(Pid::from_raw(0), &set)?)
 }
 
-/// Raises the descriptor limit as far as it goes, for this process and the peers; the limit.
+/// Descriptors that the largest row can use. A proxy that is allowed a million prepares for them, and is slower for it.
+const DESCRIPTORS: u64 = 40_000;
+
+/// Raises the descriptor limit as far as it goes and helps, for this process and the peers; the limit.
 pub fn raise_descriptor_limit() -> io::Result<u64> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-    Ok(hard)
+    let limit = hard.min(DESCRIPTORS);
+    setrlimit(Resource::RLIMIT_NOFILE, limit, limit)?;
+    Ok(limit)
 }
 
 /// A program of `PATH`, or of the directories for daemons that a user's `PATH` may lack.

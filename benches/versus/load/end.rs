@@ -149,8 +149,10 @@ impl End {
             Ok(0) => Err(self.ended(common)),
             Ok(count) => self.take(&scratch[..count], common),
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
-            Err(_) if common.work.clients_leave() && self.side == Side::Backend => Err(Gone::Done),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(match self.ended(common) {
+                Gone::Done => Gone::Done,
+                Gone::Wrong(_) => error.into(),
+            }),
         };
         common.scratch = scratch;
         outcome
@@ -160,7 +162,7 @@ impl End {
         match (&self.stage, self.side, common.work) {
             (Stage::Open(..), Side::Backend, work) if work.clients_leave() => Gone::Done,
             (Stage::Open(..), ..) => Gone::Wrong("the tunnel was closed".into()),
-            // A proxy may connect in vain when its client has left: no loss to anyone.
+            // A proxy may connect in vain when its client has left, and drops kept connections as it likes: no loss to anyone.
             (_, Side::Backend, _) => Gone::Done,
             _ => Gone::Wrong("closed without an answer".into()),
         }
