@@ -59,11 +59,15 @@ pub fn pin(core: usize) -> io::Result<()> {
     Ok(sched_setaffinity(Pid::from_raw(0), &set)?)
 }
 
-/// Raises the descriptor limit as far as it goes, for this process and the peers; the limit.
+/// Descriptors that the largest row can use. A proxy that is allowed a million prepares for them, and is slower for it.
+const DESCRIPTORS: u64 = 40_000;
+
+/// Raises the descriptor limit as far as it goes and helps, for this process and the peers; the limit.
 pub fn raise_descriptor_limit() -> io::Result<u64> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-    Ok(hard)
+    let limit = hard.min(DESCRIPTORS);
+    setrlimit(Resource::RLIMIT_NOFILE, limit, limit)?;
+    Ok(limit)
 }
 
 /// A program of `PATH`, or of the directories for daemons that a user's `PATH` may lack.
@@ -79,25 +83,27 @@ fn is_executable(file: &Path) -> bool {
 }
 
 /// What a reader must know of the machine: name and value.
-pub fn facts(cores: Cores, descriptors: u64) -> Vec<(&'static str, String)> {
-    let setting = |file: &str| read(&format!("/proc/sys/net/{file}"));
+pub fn facts(cores: Cores, descriptors: u64) -> Vec<(String, String)> {
     let pinned = match cores {
         Cores { proxy, load } if proxy == load => format!("one core only ({proxy}) for proxy and load: read with care"),
         Cores { proxy, load } => format!("proxy on core {proxy}, load on core {load}"),
     };
-    vec![
+    let cpu = entry("/proc/cpuinfo", "model name");
+    let facts = [
         ("kernel", read("/proc/sys/kernel/osrelease")),
         ("system", entry("/etc/os-release", "PRETTY_NAME=").trim_matches('"').to_string()),
-        (
-            "CPU",
-            format!("{} x {}", online(), entry("/proc/cpuinfo", "model name").trim_start_matches([' ', '\t', ':'])),
-        ),
+        ("CPU", format!("{} x {}", online(), cpu.trim_start_matches([' ', '\t', ':']))),
         ("cores", pinned),
         ("memory", entry("/proc/meminfo", "MemTotal:").trim().to_string()),
         ("descriptors a process", descriptors.to_string()),
-        ("tcp_rmem", setting("ipv4/tcp_rmem")),
-        ("tcp_wmem", setting("ipv4/tcp_wmem")),
-    ]
+    ];
+    facts.map(|(name, value)| (name.to_string(), value)).into()
+}
+
+/// What the kernel has allocated for its objects, bytes: sockets, inodes, epoll entries and all others.
+pub fn kernel_memory() -> u64 {
+    let kilobytes = entry("/proc/meminfo", "Slab:");
+    kilobytes.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0) * 1024
 }
 
 fn online() -> usize {

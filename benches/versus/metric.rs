@@ -10,9 +10,17 @@ pub enum Metric {
     TimeP999,
     CpuPerGib,
     GibPerSecond,
-    MemoryPerTunnel,
+    UserMemory,
+    KernelMemory,
     CpuPerHandshake,
     HandshakesPerSecond,
+    CpuPerRequest,
+    RequestsPerSecond,
+    /// From the first client of a storm to the last one's 101.
+    AllOpen,
+    /// Tunnels of the fullest worker over the mean.
+    Unevenness,
+    UnevennessAfter,
     /// Share of the window in which the proxy wanted a core and another process had it: above a few percent the
     /// machine was not ours.
     Waited,
@@ -31,9 +39,15 @@ impl Metric {
             Self::TimeP999 => "p99.9, µs",
             Self::CpuPerGib => "CPU, s/GiB",
             Self::GibPerSecond => "GiB/s",
-            Self::MemoryPerTunnel => "user memory, B/tunnel",
+            Self::UserMemory => "user memory, B/tunnel",
+            Self::KernelMemory => "kernel memory, B/tunnel",
             Self::CpuPerHandshake => "CPU, µs/handshake",
             Self::HandshakesPerSecond => "handshakes/s",
+            Self::CpuPerRequest => "CPU, µs/request",
+            Self::RequestsPerSecond => "requests/s",
+            Self::AllOpen => "all open, ms",
+            Self::Unevenness => "fullest worker / mean",
+            Self::UnevennessAfter => "the same, one worker's gone and come anew",
             Self::Waited => "waited, %",
             Self::LoadBusy => "load busy, %",
         }
@@ -41,15 +55,18 @@ impl Metric {
 
     /// Less is better.
     pub fn is_cost(self) -> bool {
-        !matches!(self, Self::MessagesPerSecond | Self::GibPerSecond | Self::HandshakesPerSecond)
+        !matches!(
+            self,
+            Self::MessagesPerSecond | Self::GibPerSecond | Self::HandshakesPerSecond | Self::RequestsPerSecond
+        )
     }
 
     /// A value with as many digits as mean something.
     pub fn show(self, value: f64) -> String {
         match self {
-            Self::CpuPerMessage | Self::CpuPerHandshake | Self::Waited => format!("{value:.1}"),
+            Self::CpuPerMessage | Self::CpuPerHandshake | Self::CpuPerRequest | Self::Waited => format!("{value:.1}"),
             Self::CpuPerGib => format!("{value:.3}"),
-            Self::GibPerSecond => format!("{value:.2}"),
+            Self::GibPerSecond | Self::Unevenness | Self::UnevennessAfter => format!("{value:.2}"),
             Self::LoadBusy => format!("{value:.0}"),
             _ => thousands(value),
         }
@@ -68,18 +85,35 @@ fn thousands(value: f64) -> String {
     text
 }
 
-/// The middle of some values; None without any.
-pub fn median(mut values: Vec<f64>) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    match values.len() {
-        0 => None,
-        odd if odd % 2 == 1 => Some(values[middle]),
-        _ => Some(f64::midpoint(values[middle - 1], values[middle])),
+/// A figure of several rounds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Spread {
+    pub median: f64,
+    pub least: f64,
+    pub greatest: f64,
+}
+
+impl Spread {
+    /// Of some values; None without any.
+    pub fn of(mut values: Vec<f64>) -> Option<Self> {
+        values.sort_by(f64::total_cmp);
+        let (least, greatest) = (*values.first()?, *values.last()?);
+        let middle = values.len() / 2;
+        let median = if values.len().is_multiple_of(2) {
+            f64::midpoint(values[middle - 1], values[middle])
+        } else {
+            values[middle]
+        };
+        Some(Self { median, least, greatest })
+    }
+
+    /// As the tables have it.
+    pub fn show(&self, show: impl Fn(f64) -> String) -> String {
+        format!("{} ({} to {})", show(self.median), show(self.least), show(self.greatest))
     }
 }
 
-/// The least and the greatest.
-pub fn range(values: &[f64]) -> (f64, f64) {
-    values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), &value| (low.min(value), high.max(value)))
+/// A ratio with as many digits as mean something.
+pub fn show_ratio(ratio: f64) -> String {
+    format!("{ratio:.2}")
 }

@@ -8,21 +8,22 @@ use clap::Parser;
 #[derive(Debug, Parser)]
 #[command(name = "cargo bench --bench versus --")]
 pub struct Options {
-    /// Only these rows, or rows with one of these words in their name (echo, wss, bulk-ws-down ...)
+    /// Rows with one of these in their name: a part (echo, wss, x100), several parts (bulk-ws-down), or parts that must all be
+    /// there (bulk+wss+x50); all: every row. Without it: the rows that matter most
     #[arg(long, value_delimiter = ',', value_name = "WORD")]
     pub only: Vec<String>,
     /// Only these (nginx, nginx-64k, haproxy, haproxy-splice, longsplice; direct: no proxy at all)
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     pub peers: Vec<String>,
     /// Rounds: each row with each peer so often
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=99))]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
     pub rounds: u32,
     /// Length of one measurement, seconds (0.05 to 60)
-    #[arg(long, default_value_t = 2.0, value_parser = seconds)]
+    #[arg(long, default_value_t = 1.0, value_parser = seconds)]
     pub secs: f64,
-    /// Tunnels of the memory rows
-    #[arg(long, default_value_t = 4000, value_name = "COUNT")]
-    pub idle_tunnels: usize,
+    /// Tunnels of the memory rows; as many as the descriptor limit allows, at most 10,000, if not given
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    idle_tunnels: Option<u32>,
     /// Where the tables go
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/results"), value_name = "DIR")]
     pub out: PathBuf,
@@ -45,9 +46,15 @@ impl Options {
         Duration::from_secs_f64(self.secs)
     }
 
-    /// Not everything was asked for.
-    pub fn is_partial(&self) -> bool {
-        !self.only.is_empty() || !self.peers.is_empty()
+    /// Tunnels of the memory rows.
+    pub fn idle_tunnels(&self) -> Option<usize> {
+        self.idle_tunnels.map(|count| count as usize)
+    }
+
+    /// A file of the results. A selection of rows or peers has files of its own, so that it never replaces the whole.
+    pub fn file(&self, ending: &str) -> PathBuf {
+        let is_whole = (self.only.is_empty() || self.only == ["all"]) && self.peers.is_empty();
+        self.out.join(format!("{}{ending}", if is_whole { "versus" } else { "partial" }))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io,
-    net::{Ipv4Addr, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -15,7 +15,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::host;
+use crate::{host, peers::Site, sockets};
 
 const START_LIMIT: Duration = Duration::from_secs(10);
 const STOP_LIMIT: Duration = Duration::from_secs(3);
@@ -36,21 +36,34 @@ pub struct Usage {
 }
 
 impl Process {
-    /// Starts a program on `core`, its output in `dir`, and waits until it listens on all of `ports`.
-    pub fn start(program: &Path, arguments: &[String], dir: &Path, core: usize, ports: &[u16]) -> Result<Self, String> {
+    /// Starts a program on a site's core, its output in the site's directory, and waits until it listens on both ports.
+    pub fn start(
+        program: &Path,
+        arguments: &[String],
+        environment: &[(&str, &str)],
+        site: &Site,
+    ) -> Result<Self, String> {
+        let dir = site.dir;
         let log = dir.join("output.log");
         let output = File::create(&log).map_err(|error| format!("{}: {error}", log.display()))?;
         let (out, err) = (output.try_clone().map_err(|error| error.to_string())?, output);
         let mut command = orphan_ends(program);
-        command.args(arguments).current_dir(dir).stdin(Stdio::null()).stdout(out).stderr(err);
+        command
+            .args(arguments)
+            .envs(environment.iter().copied())
+            .env("HOME", dir)
+            .current_dir(dir)
+            .stdin(Stdio::null())
+            .stdout(out)
+            .stderr(err);
         // A child inherits the core of the thread that starts it.
         let here = nix::sched::sched_getaffinity(Pid::from_raw(0)).map_err(|error| error.to_string())?;
-        host::pin(core).map_err(|error| format!("core {core}: {error}"))?;
+        host::pin(site.core).map_err(|error| format!("core {}: {error}", site.core))?;
         let child = command.spawn();
         nix::sched::sched_setaffinity(Pid::from_raw(0), &here).map_err(|error| error.to_string())?;
         let child = child.map_err(|error| format!("{}: {error}", program.display()))?;
         let mut process = Self { child, log };
-        process.wait_for(ports)?;
+        process.wait_for(&[site.plain, site.tls])?;
         Ok(process)
     }
 
@@ -104,6 +117,20 @@ impl Process {
     /// Private memory of all its processes, bytes: what they share among themselves is counted once, mapped files not at all.
     pub fn user_memory(&self) -> u64 {
         self.tree().iter().map(|pid| private_memory(*pid)).sum()
+    }
+
+    /// The clients connected to `port` that each epoll instance watches, by their addresses; instances without any left out.
+    pub fn watched_clients(&self, port: u16) -> io::Result<Vec<Vec<SocketAddr>>> {
+        let mut clients = sockets::connections_to(self.pid(), port)?;
+        let mut instances = Vec::new();
+        for pid in self.tree() {
+            for watched in sockets::epoll_instances(pid)? {
+                // A second descriptor of an instance has the same sockets: they are gone from the map.
+                instances.push(watched.iter().filter_map(|inode| clients.remove(inode)).collect::<Vec<_>>());
+            }
+        }
+        instances.retain(|clients| !clients.is_empty());
+        Ok(instances)
     }
 
     /// It and all its descendants.

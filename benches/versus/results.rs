@@ -1,9 +1,10 @@
 //! The samples of all rounds, and the questions the report asks of them.
 
 use crate::{
+    contest::DIRECT,
     measure::Sample,
-    metric::{Metric, median},
-    peers::SUBJECT,
+    metric::{Metric, Spread},
+    peers::{REFERENCE, SUBJECT},
 };
 
 /// One run, or why there was none.
@@ -14,21 +15,40 @@ pub struct Record {
     pub outcome: Result<Sample, String>,
 }
 
+impl Record {
+    /// Something went wrong in it.
+    pub fn is_troubled(&self) -> bool {
+        self.outcome.as_ref().map_or(true, |sample| !sample.errors.is_empty())
+    }
+}
+
 /// All runs.
-#[derive(Default)]
-pub struct Results(Vec<Record>);
+pub struct Results {
+    /// Names of the columns: proxies, and perhaps the load without one.
+    pub peers: Vec<&'static str>,
+    records: Vec<Record>,
+}
 
 impl Results {
+    pub fn new(peers: Vec<&'static str>) -> Self {
+        Self { peers, records: Vec::new() }
+    }
+
     pub fn add(&mut self, record: Record) {
-        self.0.push(record);
+        self.records.push(record);
     }
 
     pub fn records(&self) -> &[Record] {
-        &self.0
+        &self.records
+    }
+
+    /// A column by its name.
+    pub fn peer(&self, name: &str) -> Option<usize> {
+        self.peers.iter().position(|peer| *peer == name)
     }
 
     pub fn of(&self, row: usize, peer: usize) -> impl Iterator<Item = &Record> {
-        self.0.iter().filter(move |record| record.row == row && record.peer == peer)
+        self.records.iter().filter(move |record| record.row == row && record.peer == peer)
     }
 
     /// The values of a figure, with their rounds.
@@ -41,38 +61,44 @@ impl Results {
             .collect()
     }
 
-    /// The values of a figure.
-    pub fn values(&self, row: usize, peer: usize, metric: Metric) -> Vec<f64> {
-        self.rounds(row, peer, metric).into_iter().map(|(_, value)| value).collect()
+    /// A figure over all rounds.
+    pub fn figure(&self, row: usize, peer: usize, metric: Metric) -> Option<Spread> {
+        Spread::of(self.rounds(row, peer, metric).into_iter().map(|(_, value)| value).collect())
     }
 
-    pub fn median(&self, row: usize, peer: usize, metric: Metric) -> Option<f64> {
-        median(self.values(row, peer, metric))
-    }
-
-    /// One proxy's figure over another's: the median of what it is in each round, because what disturbs a round disturbs
-    /// both.
-    pub fn ratio(&self, row: usize, [over, under]: [usize; 2], metric: Metric) -> Option<f64> {
+    /// One proxy's figure over another's, within each round, because what disturbs a round disturbs both.
+    pub fn ratio(&self, row: usize, [over, under]: [usize; 2], metric: Metric) -> Option<Spread> {
         let base = self.rounds(row, under, metric);
         let pairs = self.rounds(row, over, metric).into_iter().filter_map(|(round, value)| {
             let (_, base) = base.iter().find(|(of, base)| *of == round && *base != 0.0)?;
             Some(value / base)
         });
-        median(pairs.collect())
+        Spread::of(pairs.collect())
+    }
+
+    /// longsplice over nginx.
+    pub fn to_reference(&self, row: usize, metric: Metric) -> Option<Spread> {
+        self.ratio(row, [self.peer(SUBJECT)?, self.peer(REFERENCE)?], metric)
+    }
+
+    /// longsplice over the best peer, and which that is.
+    pub fn to_best(&self, row: usize, metric: Metric) -> Option<(Spread, &'static str)> {
+        let best = self.best(row, metric)?;
+        Some((self.ratio(row, [self.peer(SUBJECT)?, best], metric)?, self.peers[best]))
     }
 
     /// The peer with the best median of a figure; longsplice and the load without a proxy are none.
-    pub fn best(&self, row: usize, peers: &[&str], metric: Metric) -> Option<usize> {
+    pub fn best(&self, row: usize, metric: Metric) -> Option<usize> {
         let sign = if metric.is_cost() { 1.0 } else { -1.0 };
-        let medians = (0..peers.len())
-            .filter(|&peer| peers[peer] != SUBJECT && peers[peer] != crate::DIRECT)
-            .filter_map(|peer| Some((peer, sign * self.median(row, peer, metric)?)));
+        let medians = (0..self.peers.len())
+            .filter(|&peer| self.peers[peer] != SUBJECT && self.peers[peer] != DIRECT)
+            .filter_map(|peer| Some((peer, sign * self.figure(row, peer, metric)?.median)));
         medians.min_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(peer, _)| peer)
     }
 
     /// Shares of time in which a proxy waited for its core, percent, one a run.
     pub fn waits(&self) -> Vec<f64> {
-        let samples = self.0.iter().filter_map(|record| record.outcome.as_ref().ok());
+        let samples = self.records.iter().filter_map(|record| record.outcome.as_ref().ok());
         let values = samples.flat_map(|sample| &sample.values);
         values.filter(|(metric, _)| *metric == Metric::Waited).map(|(_, value)| *value).collect()
     }

@@ -9,6 +9,7 @@ use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 
 use super::{
     Common, Work,
+    exchange::{self, Answer, Exchange},
     frame::{Flow, Inbound, Outbound, Side},
     socket::Socket,
     upgrade,
@@ -25,6 +26,8 @@ pub enum Stage {
     /// What has come of the other side's HTTP head.
     Head(Vec<u8>),
     Open(Inbound, Outbound),
+    /// A client of plain HTTP.
+    Plain(Exchange),
 }
 
 /// A connection of the load.
@@ -56,13 +59,13 @@ impl From<io::Error> for Gone {
 
 impl End {
     pub fn is_open(&self) -> bool {
-        matches!(self.stage, Stage::Open(..))
+        matches!(self.stage, Stage::Open(..) | Stage::Plain(_))
     }
 
     /// Does what its socket is ready for.
     pub fn step(&mut self, ready: EpollFlags, common: &mut Common) -> Result<(), Gone> {
         if matches!(self.stage, Stage::Connecting) {
-            return self.connected();
+            return self.connected(common);
         }
         if ready.contains(EpollFlags::EPOLLOUT) {
             self.pump(common)?;
@@ -77,7 +80,7 @@ impl End {
     pub fn wait(&mut self, epoll: &Epoll, key: usize) -> Result<(), Gone> {
         let sends = match &self.stage {
             Stage::Connecting => true,
-            Stage::Head(_) => self.socket.is_pending(),
+            Stage::Head(_) | Stage::Plain(_) => self.socket.is_pending(),
             Stage::Open(_, outbound) => outbound.owed > 0 || self.socket.is_pending(),
         };
         let interest = if sends { EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT } else { EpollFlags::EPOLLIN };
@@ -106,16 +109,33 @@ impl End {
         Ok(self.socket.flush()?)
     }
 
-    fn connected(&mut self) -> Result<(), Gone> {
+    fn connected(&mut self, common: &Common) -> Result<(), Gone> {
         if let Some(error) = self.socket.stream().take_error()? {
             return Err(error.into());
+        }
+        if common.work == Work::Requests {
+            let exchange = Exchange::new(self.flow(Side::Backend, common));
+            self.stage = Stage::Plain(exchange);
+            return self.ask();
         }
         self.send_head(&upgrade::request(self.tunnel))?;
         self.stage = Stage::Head(Vec::new());
         Ok(())
     }
 
-    /// A head fits the buffer of a socket nothing was sent on yet.
+    /// Sends a client's next plain request.
+    fn ask(&mut self) -> Result<(), Gone> {
+        let Stage::Plain(exchange) = &self.stage else { return Ok(()) };
+        let request = exchange.request();
+        self.since = Instant::now();
+        self.send_head(&request)
+    }
+
+    fn flow(&self, from: Side, common: &Common) -> Flow {
+        Flow { from, tunnel: self.tunnel, payload: common.payload }
+    }
+
+    /// A head fits the buffer of a socket on which nothing is under way.
     fn send_head(&mut self, head: &[u8]) -> Result<(), Gone> {
         match self.socket.send([&[], head])? {
             sent if sent == head.len() => Ok(()),
@@ -129,8 +149,10 @@ impl End {
             Ok(0) => Err(self.ended(common)),
             Ok(count) => self.take(&scratch[..count], common),
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
-            Err(_) if common.work == Work::Churn && self.side == Side::Backend => Err(Gone::Done),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(match self.ended(common) {
+                Gone::Done => Gone::Done,
+                Gone::Wrong(_) => error.into(),
+            }),
         };
         common.scratch = scratch;
         outcome
@@ -138,9 +160,9 @@ impl End {
 
     fn ended(&self, common: &Common) -> Gone {
         match (&self.stage, self.side, common.work) {
-            (Stage::Open(..), Side::Backend, Work::Churn) => Gone::Done,
+            (Stage::Open(..), Side::Backend, work) if work.clients_leave() => Gone::Done,
             (Stage::Open(..), ..) => Gone::Wrong("the tunnel was closed".into()),
-            // A proxy may connect in vain when its client has left: no loss to anyone.
+            // A proxy may connect in vain when its client has left, and drops kept connections as it likes: no loss to anyone.
             (_, Side::Backend, _) => Gone::Done,
             _ => Gone::Wrong("closed without an answer".into()),
         }
@@ -155,19 +177,28 @@ impl End {
                 self.take_head(head, common)
             }
             Stage::Open(..) => self.take_frames(bytes, common),
+            Stage::Plain(exchange) => {
+                if exchange.take(bytes, &common.pattern).map_err(Gone::Wrong)? {
+                    common.tally.came_back(self.since.elapsed());
+                    self.ask()?;
+                }
+                Ok(())
+            }
         }
     }
 
     fn take_head(&mut self, head: Vec<u8>, common: &mut Common) -> Result<(), Gone> {
         let length = match self.side {
             Side::Client => upgrade::judge(&head, self.tunnel).map_err(Gone::Wrong)?,
-            Side::Backend => upgrade::answer(&head)
-                .map_err(Gone::Wrong)?
-                .map(|(length, tunnel, answer)| {
+            Side::Backend => match upgrade::answer(&head).map_err(Gone::Wrong)? {
+                None => None,
+                Some((length, upgrade::Asked::Tunnel(tunnel, answer))) => {
                     self.tunnel = tunnel;
-                    self.send_head(&answer).map(|()| length)
-                })
-                .transpose()?,
+                    self.send_head(&answer)?;
+                    Some(length)
+                }
+                Some((_, upgrade::Asked::Plain(question))) => return self.answer(&question, common),
+            },
         };
         let Some(length) = length else {
             if head.len() > HEAD_BYTES {
@@ -178,18 +209,28 @@ impl End {
         };
         self.open(common);
         match (self.side, common.work) {
-            (Side::Client, Work::Churn) => Err(Gone::Done),
+            (Side::Client, Work::Churn { resumed: true }) if !self.socket.is_resumed() => {
+                Err(Gone::Wrong("a full handshake where a session was to be resumed".into()))
+            }
+            (Side::Client, Work::Churn { .. }) => Err(Gone::Done),
             _ => self.take_frames(&head[length..], common),
         }
     }
 
+    /// A backend's answer to a plain request, and the end where the proxy wants no other.
+    fn answer(&mut self, question: &exchange::Question, common: &Common) -> Result<(), Gone> {
+        let Answer { bytes, closes } = question.answer(common.payload, &common.pattern);
+        self.send_head(&bytes)?;
+        self.stage = Stage::Head(Vec::new());
+        if closes { Err(Gone::Done) } else { Ok(()) }
+    }
+
     fn open(&mut self, common: &mut Common) {
-        let flow = |from| Flow { from, tunnel: self.tunnel, payload: common.payload };
         let (here, there) = match self.side {
             Side::Client => (Side::Client, Side::Backend),
             Side::Backend => (Side::Backend, Side::Client),
         };
-        self.stage = Stage::Open(Inbound::new(flow(there)), Outbound::new(flow(here)));
+        self.stage = Stage::Open(Inbound::new(self.flow(there, common)), Outbound::new(self.flow(here, common)));
         if self.side == Side::Client {
             common.tally.opened += 1;
             common.tally.time(self.since.elapsed());
@@ -205,7 +246,9 @@ impl End {
             return Ok(());
         }
         match (self.side, common.work) {
-            (_, Work::Idle | Work::Up | Work::Down | Work::Churn) => return Ok(()),
+            (_, Work::Idle | Work::Up | Work::Down | Work::Churn { .. } | Work::Storm | Work::Requests) => {
+                return Ok(());
+            }
             (Side::Backend, _) => outbound.owed += u64::from(frames),
             (Side::Client, Work::PingPong) => {
                 common.tally.came_back(self.since.elapsed());

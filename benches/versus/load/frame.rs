@@ -48,7 +48,7 @@ pub struct Flow {
 
 /// One frame of a flow.
 #[derive(Debug, Clone, Copy)]
-struct Frame {
+pub struct Frame {
     prefix: [u8; PREFIX_BYTES],
     prefix_len: usize,
     body_from: usize,
@@ -56,7 +56,7 @@ struct Frame {
 }
 
 impl Frame {
-    fn new(flow: &Flow, sequence: u32) -> Self {
+    pub fn new(flow: &Flow, sequence: u32) -> Self {
         let payload = flow.payload.max(TAG_BYTES);
         let mut prefix = [0; PREFIX_BYTES];
         let mut prefix_len = 0;
@@ -86,12 +86,12 @@ impl Frame {
         Self { prefix, prefix_len, body_from, body_len: payload - TAG_BYTES }
     }
 
-    fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.prefix_len + self.body_len
     }
 
     /// The frame from byte `at` on, in two pieces of which the first may be empty.
-    fn rest<'a>(&'a self, at: usize, pattern: &'a Pattern) -> [&'a [u8]; 2] {
+    pub fn rest<'a>(&'a self, at: usize, pattern: &'a Pattern) -> [&'a [u8]; 2] {
         let body = &pattern.0[self.body_from..self.body_from + self.body_len];
         match at.checked_sub(self.prefix_len) {
             Some(within) => [&[], &body[within..]],
@@ -100,7 +100,7 @@ impl Frame {
     }
 
     /// How many of `bytes` are the frame's from `at` on: all, or up to the frame's end. None: they are not.
-    fn matches(&self, at: usize, bytes: &[u8], pattern: &Pattern) -> Option<usize> {
+    pub fn matches(&self, at: usize, bytes: &[u8], pattern: &Pattern) -> Option<usize> {
         let mut done = 0;
         for expected in self.rest(at, pattern) {
             let piece = expected.len().min(bytes.len() - done);

@@ -1,6 +1,7 @@
 //! The load: websocket clients and their backend, on one thread and one epoll instance, on the core the proxy is not on.
 
 mod end;
+mod exchange;
 mod frame;
 mod socket;
 mod tally;
@@ -26,13 +27,19 @@ pub use self::{frame::Pattern, tally::Tally};
 
 /// Longest frame a row may ask for, bytes of payload.
 pub const LONGEST_FRAME: usize = 1 << 20;
-/// Connections on their way at once; a listener's queue holds more.
+/// The backend's addresses, 127.0.0.1 and on, all with one port: a proxy that opens and closes connections by the thousand runs
+/// out of local ports to one of them (ip(7), `ip_local_port_range`: 28,232).
+pub const BACKENDS: u8 = 8;
+/// Clients come from so many addresses, 127.0.1.1 and on, for the same reason.
+const SOURCES: usize = 64;
+/// Connections on their way at once, but in a storm; a listener's queue holds more.
 const DIALS_AT_ONCE: usize = 64;
 const EVENTS: usize = 512;
 const ACCEPTS_PER_TURN: usize = 64;
 /// One read of a bulk receiver, bytes.
 const READ_BYTES: usize = 256 << 10;
-const LISTENER: u64 = u64::MAX;
+/// Events of the listeners have the keys from here on.
+const LISTENERS: u64 = 1 << 32;
 const NO_CONNECTION: usize = usize::MAX;
 
 /// What the tunnels do.
@@ -48,8 +55,20 @@ pub enum Work {
     Down,
     /// Clients do.
     Up,
-    /// A client that has its 101 closes and makes room for a new one.
-    Churn,
+    /// A client that has its 101 closes and makes room for a new one. With `resumed`, each must have had a TLS session to go on
+    /// from.
+    Churn { resumed: bool },
+    /// Clients have gone, and come anew.
+    Storm,
+    /// Clients send plain HTTP requests, the next when the last one is answered.
+    Requests,
+}
+
+impl Work {
+    /// Backends lose connections, and nothing is wrong.
+    fn clients_leave(self) -> bool {
+        matches!(self, Self::Churn { .. } | Self::Storm)
+    }
 }
 
 /// Messages at even distances, the tunnels in turn.
@@ -67,11 +86,14 @@ impl Pace {
     }
 }
 
+/// How clients speak TLS, if they do.
+pub type Tls = Option<Arc<ClientConfig>>;
+
 /// Where the clients connect to.
 #[derive(Clone)]
 pub struct Target {
     pub address: SocketAddr,
-    pub tls: Option<Arc<ClientConfig>>,
+    pub tls: Tls,
 }
 
 /// What all ends share.
@@ -87,7 +109,7 @@ struct Common {
 pub struct Load {
     epoll: Epoll,
     events: Vec<EpollEvent>,
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
     target: Option<Target>,
     ends: Slab<End>,
     /// Client and backend end of each tunnel.
@@ -100,17 +122,17 @@ pub struct Load {
 impl Load {
     /// A backend that listens on a loopback port of its own; `payload` is the size of every frame, bytes.
     pub fn new(payload: usize, pattern: &Arc<Pattern>) -> io::Result<Self> {
-        let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
-        listener.set_reuse_address(true)?;
-        listener.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, crate::host::free_port()?)).into())?;
-        listener.listen(4096)?;
-        listener.set_nonblocking(true)?;
+        let port = crate::host::free_port()?;
+        let listeners = (1..=BACKENDS).map(|last| listen((Ipv4Addr::new(127, 0, 0, last), port).into()));
+        let listeners: Vec<_> = listeners.collect::<io::Result<_>>()?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))?;
+        for (key, listener) in (LISTENERS..).zip(&listeners) {
+            epoll.add(listener, EpollEvent::new(EpollFlags::EPOLLIN, key))?;
+        }
         Ok(Self {
             epoll,
             events: vec![EpollEvent::empty(); EVENTS],
-            listener: listener.into(),
+            listeners,
             target: None,
             ends: Slab::new(),
             tunnels: Vec::new(),
@@ -125,9 +147,9 @@ impl Load {
         })
     }
 
-    /// The backend's address.
+    /// The backend's first address.
     pub fn backend(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+        self.listeners[0].local_addr()
     }
 
     /// Where clients connect from now on.
@@ -146,9 +168,18 @@ impl Load {
 
     /// Opens more tunnels, all of them or an error.
     pub fn open(&mut self, count: usize, until: Instant) -> Result<(), String> {
+        self.open_some(count, DIALS_AT_ONCE, until)
+    }
+
+    /// The same, all at once.
+    pub fn open_at_once(&mut self, count: usize, until: Instant) -> Result<(), String> {
+        self.open_some(count, count, until)
+    }
+
+    fn open_some(&mut self, count: usize, at_once: usize, until: Instant) -> Result<(), String> {
         let goal = self.tunnels.len() + count;
         while self.tunnels.len() < goal || self.dialling > 0 {
-            while self.tunnels.len() < goal && self.dialling < DIALS_AT_ONCE {
+            while self.tunnels.len() < goal && self.dialling < at_once {
                 self.dial().map_err(|error| format!("connect: {error}"))?;
             }
             self.turn(Duration::from_millis(10)).map_err(|error| error.to_string())?;
@@ -169,7 +200,7 @@ impl Load {
     pub fn start(&mut self, work: Work) {
         self.common.work = work;
         let (side, owed) = match work {
-            Work::Idle | Work::Paced(_) | Work::Churn => return,
+            Work::Idle | Work::Paced(_) | Work::Churn { .. } | Work::Storm | Work::Requests => return,
             Work::PingPong | Work::Up => (Side::Client, if work == Work::Up { u64::MAX } else { 1 }),
             Work::Down => (Side::Backend, u64::MAX),
         };
@@ -179,9 +210,31 @@ impl Load {
     }
 
     /// Keeps `slots` clients connecting, upgrading and closing.
-    pub fn churn(&mut self, slots: usize) -> io::Result<()> {
-        self.common.work = Work::Churn;
+    pub fn churn(&mut self, slots: usize, resumed: bool) -> io::Result<()> {
+        self.common.work = Work::Churn { resumed };
         (0..slots).try_for_each(|_| self.dial())
+    }
+
+    /// The clients of these tunnels go, all at once.
+    pub fn hang_up(&mut self, tunnels: impl IntoIterator<Item = usize>) {
+        self.common.work = Work::Storm;
+        for tunnel in tunnels {
+            let [client, _] = std::mem::replace(&mut self.tunnels[tunnel], [NO_CONNECTION; 2]);
+            if let Some(mut end) = self.ends.try_remove(client) {
+                end.socket.close();
+            }
+        }
+    }
+
+    /// Connections of either side.
+    pub fn connections(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// The address each client that is there has connected from, with its tunnel.
+    pub fn clients(&self) -> impl Iterator<Item = (SocketAddr, usize)> {
+        let ends = self.ends.iter().filter(|(_, end)| end.side == Side::Client);
+        ends.filter_map(|(_, end)| Some((end.socket.stream().local_addr().ok()?, end.tunnel as usize)))
     }
 
     /// A client sends one message more.
@@ -210,16 +263,16 @@ impl Load {
         for index in 0..count {
             let event = self.events[index];
             match event.data() {
-                LISTENER => self.accept()?,
+                key if key >= LISTENERS => self.accept((key - LISTENERS) as usize)?,
                 key => self.serve(key as usize, event.events())?,
             }
         }
         Ok(())
     }
 
-    fn accept(&mut self) -> io::Result<()> {
+    fn accept(&mut self, listener: usize) -> io::Result<()> {
         for _ in 0..ACCEPTS_PER_TURN {
-            match self.listener.accept() {
+            match self.listeners[listener].accept() {
                 Ok((stream, _)) => {
                     stream.set_nonblocking(true)?;
                     self.adopt(Socket::Plain(stream), Side::Backend, 0, Stage::Head(Vec::new()))?;
@@ -233,7 +286,10 @@ impl Load {
 
     fn dial(&mut self) -> io::Result<()> {
         let Some(target) = self.target.clone() else { return Err(io::Error::other("no target")) };
+        let tunnel = self.tunnels.len();
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM.nonblocking(), None)?;
+        let source = Ipv4Addr::new(127, 0, 1, (1 + tunnel % SOURCES) as u8);
+        socket.bind(&SocketAddr::from((source, 0)).into())?;
         match socket.connect(&target.address.into()) {
             Err(error) if error.raw_os_error() != Some(nix::errno::Errno::EINPROGRESS as i32) => return Err(error),
             _ => {}
@@ -243,8 +299,7 @@ impl Load {
             Some(config) => Socket::tls(stream, config)?,
             None => Socket::Plain(stream),
         };
-        let tunnel = self.tunnels.len() as u32;
-        let key = self.adopt(socket, Side::Client, tunnel, Stage::Connecting)?;
+        let key = self.adopt(socket, Side::Client, tunnel as u32, Stage::Connecting)?;
         self.tunnels.push([key, NO_CONNECTION]);
         self.dialling += 1;
         Ok(())
@@ -272,7 +327,11 @@ impl Load {
         }
         let gone = outcome.is_err();
         self.settle(key, outcome);
-        if gone && side == Side::Client && self.common.work == Work::Churn { self.dial() } else { Ok(()) }
+        if gone && side == Side::Client && matches!(self.common.work, Work::Churn { .. }) {
+            self.dial()
+        } else {
+            Ok(())
+        }
     }
 
     /// Lets an end go that is over.
@@ -287,4 +346,12 @@ impl Load {
             Gone::Wrong(why) => self.common.tally.error(format!("{:?}: {why}", end.side).to_lowercase()),
         }
     }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM.nonblocking(), None)?;
+    listener.set_reuse_address(true)?;
+    listener.bind(&address.into())?;
+    listener.listen(4096)?;
+    Ok(listener.into())
 }

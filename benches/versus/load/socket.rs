@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use rustls::{ClientConfig, ClientConnection, pki_types::ServerName};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, pki_types::ServerName};
 
 /// A plain socket, or one with a TLS client on it.
 pub enum Socket {
@@ -79,6 +79,14 @@ impl Socket {
         match self {
             Self::Plain(_) => false,
             Self::Tls(tls) => tls.1.wants_write(),
+        }
+    }
+
+    /// Its TLS session began with a ticket of an earlier one.
+    pub fn is_resumed(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(tls) => tls.1.handshake_kind() == Some(HandshakeKind::Resumed),
         }
     }
 

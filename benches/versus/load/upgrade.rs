@@ -1,9 +1,11 @@
-//! Both ends of the upgrade: the head a browser sends, and a backend's answer.
+//! Both ends of the upgrade: the head a browser sends, and what a backend makes of it.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use tungstenite::handshake::derive_accept_key;
 
-const FIELDS: usize = 32;
+use super::exchange::Question;
+
+pub const FIELDS: usize = 32;
 
 /// The upgrade request of a tunnel, with the fields a browser of today sends.
 pub fn request(tunnel: u32) -> Vec<u8> {
@@ -30,14 +32,26 @@ pub fn request(tunnel: u32) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Reads an upgrade request as a backend does. Its length, its tunnel and the answer; None: more bytes are needed.
-pub fn answer(head: &[u8]) -> Result<Option<(usize, u32, Vec<u8>)>, String> {
+/// What a backend was asked for.
+pub enum Asked {
+    /// An upgrade: which tunnel, and the answer.
+    Tunnel(u32, Vec<u8>),
+    /// No upgrade.
+    Plain(Question),
+}
+
+/// Reads a request head as a backend does. Its length and what it asks for; None: more bytes are needed.
+pub fn answer(head: &[u8]) -> Result<Option<(usize, Asked)>, String> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS];
     let mut request = httparse::Request::new(&mut fields);
     let httparse::Status::Complete(length) = request.parse(head).map_err(|error| error.to_string())? else {
         return Ok(None);
     };
-    let tunnel = request.path.and_then(|path| path.rsplit('/').next()).and_then(|id| id.parse().ok());
+    let path = request.path.unwrap_or_default();
+    if let Some(question) = Question::read(path, field(request.headers, "connection")) {
+        return Ok(Some((length, Asked::Plain(question))));
+    }
+    let tunnel = path.strip_prefix("/tunnel/").and_then(|id| id.parse().ok());
     let tunnel = tunnel.ok_or("the backend was asked for another path")?;
     if field(request.headers, "upgrade") != Some(b"websocket") {
         return Err("the backend was not asked to upgrade".into());
@@ -47,7 +61,7 @@ pub fn answer(head: &[u8]) -> Result<Option<(usize, u32, Vec<u8>)>, String> {
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {}\r\n\r\n",
         derive_accept_key(key)
     );
-    Ok(Some((length, tunnel, answer.into_bytes())))
+    Ok(Some((length, Asked::Tunnel(tunnel, answer.into_bytes()))))
 }
 
 /// Reads the answer as the client does. Its length; None: more bytes are needed.
@@ -71,6 +85,6 @@ fn key(tunnel: u32) -> String {
     BASE64_STANDARD.encode(u128::from(tunnel).to_be_bytes())
 }
 
-fn field<'a>(fields: &[httparse::Header<'a>], name: &str) -> Option<&'a [u8]> {
+pub fn field<'a>(fields: &[httparse::Header<'a>], name: &str) -> Option<&'a [u8]> {
     fields.iter().find(|field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
 }

@@ -10,15 +10,16 @@ pub const SPLICE: [&str; 2] =
 
 /// The file; `more` has lines for `global` and for `defaults`.
 pub fn config(site: &Site, more: [&str; 2]) -> String {
-    let Site { plain, tls, backend, certificate, core, descriptors, .. } = site;
+    let Site { plain, tls, certificate, core, workers, descriptors, .. } = site;
     let certificate = certificate.both.display();
     // Two descriptors a tunnel; HAProxy counts its own and those of all pipes, and does not start if they are too many.
     let tunnels = descriptors.saturating_sub(1000) / 2;
+    let servers: String = site.backends().zip(1..).map(|(address, n)| format!("    server s{n} {address}\n")).collect();
     let [global, defaults] = more;
     format!(
         "global
-    nbthread 1
-    cpu-map 1/1 {core}
+    nbthread {workers}
+    cpu-map 1/all {core}
     maxconn {tunnels}
     ulimit-n {descriptors}
 {global}
@@ -29,6 +30,7 @@ defaults
     timeout server 1h
     timeout tunnel 1h
     timeout http-request 60s
+    timeout http-keep-alive 1h
 
 frontend front
     bind 127.0.0.1:{plain} backlog 4096
@@ -42,12 +44,12 @@ frontend front
 
 backend back
     fullconn {tunnels}
-    server one 127.0.0.1:{backend}
-"
+    http-reuse aggressive
+{servers}"
     )
 }
 
 /// In the foreground.
-pub fn arguments(file: &Path, _dir: &Path) -> Vec<String> {
+pub fn arguments(file: &Path, _: &Site) -> Vec<String> {
     ["-db".into(), "-f".into(), file.display().to_string()].into()
 }

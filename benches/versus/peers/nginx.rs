@@ -12,14 +12,15 @@ pub const BUFFERS_64K: &str = "
 
 /// The file; `more` goes into its location.
 pub fn config(site: &Site, more: &str) -> String {
-    let Site { dir, plain, tls, backend, certificate, core, descriptors } = site;
+    let Site { dir, plain, tls, certificate, core, workers, descriptors, .. } = site;
     let (dir, chain, key) = (dir.display(), certificate.chain.display(), certificate.key.display());
     let mask = format!("1{}", "0".repeat(*core));
     // Each connection of a tunnel counts; a few descriptors are for listeners, logs and the poller.
     let connections = descriptors.saturating_sub(100);
+    let servers: String = site.backends().map(|address| format!("        server {address};\n")).collect();
     format!(
         "daemon off;
-worker_processes 1;
+worker_processes {workers};
 worker_cpu_affinity {mask};
 worker_rlimit_nofile {descriptors};
 pid {dir}/pid;
@@ -33,6 +34,8 @@ events {{
 
 http {{
     access_log off;
+    keepalive_requests 1000000000;
+    keepalive_timeout 1h;
     client_body_temp_path {dir}/client_body;
     proxy_temp_path {dir}/proxy;
     fastcgi_temp_path {dir}/fastcgi;
@@ -41,11 +44,13 @@ http {{
 
     map $http_upgrade $connection_upgrade {{
         default upgrade;
-        ''      close;
+        ''      '';
     }}
 
     upstream backend {{
-        server 127.0.0.1:{backend};
+{servers}        keepalive 256;
+        keepalive_requests 1000000000;
+        keepalive_timeout 1h;
     }}
 
     server {{
@@ -77,6 +82,6 @@ http {{
 }
 
 /// nginx's command line.
-pub fn arguments(file: &Path, dir: &Path) -> Vec<String> {
-    ["-c".into(), file.display().to_string(), "-p".into(), dir.display().to_string()].into()
+pub fn arguments(file: &Path, site: &Site) -> Vec<String> {
+    ["-c".into(), file.display().to_string(), "-p".into(), site.dir.display().to_string()].into()
 }
