@@ -16,7 +16,7 @@ use socket2::{SockAddr, SockRef};
 
 use crate::{
     balance::Accepted,
-    config::{Config, Content, Level, Listener, Server},
+    config::{Config, Content, Level, ListenAddress, Listener, Server},
     forward,
     http::{
         body::{Framing, is_bodiless},
@@ -79,7 +79,7 @@ pub async fn serve(worker: Rc<Worker>, connection: Accepted) {
     let config = Arc::clone(worker.config());
     let client = ClientConnection {
         serial: SERIAL.fetch_add(1, Relaxed),
-        local: local_address(&connection.fd),
+        local: local_address(&config.listeners[listener].address, &connection.fd),
         remote: connection.peer,
         tls: None,
         accepted: worker.reactor.now(),
@@ -519,7 +519,13 @@ pub fn tunnel_ended(worker: &Rc<Worker>, finished: Finished<Record>) {
     }
 }
 
-fn local_address(fd: &impl AsFd) -> Address {
+/// Only a listener on every address has to ask on which of them the client came.
+fn local_address(listener: &ListenAddress, fd: &impl AsFd) -> Address {
+    if let ListenAddress::Tcp(address) = listener
+        && !address.ip().is_unspecified()
+    {
+        return Address::from(&SockAddr::from(*address));
+    }
     let local: io::Result<SockAddr> = SockRef::from(&fd.as_fd()).local_addr();
     local.map_or_else(|_| Address::Unix("".into()), |local| Address::from(&local))
 }

@@ -334,8 +334,11 @@ impl Tunnel {
             return Ok(false);
         }
         self.half_mut(from).set(Marks::PASSED_ON);
-        // ENOTCONN: the receiver is gone already, and its own direction will say so.
-        let _ = sys::shutdown_write(self.half(to).fd.as_fd());
+        // With both directions ended the tunnel is closed next, and close(2) sends FIN as well.
+        if !self.half(to).is(Marks::PASSED_ON) {
+            // ENOTCONN: the receiver is gone already, and its own direction will say so.
+            let _ = sys::shutdown_write(self.half(to).fd.as_fd());
+        }
         Ok(true)
     }
 }
