@@ -269,9 +269,8 @@ mod tests {
 
     #[test]
     fn a_deadline_beyond_what_an_entry_holds_comes_then() {
-        let mut wheel = Wheel::default();
         // The low half of a tick turns over between arming and firing.
-        wheel.now = (1 << 32) - 5;
+        let mut wheel = Wheel { now: (1 << 32) - 5, ..Wheel::default() };
         wheel.arm(wheel.now + 10, 1);
         wheel.arm(Tick::MAX, 2);
         let start = wheel.now;

@@ -2,7 +2,7 @@
 
 /// One direction's place in the stream of frames. Packed: two live in every idle tunnel.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[repr(packed)]
+#[repr(Rust, packed)]
 pub struct Frames {
     /// Bytes of the current frame behind its head, masking key included; [`LOST`] once the place is lost. Within a head that has not
     /// come whole: its first byte, then as much of its length as there is.

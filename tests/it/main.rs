@@ -10,6 +10,7 @@ mod clients;
 mod handshake;
 mod http;
 mod logs;
+mod memory;
 mod nginx;
 mod seeds;
 mod tidy;
