@@ -106,7 +106,7 @@ fn overview(report: &Report) -> Chart {
         |(index, row, metric)| {
             let results = report.results;
             let [subject, reference] = [results.peer(SUBJECT)?, results.peer(REFERENCE)?];
-            let best = results.best(index, metric)?;
+            let best = results.best(index, metric, &[])?;
             let bar = |peer, series, note: &str| {
                 let ratio = results.ratio(index, [peer, reference], metric)?;
                 Some(Bar { series, value: ratio.median, note: note.into() })
