@@ -107,8 +107,11 @@ impl Spread {
         Some(Self { median, least, greatest })
     }
 
-    /// As the tables have it.
+    /// As the tables have it; of one round there is no spread.
     pub fn show(&self, show: impl Fn(f64) -> String) -> String {
+        if self.least == self.greatest {
+            return show(self.median);
+        }
         format!("{} ({} to {})", show(self.median), show(self.least), show(self.greatest))
     }
 }

@@ -19,6 +19,32 @@ struct Ratios {
     metric: fn(&Job) -> Option<Metric>,
 }
 
+/// A chart of figures as they are.
+struct Absolutes {
+    name: &'static str,
+    title: &'static str,
+    subtitle: &'static str,
+    is_shown: fn(&Job) -> bool,
+    /// In a unit of their own; what each is called.
+    figures: &'static [(&'static str, Metric)],
+}
+
+/// The rows of the overview, as `--only` takes them.
+const OVERVIEW: &[&str] = &[
+    "echo-ws-64B",
+    "echo-ws-16K-x100",
+    "echo-wss-64B-x100",
+    "rate-ws-64B-x1000",
+    "rate-ws-16K",
+    "bulk-ws-down+x50",
+    "bulk-wss+256K-x50",
+    "handshake-ws",
+    "handshake-wss-ecdsa",
+    "storm",
+    "http",
+    "idle",
+];
+
 const RATIOS: &[Ratios] = &[
     Ratios {
         name: "messages",
@@ -49,7 +75,8 @@ const RATIOS: &[Ratios] = &[
 /// Every chart that has something to show, with its name.
 pub fn all(report: &Report) -> Vec<(&'static str, String)> {
     let ratios = RATIOS.iter().map(|ratios| (ratios.name, ratios.chart(report)));
-    let charts = ratios.chain([("memory", memory(report)), ("overview", overview(report))]);
+    let absolutes = ABSOLUTES.iter().map(|absolutes| (absolutes.name, absolutes.chart(report)));
+    let charts = ratios.chain(absolutes).chain([("overview", overview(report))]);
     charts.filter(|(_, chart)| !chart.groups.is_empty()).map(|(name, chart)| (name, chart.svg())).collect()
 }
 
@@ -74,12 +101,12 @@ impl Ratios {
 
 /// longsplice and the best of the others, in the figure that decides a row.
 fn overview(report: &Report) -> Chart {
-    let is_shown = |row: &Row| row.is_core && !matches!(row.job, Job::Even { .. });
+    let is_shown = |row: &Row| OVERVIEW.iter().any(|word| row.is_named(word));
     let groups = rows_with(report, |job| Some(job.headline()[0])).filter(|(_, row, _)| is_shown(row)).filter_map(
         |(index, row, metric)| {
             let results = report.results;
             let [subject, reference] = [results.peer(SUBJECT)?, results.peer(REFERENCE)?];
-            let best = results.best(index, metric)?;
+            let best = results.best(index, metric, &[])?;
             let bar = |peer, series, note: &str| {
                 let ratio = results.ratio(index, [peer, reference], metric)?;
                 Some(Bar { series, value: ratio.median, note: note.into() })
@@ -94,33 +121,48 @@ fn overview(report: &Report) -> Chart {
 
 fn ratio_chart(title: String, subtitle: String, groups: Vec<Group>) -> Chart {
     let limit = greatest(&groups).clamp(1.0, LONGEST_RATIO);
-    Chart { title, subtitle, groups, limit, reference: Some(1.0), show: show_ratio }
+    Chart { title, subtitle, groups, limit, reference: Some(1.0), show: Box::new(show_ratio) }
 }
 
-/// Bytes of an idle tunnel.
-fn memory(report: &Report) -> Chart {
-    let mut groups = Vec::new();
-    for (kind, metric) in [("of the process", Metric::UserMemory), ("of the kernel", Metric::KernelMemory)] {
-        let is_idle = |job: &Job| matches!(job, Job::Idle { .. });
-        for (index, row) in report.rows.iter().enumerate().filter(|(_, row)| is_idle(&row.job)) {
-            let bars = subject_first(report).filter_map(|peer| {
-                let value = report.results.figure(index, peer, metric)?.median;
-                Some(Bar { series: report.results.peers[peer], value, note: String::new() })
-            });
-            let scheme = if row.tls.is_some() { "wss" } else { "ws" };
-            let bars: Vec<Bar> = bars.collect();
-            if !bars.is_empty() {
-                groups.push(Group { label: format!("{scheme}, {kind}"), bars });
+const ABSOLUTES: &[Absolutes] = &[
+    Absolutes {
+        name: "memory",
+        title: "Memory of an idle tunnel",
+        subtitle: "bytes; less is better",
+        is_shown: |job| matches!(job, Job::Idle { .. }),
+        figures: &[("process", Metric::UserMemory), ("kernel", Metric::KernelMemory)],
+    },
+    Absolutes {
+        name: "workers",
+        title: "Tunnels of the fullest worker over the mean",
+        subtitle: "at first, and after the clients of one worker have gone and come anew; 1 is even",
+        is_shown: |job| matches!(job, Job::Even { .. }),
+        figures: &[("at first", Metric::Unevenness), ("anew", Metric::UnevennessAfter)],
+    },
+];
+
+impl Absolutes {
+    fn chart(&self, report: &Report) -> Chart {
+        let mut groups = Vec::new();
+        for &(kind, metric) in self.figures {
+            for (index, row) in report.rows.iter().enumerate().filter(|(_, row)| (self.is_shown)(&row.job)) {
+                let bars = subject_first(report).filter_map(|peer| {
+                    let value = report.results.figure(index, peer, metric)?.median;
+                    Some(Bar { series: report.results.peers[peer], value, note: String::new() })
+                });
+                groups.push(Group { label: format!("{}, {kind}", label(row)), bars: bars.collect() });
             }
         }
-    }
-    Chart {
-        title: "Memory of an idle tunnel".into(),
-        subtitle: "bytes; less is better".into(),
-        limit: greatest(&groups).max(1.0),
-        groups,
-        reference: None,
-        show: |value| Metric::UserMemory.show(value),
+        groups.retain(|group| !group.bars.is_empty());
+        let metric = self.figures[0].1;
+        Chart {
+            title: self.title.into(),
+            subtitle: self.subtitle.into(),
+            limit: greatest(&groups).max(1.0),
+            groups,
+            reference: None,
+            show: Box::new(move |value| metric.show(value)),
+        }
     }
 }
 

@@ -226,5 +226,6 @@ pub fn version(program: &Path, argument: &str) -> io::Result<String> {
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text).into_owned();
     let line = text.lines().find(|line| line.contains(|c: char| c.is_ascii_digit())).unwrap_or("version unknown");
-    Ok(line.trim().to_string())
+    // Envoy begins with its own path.
+    Ok(line.replace(&program.display().to_string(), "").trim().to_string())
 }

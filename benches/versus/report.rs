@@ -84,7 +84,7 @@ impl Report<'_> {
     }
 
     fn ratio_to_best(&self, row: usize, metric: Metric) -> String {
-        let ratio = self.results.to_best(row, metric);
+        let ratio = self.results.to_best(row, metric, &[]);
         ratio.map_or_else(dash, |(ratio, best)| format!("{} ({best})", show_ratio(ratio.median)))
     }
 

@@ -81,17 +81,17 @@ impl Results {
         self.ratio(row, [self.peer(SUBJECT)?, self.peer(REFERENCE)?], metric)
     }
 
-    /// longsplice over the best peer, and which that is.
-    pub fn to_best(&self, row: usize, metric: Metric) -> Option<(Spread, &'static str)> {
-        let best = self.best(row, metric)?;
+    /// longsplice over the best peer but `except`, and which that is.
+    pub fn to_best(&self, row: usize, metric: Metric, except: &[&str]) -> Option<(Spread, &'static str)> {
+        let best = self.best(row, metric, except)?;
         Some((self.ratio(row, [self.peer(SUBJECT)?, best], metric)?, self.peers[best]))
     }
 
-    /// The peer with the best median of a figure; longsplice and the load without a proxy are none.
-    pub fn best(&self, row: usize, metric: Metric) -> Option<usize> {
+    /// The peer with the best median of a figure, but for `except`; longsplice and the load without a proxy are none.
+    pub fn best(&self, row: usize, metric: Metric, except: &[&str]) -> Option<usize> {
         let sign = if metric.is_cost() { 1.0 } else { -1.0 };
         let medians = (0..self.peers.len())
-            .filter(|&peer| self.peers[peer] != SUBJECT && self.peers[peer] != DIRECT)
+            .filter(|&peer| ![SUBJECT, DIRECT].contains(&self.peers[peer]) && !except.contains(&self.peers[peer]))
             .filter_map(|peer| Some((peer, sign * self.figure(row, peer, metric)?.median)));
         medians.min_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(peer, _)| peer)
     }

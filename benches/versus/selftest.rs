@@ -86,10 +86,15 @@ fn goals_and_plots_show_the_figures() -> Outcome {
     let (good, plots) = page([0.3, 0.3]);
     expect("goals that are met", good.matches("| yes |").count(), GOALS.len())?;
     expect("goals that are missed", good.matches("**no**").count(), 0)?;
-    expect("the ratio to nginx", good.contains("| 1.0 | 0.3 | 0.30 (0.30 to 0.30) | 0.30 (nginx) |"), true)?;
+    expect("the ratio to nginx", good.contains("| 1.0 | 0.3 | 0.30 | 0.30 (nginx) |"), true)?;
     expect("goals that are missed", page([2.0, 2.0]).0.matches("**no**").count() > 10, true)?;
+    let mut failed = invented(&rows, [0.3, 0.3]);
+    let subject = failed.peer(SUBJECT).ok_or("no subject")?;
+    (0..rows.len()).for_each(|row| failed.add(Record { row, peer: subject, round: 3, outcome: Err("ended".into()) }));
+    let failed = Report { rows: &rows, results: &failed, facts: &[] }.markdown();
+    expect("goals of rows that failed", failed.matches("**no**").count(), GOALS.len())?;
     expect("the spread", page([0.2, 0.4]).0.contains("0.30 (0.20 to 0.40)"), true)?;
-    expect("charts", plots.len(), 6)?;
+    expect("charts", plots.len(), 7)?;
     for (name, svg) in plots {
         expect(name, svg.starts_with("<svg ") && svg.ends_with("</svg>\n") && !svg.contains("NaN"), true)?;
     }

@@ -19,7 +19,7 @@ pub struct Chart {
     pub limit: f64,
     /// A line across all groups.
     pub reference: Option<f64>,
-    pub show: fn(f64) -> String,
+    pub show: Box<dyn Fn(f64) -> String>,
 }
 
 /// Bars that belong together.

@@ -65,7 +65,7 @@ impl Run<'_> {
 
     /// Memory once the proxy has settled.
     fn memory(&mut self) -> Result<Memory, String> {
-        self.rest(SETTLE.min(self.bench.window))?;
+        self.rest(self.bench.settle(SETTLE))?;
         Ok(Memory { user: self.process.as_ref().map_or(0, Process::user_memory), kernel: host::kernel_memory() })
     }
 }

@@ -47,9 +47,13 @@ pub struct Bench {
     pub descriptors: u64,
     pub certificates: Certificates,
     pub pattern: Arc<Pattern>,
-    /// Of one window, after a warm-up of a fifth of it.
+    /// Of one window.
     pub window: Duration,
 }
+
+/// How long a load runs before it is measured: congestion windows, buffers and pipes grow in it. A shorter window has a shorter
+/// one.
+const WARM_UP: Duration = Duration::from_millis(500);
 
 /// What a window cost.
 struct Window {
@@ -77,6 +81,15 @@ struct Run<'a> {
 }
 
 impl Bench {
+    fn warm_up(&self) -> Duration {
+        WARM_UP.min(self.window)
+    }
+
+    /// How long a proxy is left alone before it is looked at; `enough` unless windows are very short.
+    fn settle(&self, enough: Duration) -> Duration {
+        enough.min(self.window * 5)
+    }
+
     /// Runs a row through a proxy, or without one.
     pub fn run(&self, row: &Row, proxy: Option<&Installed>) -> Result<Sample, String> {
         self.isolation.run(|| self.run_here(row, proxy))
@@ -141,7 +154,7 @@ impl Run<'_> {
 
     /// Warms up and measures, turn by turn.
     fn window(&mut self, mut turn: impl FnMut(&mut Load) -> io::Result<()>) -> Result<Window, String> {
-        let warm = Instant::now() + self.bench.window / 5;
+        let warm = Instant::now() + self.bench.warm_up();
         while Instant::now() < warm && !self.is_spoilt() {
             turn(&mut self.load).map_err(text)?;
         }

@@ -29,7 +29,7 @@ impl Run<'_> {
 
     /// The tunnels of each worker, as far as epoll shows whose they are: none without a proxy, an error if some are nobody's.
     fn shares(&mut self, tunnels: usize) -> Result<Vec<Vec<usize>>, String> {
-        self.rest(SETTLE.min(self.bench.window))?;
+        self.rest(self.bench.settle(SETTLE))?;
         let Some(process) = &self.process else { return Ok(Vec::new()) };
         let of_client: HashMap<_, _> = self.load.clients().collect();
         let shares = process.watched_clients(self.proxy.port()).map_err(text)?;

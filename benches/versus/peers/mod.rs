@@ -59,6 +59,8 @@ pub struct Peer {
 pub const SUBJECT: &str = "longsplice";
 /// The peer everyone knows.
 pub const REFERENCE: &str = "nginx";
+/// The only peer that moves bulk as longsplice does.
+pub const HAPROXY_SPLICE: &str = "haproxy-splice";
 
 /// Every row.
 const EVERYTHING: fn(&Row) -> bool = |_| true;
@@ -99,7 +101,7 @@ pub const PEERS: &[Peer] = &[
         environment: &[],
     },
     Peer {
-        name: "haproxy-splice",
+        name: HAPROXY_SPLICE,
         about: "option splice-request and splice-response, 1 MiB pipes: for rows in which bytes flow and none is TLS",
         program: || host::find_program("haproxy"),
         version_argument: "-v",
@@ -123,7 +125,7 @@ pub const PEERS: &[Peer] = &[
     },
     Peer {
         name: "envoy",
-        about: "--concurrency 1",
+        about: "--concurrency 1, limits raised",
         program: || host::find_program("envoy"),
         version_argument: "--version",
         suits: EVERYTHING,
