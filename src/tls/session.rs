@@ -27,6 +27,10 @@ pub struct Session {
     peer_closed: bool,
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "traffic is what a session spends its life with: a box would only add to it"
+)]
 enum Stage {
     /// `ssl_reject_handshake`
     Reject,

@@ -42,7 +42,7 @@ impl Ahead {
     /// frames could be followed.
     pub fn look(&mut self, socket: BorrowedFd<'_>, frames: &Frames, sender: Sender, rsv: u8) -> u64 {
         self.heads.clear();
-        let mut frames = frames.clone();
+        let mut frames = *frames;
         let mut at = frames.payload_left();
         if at >= PIPE_BYTES as u64 || self.unsupported {
             return at.min(PIPE_BYTES as u64);
