@@ -16,6 +16,13 @@ impl Outgoing {
         self.filled = 0;
     }
 
+    /// Takes back what is behind the first `length` bytes.
+    pub(super) fn split_off(&mut self, length: usize) -> Vec<u8> {
+        let rest = self[length..].to_vec();
+        self.filled = length;
+        rest
+    }
+
     /// Appends `bytes`.
     pub(super) fn push(&mut self, bytes: &[u8]) {
         self.room(bytes.len()).copy_from_slice(bytes);

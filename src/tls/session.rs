@@ -115,8 +115,9 @@ impl Session {
         if shaking.awaits_hello && !shaking.hello_is_whole(&self.partial) {
             return Ok(None);
         }
+        let before = out.len();
         let why = match shaking.handshake.shake(&mut self.partial, &mut shaking.seen, out) {
-            Ok(true) => return self.establish(),
+            Ok(true) => return self.establish(before, out),
             Ok(false) if self.partial.len() <= limits::TLS_PENDING_BYTES => return Ok(None),
             Ok(false) => Error::PeerSentOversizedRecord,
             Err(error) => error,
@@ -127,15 +128,20 @@ impl Session {
         Err(error(&why, "tls_handshake"))
     }
 
-    /// The handshake is finished: from here on its records are ours.
-    fn establish(&mut self) -> Result<Option<TlsFacts>, TlsError> {
+    /// The handshake is finished: from here on its records are ours. `out[before..]`: what its last step wants sent.
+    fn establish(&mut self, before: usize, out: &mut Outgoing) -> Result<Option<TlsFacts>, TlsError> {
         let Stage::Handshake(shaking) = std::mem::replace(&mut self.stage, Stage::Failed) else { return Err(closed()) };
-        let Shaking { handshake, seen, server_name, .. } = *shaking;
+        let Shaking { handshake, awaits_hello: _, seen, server_name } = *shaking;
         if seen > 0 {
             return Err(error(&PeerMisbehaved::KeyEpochWithPendingFragment.into(), "tls_handshake"));
         }
         let facts = handshake.facts(server_name);
-        self.stage = Stage::Traffic(handshake.into_traffic().map_err(|e| error(&e, "tls_handshake"))?);
+        let mut traffic = handshake.into_traffic().map_err(|e| error(&e, "tls_handshake"))?;
+        if traffic.is_server_tls13() {
+            // The client has finished; nothing but tickets is left to say.
+            traffic.unsent = out.split_off(before);
+        }
+        self.stage = Stage::Traffic(traffic);
         Ok(Some(facts))
     }
 

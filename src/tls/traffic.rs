@@ -40,6 +40,8 @@ pub(super) struct Traffic {
     renegotiation: HandshakeType,
     /// The beginning of a handshake message that is cut into several records.
     message: Vec<u8>,
+    /// Tickets for a client: they leave with the first record there is to send, not as a segment of their own.
+    pub(super) unsent: Vec<u8>,
     /// Records in a row that brought no data.
     fruitless: u32,
     /// We sent close_notify.
@@ -82,6 +84,7 @@ impl Traffic {
             kernel: (version == ProtocolVersion::TLSv1_3).then_some(kernel),
             renegotiation,
             message: Vec::new(),
+            unsent: Vec::new(),
             fruitless: 0,
             closed: false,
         })
@@ -201,16 +204,29 @@ impl Traffic {
             if self.sealing.sequence().saturating_add(1) >= self.records_per_key {
                 self.update_sealing_key(out)?;
             }
-            self.sealing.seal(ContentType::ApplicationData, piece, out)?;
+            self.write(ContentType::ApplicationData, piece, out)?;
         }
         Ok(())
     }
 
     fn update_sealing_key(&mut self, out: &mut Outgoing) -> Result<(), Error> {
         let Some(kernel) = &mut self.kernel else { return Err(Error::EncryptError) };
-        self.sealing.seal(ContentType::Handshake, &KEY_UPDATE, out)?;
-        self.sealing = RecordKey::new(kernel.next_sealing_key()?, ProtocolVersion::TLSv1_3)?;
+        let next = RecordKey::new(kernel.next_sealing_key()?, ProtocolVersion::TLSv1_3)?;
+        self.write(ContentType::Handshake, &KEY_UPDATE, out)?;
+        self.sealing = next;
         Ok(())
+    }
+
+    fn write(&mut self, kind: ContentType, plain: &[u8], out: &mut Outgoing) -> Result<(), Error> {
+        if !self.unsent.is_empty() {
+            out.push(&std::mem::take(&mut self.unsent));
+        }
+        self.sealing.seal(kind, plain, out)
+    }
+
+    /// The side that issues tickets behind the handshake.
+    pub(super) fn is_server_tls13(&self) -> bool {
+        matches!(self.kernel, Some(Kernel::Server(_)))
     }
 
     /// True once [`Traffic::close`] was called.
@@ -243,7 +259,7 @@ impl Traffic {
     }
 
     fn send_alert(&mut self, level: u8, description: AlertDescription, out: &mut Outgoing) -> Result<(), Error> {
-        self.sealing.seal(ContentType::Alert, &[level, u8::from(description)], out)
+        self.write(ContentType::Alert, &[level, u8::from(description)], out)
     }
 }
 
