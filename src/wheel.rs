@@ -118,7 +118,10 @@ impl<T: Copy> Wheel<T> {
 
     /// Gives up room that a crowd of deadlines has left behind.
     pub fn shrink(&mut self) {
-        self.entries.shrink_to_fit();
+        // Worth a walk through them only where most are gone.
+        if self.entries.len() < self.entries.capacity() / 4 {
+            self.entries.shrink_to_fit();
+        }
     }
 
     /// Advances to `tick` and hands out the owners whose deadline has come; their timers are gone.

@@ -9,6 +9,7 @@ mod ahead;
 mod half;
 mod outcome;
 mod pipes;
+mod places;
 mod relay;
 mod state;
 #[cfg(test)]
@@ -28,8 +29,8 @@ use half::{Marks, Waiting};
 use nix::sys::epoll::EpollFlags;
 pub use outcome::{Outcome, Reason};
 use pipes::Pipes;
+use places::Places;
 use relay::{Break, Flow, Tools};
-use slab::Slab;
 use state::Tunnel;
 
 use crate::{
@@ -122,9 +123,7 @@ struct Cold<R> {
 /// Every tunnel of a worker.
 #[derive(Debug)]
 pub struct Table<R> {
-    tunnels: Slab<Tunnel>,
-    /// By the same numbers.
-    cold: Vec<Option<Cold<R>>>,
+    tunnels: Places<Tunnel, Cold<R>>,
     reactor: Rc<Reactor>,
     pipes: Pipes,
     ahead: Ahead,
@@ -139,8 +138,7 @@ impl<R> Table<R> {
     /// An empty table on a worker's reactor.
     pub fn new(reactor: Rc<Reactor>) -> Self {
         Self {
-            tunnels: Slab::new(),
-            cold: Vec::new(),
+            tunnels: Places::default(),
             reactor,
             pipes: Pipes::default(),
             ahead: Ahead::default(),
@@ -157,7 +155,7 @@ impl<R> Table<R> {
 
     /// True without any.
     pub fn is_empty(&self) -> bool {
-        self.tunnels.is_empty()
+        self.len() == 0
     }
 
     /// True when [`Table::resume`] has something to do.
@@ -180,18 +178,15 @@ impl<R> Table<R> {
     /// # Errors
     /// epoll_ctl(2)'s; the pair is closed.
     pub fn carry(&mut self, pair: Pair<R>, scratch: &mut Scratch) -> io::Result<()> {
-        let entry = self.tunnels.vacant_entry();
-        // Descriptors end long before 2^31 tunnels.
-        let number = entry.key() as u32;
+        let number = self.tunnels.vacant();
         let mut tunnel = Tunnel::new(pair.client, pair.upstream, pair.frames);
         for side in [Side::Client, Side::Upstream] {
             self.reactor.adopt(tunnel.half(side).fd.as_fd(), token(number, side), false)?;
         }
         tunnel.last_active = self.reactor.tick() as u32;
-        entry.insert(tunnel);
         let idle = u32::try_from(ticks(pair.idle)).unwrap_or(u32::MAX);
         let timer = (idle > 0).then(|| self.reactor.arm(u64::from(idle) + 1, number));
-        self.keep(number, Cold { idle, timer, record: pair.record });
+        self.tunnels.insert(tunnel, Cold { idle, timer, record: pair.record });
         self.with(number, scratch, |tunnel, tools| {
             tunnel.take(Side::Client, &pair.from_client, tools)?;
             tunnel.take(Side::Upstream, &pair.from_upstream, tools)?;
@@ -203,19 +198,9 @@ impl<R> Table<R> {
         Ok(())
     }
 
-    fn keep(&mut self, number: u32, cold: Cold<R>) {
-        let number = number as usize;
-        if number >= self.cold.len() {
-            self.cold.resize_with(number + 1, || None);
-        }
-        self.cold[number] = Some(cold);
-    }
-
     /// Gives up room that a crowd of tunnels has left behind.
     pub fn shrink(&mut self) {
-        self.tunnels.shrink_to_fit();
-        self.cold.truncate(self.tunnels.capacity());
-        self.cold.shrink_to_fit();
+        self.tunnels.shrink();
         self.ready.shrink_to_fit();
         self.finished.shrink_to_fit();
     }
@@ -224,7 +209,7 @@ impl<R> Table<R> {
     pub fn note(&mut self, events: &[Event]) {
         for event in events {
             let (number, side) = untoken(event.token);
-            let Some(tunnel) = self.tunnels.get_mut(number as usize) else { continue };
+            let Some(tunnel) = self.tunnels.get_mut(number) else { continue };
             let half = tunnel.half_mut(side);
             let takes_again = event.flags.contains(EpollFlags::EPOLLOUT) && half.is(Marks::FULL);
             if takes_again {
@@ -260,7 +245,7 @@ impl<R> Table<R> {
     }
 
     fn queue(&mut self, number: u32, side: Side) {
-        if let Some(tunnel) = self.tunnels.get_mut(number as usize)
+        if let Some(tunnel) = self.tunnels.get_mut(number)
             && !tunnel.half(side).is(Marks::QUEUED)
         {
             tunnel.half_mut(side).set(Marks::QUEUED);
@@ -270,10 +255,10 @@ impl<R> Table<R> {
 
     /// The deadline of a tunnel has come: closes it if it was idle for all of its time, else arms the rest.
     pub fn expire(&mut self, number: u32, scratch: &mut Scratch) {
-        let Some(tunnel) = self.tunnels.get(number as usize) else { return };
-        let Some(Some(cold)) = self.cold.get_mut(number as usize) else { return };
+        let Some(last_active) = self.tunnels.get(number).map(|tunnel| tunnel.last_active) else { return };
+        let Some(cold) = self.tunnels.cold_mut(number) else { return };
         cold.timer = None;
-        let idle = (self.reactor.tick() as u32).wrapping_sub(tunnel.last_active);
+        let idle = (self.reactor.tick() as u32).wrapping_sub(last_active);
         if idle < cold.idle {
             cold.timer = Some(self.reactor.arm(u64::from(cold.idle - idle) + 1, number));
         } else {
@@ -283,8 +268,7 @@ impl<R> Table<R> {
 
     /// Closes every tunnel.
     pub fn close_all(&mut self, reason: Reason, scratch: &mut Scratch) {
-        let numbers: Vec<u32> = self.tunnels.iter().map(|(key, _)| key as u32).collect();
-        for number in numbers {
+        for number in self.tunnels.numbers() {
             self.close(number, reason, None, scratch);
         }
     }
@@ -308,7 +292,7 @@ impl<R> Table<R> {
         scratch: &mut Scratch,
         action: impl FnOnce(&mut Tunnel, &mut Tools<'_>) -> Result<Option<(Side, Flow)>, Break>,
     ) {
-        let Some(tunnel) = self.tunnels.get_mut(number as usize) else { return };
+        let Some(tunnel) = self.tunnels.get_mut(number) else { return };
         let mut tools = Tools {
             scratch,
             pipes: &mut self.pipes,
@@ -327,7 +311,7 @@ impl<R> Table<R> {
     }
 
     fn settle(&mut self, number: u32, result: Result<Option<(Side, Flow)>, Break>, scratch: &mut Scratch) {
-        let Some(tunnel) = self.tunnels.get_mut(number as usize) else { return };
+        let Some(tunnel) = self.tunnels.get_mut(number) else { return };
         match result {
             Ok(flow) => {
                 match flow {
@@ -377,15 +361,14 @@ impl<R> Table<R> {
     }
 
     fn ask_for_output(&mut self, number: u32, scratch: &mut Scratch) {
-        let Some(tunnel) = self.tunnels.get_mut(number as usize) else { return };
+        let Some(tunnel) = self.tunnels.get_mut(number) else { return };
         if tunnel.ask_for_output(&self.reactor, number).is_err() {
             self.close(number, Reason::InternalError, None, scratch);
         }
     }
 
     fn close(&mut self, number: u32, reason: Reason, detail: Option<String>, scratch: &mut Scratch) {
-        let Some(mut tunnel) = self.tunnels.try_remove(number as usize) else { return };
-        let Some(cold) = self.cold.get_mut(number as usize).and_then(Option::take) else { return };
+        let Some((mut tunnel, cold)) = self.tunnels.remove(number) else { return };
         if let Some(timer) = cold.timer {
             self.reactor.disarm(timer);
         }

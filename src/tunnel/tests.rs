@@ -6,6 +6,7 @@ mod tls;
 use std::{
     io::{Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
+    ops::{Index, IndexMut},
     os::fd::OwnedFd,
     time::{Duration, Instant},
 };
@@ -112,6 +113,19 @@ impl Bench {
         self.until(|_| reader.is_finished());
         writer.join().unwrap();
         reader.join().unwrap();
+    }
+}
+
+impl<R> Index<u32> for Places<Tunnel, Cold<R>> {
+    type Output = Tunnel;
+    fn index(&self, number: u32) -> &Tunnel {
+        self.get(number).expect("a tunnel")
+    }
+}
+
+impl<R> IndexMut<u32> for Places<Tunnel, Cold<R>> {
+    fn index_mut(&mut self, number: u32) -> &mut Tunnel {
+        self.get_mut(number).expect("a tunnel")
     }
 }
 
@@ -358,33 +372,6 @@ fn a_tunnel_whose_ends_keep_up_again_is_small_again() {
     writer.join().unwrap();
     reader.join().unwrap();
     assert!(bench.table.tunnels[0].extra.is_none());
-}
-
-#[test]
-fn a_crowd_of_tunnels_leaves_no_room_behind() {
-    let mut bench = Bench::new(Some(0));
-    let mut far = Vec::new();
-    for _ in 0..100 {
-        let ((client, near_client), (backend, near_backend)) = (connection(), connection());
-        let end = |fd| End { fd: bench.reactor.watch(fd).unwrap().release(), tls: None };
-        let pair = Pair {
-            client: end(near_client),
-            upstream: end(near_backend),
-            from_client: Vec::new(),
-            from_upstream: Vec::new(),
-            frames: Some(0),
-            idle: Duration::from_secs(60),
-            record: "one of many",
-        };
-        bench.table.carry(pair, &mut bench.scratch).unwrap();
-        far.push((client, backend));
-    }
-    far.clear();
-    bench.until(|bench| bench.table.len() == 1);
-    assert_eq!(bench.table.finished().count(), 100);
-    bench.table.shrink();
-    assert_eq!((bench.table.tunnels.capacity(), bench.table.cold.capacity()), (1, 1));
-    bench.pass(Side::Client, &frame(Side::Client, 5), usize::MAX);
 }
 
 proptest! {
