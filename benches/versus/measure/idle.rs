@@ -16,8 +16,8 @@ const WARM_TUNNELS: usize = 500;
 const REFERENCE_TUNNELS: usize = 2000;
 /// Tunnels of an idle row besides those it is about.
 pub const OTHER_TUNNELS: usize = 2 * WARM_TUNNELS + REFERENCE_TUNNELS;
-/// How long a proxy has to give back what it only needed for handshakes.
-const SETTLE: Duration = Duration::from_secs(1);
+/// How long a proxy has to give back what it only needed for handshakes: read in the middle of that, the figure means nothing.
+const SETTLE: Duration = Duration::from_secs(3);
 
 /// What is used, bytes.
 struct Memory {
