@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 // A worker allocates for handshakes only, at most some thousands at a time: mimalloc's per-thread heaps make these short-lived
-// allocations cheap, and give the memory back where glibc's arenas would keep it.
+// allocations cheap, and give the memory back when they are asked to (`sys::give_memory_back`).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
