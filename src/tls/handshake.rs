@@ -70,11 +70,11 @@ impl Handshake {
         match self {
             Self::Server(connection) => {
                 let (secrets, kernel) = connection.dangerous_into_kernel_connection()?;
-                Traffic::new(secrets, Kernel::Server(kernel))
+                Traffic::new(secrets, Kernel::Server(Box::new(kernel)))
             }
             Self::Client(connection) => {
                 let (secrets, kernel) = connection.dangerous_into_kernel_connection()?;
-                Traffic::new(secrets, Kernel::Client(kernel))
+                Traffic::new(secrets, Kernel::Client(Box::new(kernel)))
             }
         }
     }

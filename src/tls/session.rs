@@ -20,7 +20,7 @@ const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 
 /// One side's TLS session: of a client of ours, or ours at a backend. In an idle tunnel it holds no buffer.
 pub struct Session {
-    stage: Stage,
+    pub(super) stage: Stage,
     /// Ciphertext received and not yet used up; allocated only while there is some.
     partial: Vec<u8>,
     /// The peer sent close_notify.
@@ -31,7 +31,7 @@ pub struct Session {
     clippy::large_enum_variant,
     reason = "traffic is what a session spends its life with: a box would only add to it"
 )]
-enum Stage {
+pub(super) enum Stage {
     /// `ssl_reject_handshake`
     Reject,
     Handshake(Box<Shaking>),
@@ -39,7 +39,7 @@ enum Stage {
     Failed,
 }
 
-struct Shaking {
+pub(super) struct Shaking {
     handshake: Handshake,
     /// The ClientHello is not complete (server side).
     awaits_hello: bool,

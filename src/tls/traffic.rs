@@ -24,8 +24,8 @@ const FATAL: u8 = 2;
 
 /// rustls, as far as it is still needed: it knows the next keys, and what to do with tickets.
 pub(super) enum Kernel {
-    Server(KernelConnection<ServerConnectionData>),
-    Client(KernelConnection<ClientConnectionData>),
+    Server(Box<KernelConnection<ServerConnectionData>>),
+    Client(Box<KernelConnection<ClientConnectionData>>),
 }
 
 /// Both directions of an established connection.
@@ -36,12 +36,14 @@ pub(super) struct Traffic {
     pub(super) records_per_key: u64,
     /// TLS 1.3 only: nothing of that comes behind a handshake of TLS 1.2.
     kernel: Option<Kernel>,
-    /// What would begin a renegotiation of TLS 1.2 (RFC 5246 section 7.4.1).
-    renegotiation: HandshakeType,
+    /// What would begin a renegotiation of TLS 1.2 (RFC 5246 section 7.4.1): it is declined once.
+    renegotiation: Option<HandshakeType>,
     /// The beginning of a handshake message that is cut into several records.
     message: Vec<u8>,
     /// Tickets for a client: they leave with the first record there is to send, not as a segment of their own.
     pub(super) unsent: Vec<u8>,
+    /// The peer asked for new keys: they come with the next data (RFC 8446 section 4.6.3), however often it asks until then.
+    update_due: bool,
     /// Records in a row that brought no data.
     fruitless: u32,
     /// We sent close_notify.
@@ -82,9 +84,10 @@ impl Traffic {
             sealing: RecordKey::new(secrets.tx, version)?,
             records_per_key: common.confidentiality_limit,
             kernel: (version == ProtocolVersion::TLSv1_3).then_some(kernel),
-            renegotiation,
+            renegotiation: Some(renegotiation),
             message: Vec::new(),
             unsent: Vec::new(),
+            update_due: false,
             fruitless: 0,
             closed: false,
         })
@@ -180,12 +183,12 @@ impl Traffic {
             (HandshakeType::KeyUpdate, Some(kernel)) => {
                 let &[asked @ (0 | 1)] = body else { return Err(InvalidMessage::InvalidKeyUpdate.into()) };
                 self.opening = RecordKey::new(kernel.next_opening_key()?, ProtocolVersion::TLSv1_3)?;
-                self.fruitless(PeerMisbehaved::TooManyKeyUpdateRequests)?;
-                if asked == 1 && !self.closed { self.update_sealing_key(reply) } else { Ok(()) }
+                self.update_due |= asked == 1;
+                self.fruitless(PeerMisbehaved::TooManyKeyUpdateRequests)
             }
             (HandshakeType::NewSessionTicket, Some(Kernel::Client(kernel))) => kernel.handle_new_session_ticket(body),
-            (kind, None) if kind == self.renegotiation => {
-                self.fruitless(PeerMisbehaved::TooManyRenegotiationRequests)?;
+            (kind, None) if Some(kind) == self.renegotiation && !self.closed => {
+                self.renegotiation = None;
                 self.send_alert(WARNING, AlertDescription::NoRenegotiation, reply)
             }
             (got_type, _) => {
@@ -201,7 +204,7 @@ impl Traffic {
     pub(super) fn seal(&mut self, plain: &[u8], out: &mut Outgoing) -> Result<(), Error> {
         for piece in plain.chunks(PLAIN) {
             // The last record of a key is the one that says so.
-            if self.sealing.sequence().saturating_add(1) >= self.records_per_key {
+            if self.update_due || self.sealing.sequence().saturating_add(1) >= self.records_per_key {
                 self.update_sealing_key(out)?;
             }
             self.write(ContentType::ApplicationData, piece, out)?;
@@ -209,19 +212,32 @@ impl Traffic {
         Ok(())
     }
 
+    /// Says that new keys follow, under the old ones.
     fn update_sealing_key(&mut self, out: &mut Outgoing) -> Result<(), Error> {
+        if self.kernel.is_some() {
+            self.write(ContentType::Handshake, &KEY_UPDATE, out)?;
+        }
+        self.take_next_sealing_key()
+    }
+
+    pub(super) fn take_next_sealing_key(&mut self) -> Result<(), Error> {
         let Some(kernel) = &mut self.kernel else { return Err(Error::EncryptError) };
-        let next = RecordKey::new(kernel.next_sealing_key()?, ProtocolVersion::TLSv1_3)?;
-        self.write(ContentType::Handshake, &KEY_UPDATE, out)?;
-        self.sealing = next;
+        self.sealing = RecordKey::new(kernel.next_sealing_key()?, ProtocolVersion::TLSv1_3)?;
+        self.update_due = false;
         Ok(())
     }
 
-    fn write(&mut self, kind: ContentType, plain: &[u8], out: &mut Outgoing) -> Result<(), Error> {
+    pub(super) fn write(&mut self, kind: ContentType, plain: &[u8], out: &mut Outgoing) -> Result<(), Error> {
         if !self.unsent.is_empty() {
             out.push(&std::mem::take(&mut self.unsent));
         }
         self.sealing.seal(kind, plain, out)
+    }
+
+    /// Records sealed under the present key.
+    #[cfg(test)]
+    pub(super) fn sealed(&self) -> u64 {
+        self.sealing.sequence()
     }
 
     /// The side that issues tickets behind the handshake.

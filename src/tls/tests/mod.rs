@@ -7,6 +7,7 @@ mod hello;
 mod memory;
 mod records;
 mod resumption;
+mod traffic;
 
 use std::{
     fs,
