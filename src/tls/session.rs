@@ -27,10 +27,6 @@ pub struct Session {
     peer_closed: bool,
 }
 
-#[expect(
-    clippy::large_enum_variant,
-    reason = "traffic is what a session spends its life with: a box would only add to it"
-)]
 pub(super) enum Stage {
     /// `ssl_reject_handshake`
     Reject,
