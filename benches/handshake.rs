@@ -1,4 +1,6 @@
-//! The work of an upgrade besides its system calls: parse, judge, route, rewrite.
+//! The work of an upgrade besides its system calls: parse, judge, route, rewrite. Time, and allocations.
+
+mod allocations;
 
 use std::{
     hint::black_box,
@@ -8,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{BatchSize, BenchmarkGroup, Criterion, criterion_group, criterion_main, measurement::WallTime};
 use longsplice::{
     config::{self, Config, Content, LoadOptions, ProxyPass, Source},
     forward,
@@ -116,25 +118,38 @@ fn handshake(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("handshake");
     group.measurement_time(Duration::from_secs(3));
 
-    group.bench_function("parse request", |bencher| bencher.iter(|| parse_request(black_box(BROWSER), &LIMITS)));
-    group.bench_function("parse half a request", |bencher| {
-        bencher.iter(|| parse_request(black_box(&BROWSER[..BROWSER.len() / 2]), &LIMITS));
-    });
-    group.bench_function("judge request", |bencher| bencher.iter(|| judge_request(black_box(&head), &websocket)));
+    measure(&mut group, "parse request", || parse_request(black_box(BROWSER), &LIMITS));
+    measure(&mut group, "parse half a request", || parse_request(black_box(&BROWSER[..BROWSER.len() / 2]), &LIMITS));
+    measure(&mut group, "judge request", || judge_request(black_box(&head), &websocket));
+    print("choose server and location", allocations::of(|| routed(&config, &client, head.clone())));
     group.bench_function("choose server and location", |bencher| {
-        bencher.iter_batched(|| head.clone(), |head| routed(&config, &client, head), criterion::BatchSize::SmallInput);
+        bencher.iter_batched(|| head.clone(), |head| routed(&config, &client, head), BatchSize::SmallInput);
     });
     let (mut request, location) = routed(&config, &client, head.clone());
     let pass = pass(&config, location);
-    group.bench_function("rewrite for the backend", |bencher| {
-        bencher.iter(|| forward::request_head(black_box(&mut request), pass, Some(&upgrade)));
+    measure(&mut group, "rewrite for the backend", || {
+        forward::request_head(black_box(&mut request), pass, Some(&upgrade))
     });
-    group.bench_function("parse and judge answer", |bencher| {
-        bencher.iter(|| match parse_response(black_box(ANSWER), 16_384) {
-            Ok(Parsed::Complete(answer, _)) => judge_answer(&answer, Some(&upgrade)),
-            other => panic!("{other:?}"),
-        });
+    measure(&mut group, "parse and judge answer", || match parse_response(black_box(ANSWER), 16_384) {
+        Ok(Parsed::Complete(answer, _)) => judge_answer(&answer, Some(&upgrade)),
+        other => panic!("{other:?}"),
     });
+    measure(&mut group, "all of a request", || {
+        let Ok(Parsed::Complete(head, _)) = parse_request(black_box(BROWSER), &LIMITS) else { panic!("not parsed") };
+        let upgrade = judge_request(&head, &websocket).ok().flatten();
+        let (mut request, location) = routed(&config, &client, head);
+        forward::request_head(&mut request, self::pass(&config, location), upgrade.as_ref())
+    });
+}
+
+/// Time and allocations of one call.
+fn measure<T>(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, mut call: impl FnMut() -> T) {
+    print(name, allocations::of(&mut call));
+    group.bench_function(name, |bencher| bencher.iter(&mut call));
+}
+
+fn print(name: &str, allocated: allocations::Allocated) {
+    println!("handshake/{name}: {allocated} a head");
 }
 
 criterion_group!(benches, handshake);

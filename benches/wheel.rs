@@ -32,6 +32,23 @@ fn arm_and_disarm(criterion: &mut Criterion) {
     }
 }
 
+/// A byte through one of a million tunnels: the tick is noted, and the wheel is left alone. In an order no cache foresees.
+fn touch(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("wheel/touch");
+    for entries in SIZES {
+        let wheel = filled(entries);
+        let mut last_active = vec![0; entries as usize];
+        let mut owner = 0;
+        group.bench_function(BenchmarkId::from_parameter(entries), |bencher| {
+            bencher.iter(|| {
+                // Odd and not a factor of either size: every owner has its turn.
+                owner = (owner + 618_033) % last_active.len();
+                last_active[owner] = black_box(wheel.now() as u32);
+            });
+        });
+    }
+}
+
 /// A tick of a worker whose tunnels are all alive: those whose deadline comes are armed for another hour.
 fn tick(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("wheel/tick");
@@ -51,5 +68,5 @@ fn tick(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, arm_and_disarm, tick);
+criterion_group!(benches, arm_and_disarm, touch, tick);
 criterion_main!(benches);
