@@ -10,6 +10,7 @@ mod handshake;
 mod http;
 mod logs;
 mod nginx;
+mod openssl;
 mod seeds;
 mod tidy;
 mod tls;
