@@ -12,6 +12,7 @@ mod http;
 mod logs;
 mod memory;
 mod nginx;
+mod openssl;
 mod seeds;
 mod tidy;
 mod tls;
