@@ -1,5 +1,7 @@
 //! The command line: nginx's options, a proxy in one line, and a demo when nothing is said.
 
+#[cfg(test)]
+mod pages;
 mod quick;
 mod version;
 
@@ -22,7 +24,7 @@ use crate::{
 
 /// Prefix (`-p`) and file (`-c`) when other options of nginx are given without them.
 const DEFAULT_PREFIX: &str = "/etc/longsplice/";
-const DEFAULT_FILE: &str = "/etc/longsplice/nginx.conf";
+const DEFAULT_FILE: &str = "/etc/longsplice/longsplice.conf";
 /// What the configuration of `--listen` and `--to` is called in messages.
 const QUICK_NAME: &str = "--listen/--to";
 
@@ -57,7 +59,7 @@ Exit status: 0, or 1 for any error.";
     max_term_width = 100,
 )]
 struct Arguments {
-    /// Configuration file, or a conf.d fragment [/etc/longsplice/nginx.conf]
+    /// Configuration file, or a conf.d fragment [/etc/longsplice/longsplice.conf]
     #[arg(short, value_name = "FILE", overrides_with = "config", help_heading = "nginx's options")]
     config: Option<PathBuf>,
     /// What log and pid files are relative to [the file's directory]
