@@ -11,7 +11,7 @@ use clap_mangen::{
 };
 use regex::Regex;
 
-use super::{Arguments, DEFAULT_FILE, EXAMPLES};
+use super::{Arguments, DEFAULT_FILE, EXAMPLES, USAGE};
 use crate::config::directives::{self, Class, Definition};
 
 /// Of the last change to what is written here, and not in the options or the table.
@@ -96,6 +96,8 @@ fn command() -> Command {
 /// A page as clap's definitions give it, but for what `more` says in place of the help's last part.
 fn page_of(command: Command, more: Roff) -> String {
     let man = Man::new(command.after_help(None::<&str>)).section("8").date(DATE).source(SOURCE).manual(MANUAL);
+    let title = man.get_filename().trim_end_matches(".8").to_uppercase();
+    let man = man.title(title);
     let mut page = Vec::new();
     man.render(&mut page).expect("memory takes it");
     code_is_bold(&(String::from_utf8(page).expect("text") + &more.to_roff()))
@@ -117,7 +119,9 @@ fn program() -> String {
     more.section("EXIT STATUS").paragraphs(&["0, or 1 for any error."]);
     more.section("SEE ALSO").paragraphs(&["longsplice.conf(5), nginx(8), systemctl(1)"]);
     let description = DESCRIPTION.join("\n\n");
-    page_of(command().about(ABOUT).long_about(description), more.0)
+    // Without what the help says beside each.
+    let usage: Vec<_> = USAGE.lines().map(|line| line.trim().split("   ").next().unwrap_or_default()).collect();
+    page_of(command().about(ABOUT).long_about(description).override_usage(usage.join("\n")), more.0)
 }
 
 /// `longsplice-NAME(8)`, of every command that has options of its own.
@@ -138,7 +142,7 @@ fn commands() -> Vec<(String, String)> {
 /// `longsplice.conf(5)`
 fn file() -> String {
     let mut page = Page(Roff::new());
-    page.0.control("TH", ["longsplice.conf", "5", DATE, SOURCE, "File formats"]);
+    page.0.control("TH", ["LONGSPLICE.CONF", "5", DATE, SOURCE, "File formats"]);
     page.section("NAME").paragraphs(&["longsplice.conf - configuration of longsplice(8), in nginx's language"]);
     page.section("DESCRIPTION").paragraphs(CONF_DESCRIPTION);
     page.section("DIRECTIVES");
@@ -212,7 +216,7 @@ fn pages() -> Vec<(String, String)> {
 }
 
 #[test]
-fn the_committed_pages_are_the_options_and_the_table() {
+fn the_committed_reference_pages_are_the_options_and_the_table() {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     for (name, text) in pages() {
         let path = package.join(&name);
@@ -222,7 +226,7 @@ fn the_committed_pages_are_the_options_and_the_table() {
         }
         assert!(
             fs::read_to_string(&path).is_ok_and(|committed| committed == text),
-            "{name} is old: `BLESS=1 cargo test --lib the_committed` writes it anew"
+            "{name} is old: `BLESS=1 cargo test --lib the_committed_reference` writes it anew"
         );
     }
 }
