@@ -34,7 +34,8 @@ const BOOT: &str = "
     mkdir -p $1/machine/etc/systemd/system/longsplice.service.d
     cp $2/strict.conf $1/machine/etc/systemd/system/longsplice.service.d/
     exec systemd-nspawn --quiet --register=no --keep-unit --private-network --link-journal=no \
-        --directory=$1/machine --bind=$2:/package --machine=package-test --boot systemd.unit=package-test.service
+        --directory=$1/machine --bind=$2:/package --machine=package-test --boot \
+        systemd.unit=package-test.service systemd.show_status=no
 ";
 
 /// What the copy is booted for; its end ends the copy.
@@ -79,7 +80,7 @@ fn a_package_lives_its_life_under_systemd() {
     boot.args(["--mount", "--propagation=private", "sh", "-c", BOOT, "boot"]).args([root.path(), dir.path()]);
     let boot = finish(&mut boot);
     let output = fs::read_to_string(dir.path().join("output")).unwrap_or_default();
-    assert!(boot.code() == 0 && output.contains("test result: ok. 1 passed"), "{output}\n--- {}", boot.said());
+    assert!(boot.code() == 0 && output.contains("test result: ok. 1 passed"), "{}\n{output}", boot.said());
 }
 
 /// `NAME.deb`, with the program under test as it was built for the tests.
@@ -109,6 +110,7 @@ fn inside_the_copy() {
     let mut tunnel = Wire::connect(address(8080));
     tunnel.websocket("/").echoes("through a fresh installation");
 
+    drop(tunnel);
     run("systemctl", &["stop", "longsplice"]);
     assert_eq!(Service::property("Result"), "success");
     run("systemctl", &["start", "longsplice"]);
