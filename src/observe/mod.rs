@@ -1,7 +1,6 @@
 //! What the program says: access log, error log, counters. Never blocks a worker.
 //!
-//! A worker formats a line and pushes it to a bounded `queue`; one `writer` thread empties it, a write(2) a file. Files and writer
-//! are the process'; each configuration has [`Logs`] of its own that say which file is which.
+//! A worker formats a line and pushes it to a bounded `queue`; one `writer` thread empties it, a write(2) a file.
 
 pub mod access_log;
 pub mod counters;
@@ -10,17 +9,25 @@ pub mod library_log;
 
 mod clock;
 mod escape;
-mod files;
 mod queue;
 mod sink;
 mod writer;
 
-use std::{collections::HashMap, io, os::unix::ffi::OsStrExt, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    io,
+    os::unix::ffi::OsStrExt,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use self::{
-    files::{Files, Wanted},
-    queue::{Record, SinkId},
-    sink::is_fifo,
+    queue::{Queue, Record, SinkId},
+    sink::{Sink, is_fifo},
 };
 use crate::{
     config::{Config, ErrorLog, Level, LogBuffer, LogTarget, Settings},
@@ -28,14 +35,40 @@ use crate::{
     request::Request,
 };
 
-/// All log files of a configuration, written by one thread of the process.
+/// The logs that a configuration names, written by one thread of their own. Configurations that follow each other share the thread,
+/// and the files that both name: a file is open as long as anybody is left who may write to it.
 #[derive(Debug)]
 pub struct Logs {
-    files: Arc<Files>,
     index: Index,
     main: Vec<ErrorLog>,
-    /// What it keeps open.
-    targets: Vec<LogTarget>,
+    writing: Arc<Writing>,
+}
+
+/// The writer's thread. Dropped, it ends, behind the last line.
+#[derive(Debug)]
+struct Writing {
+    queue: Arc<Queue>,
+    /// Number of the next log to be opened.
+    next: AtomicU32,
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
+
+/// An open log of the writer's. Dropped, it is closed, behind its last line.
+#[derive(Debug)]
+struct Opened {
+    number: SinkId,
+    queue: Arc<Queue>,
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.queue.change(|changes| changes.closed.push(self.number));
+    }
 }
 
 impl Logs {
@@ -44,34 +77,38 @@ impl Logs {
     /// # Errors
     /// Every file that cannot be opened: cause and cure.
     pub fn open(config: &Config) -> Result<Arc<Logs>, Vec<String>> {
-        let files = Files::start()
-            .map_err(|error| vec![format!("the log writer's thread cannot be started ({})", os_error(&error))])?;
-        Self::of(files, &config.main.error_logs, &targets(config), &config.main.prefix)
+        Self::open_targets(&config.main.error_logs, &targets(config), &config.main.prefix)
     }
 
-    /// The logs of another configuration, by the same writer. Files that both name stay as they are; those of neither are closed
-    /// when the last of their [`Logs`] is dropped.
+    /// The logs of the configuration that comes next: opens (creates) the files that this one does not name.
     ///
     /// # Errors
-    /// As [`Logs::open`]; nothing has changed then.
-    pub fn for_config(&self, config: &Config) -> Result<Arc<Logs>, Vec<String>> {
-        Self::of(Arc::clone(&self.files), &config.main.error_logs, &targets(config), &config.main.prefix)
+    /// As [`Logs::open`].
+    pub fn follow(&self, config: &Config) -> Result<Arc<Logs>, Vec<String>> {
+        let targets = targets(config);
+        Self::open_with(&config.main.error_logs, &targets, &config.main.prefix, Arc::clone(&self.writing), &self.index)
+    }
+
+    /// What is to be said about the logs themselves is said in this main log from now on.
+    pub fn lead(&self) {
+        let main = self.main.iter().filter_map(|log| self.index.get(&log.target)).collect();
+        self.writing.queue.change(|changes| changes.main = Some(main));
     }
 
     /// Opens every file of the process anew, by its name, behind the lines handed over so far: for who has moved them away. One that
     /// cannot be opened goes on as it is, and the main error log says why.
     pub fn reopen(&self) {
-        self.files.queue.order([queue::Order::Reopen]);
+        self.writing.queue.change(|changes| changes.reopen = true);
     }
 
     /// Lines written to all logs of the process, ever.
     pub fn written(&self) -> u64 {
-        self.files.queue.tally.written()
+        self.writing.queue.tally.written()
     }
 
     /// Lines lost of all logs of the process, ever: a full disk, a pipe that nobody reads, more than the writer could take.
     pub fn lost(&self) -> u64 {
-        self.files.queue.tally.lost()
+        self.writing.queue.tally.lost()
     }
 
     /// Says which log files of a configuration could not be opened, without creating any.
@@ -95,49 +132,65 @@ impl Logs {
             line.truncate(LOG_RECORD_BYTES - 1);
             line.push(b'\n');
         }
-        self.files.queue.push(Record { sink, line });
+        self.writing.queue.push(Record { sink, line });
     }
 
     /// Waits (at most a second) until everything handed over is written.
     pub fn flush(&self) {
-        self.files.queue.flush(Duration::from_millis(LOG_FLUSH_MS));
+        self.writing.queue.flush(Duration::from_millis(LOG_FLUSH_MS));
     }
 
-    fn of(
-        files: Arc<Files>,
+    fn open_targets(main: &[ErrorLog], targets: &Targets<'_>, prefix: &Path) -> Result<Arc<Logs>, Vec<String>> {
+        let queue = Arc::new(Queue::default());
+        writer::start(Arc::clone(&queue))
+            .map_err(|error| vec![format!("the log writer's thread cannot be started ({})", os_error(&error))])?;
+        let writing = Arc::new(Writing { queue, next: AtomicU32::new(0) });
+        let logs = Self::open_with(main, targets, prefix, writing, &Index::default())?;
+        logs.lead();
+        Ok(logs)
+    }
+
+    /// Opens what is not among the `known`.
+    fn open_with(
         main: &[ErrorLog],
         targets: &Targets<'_>,
         prefix: &Path,
+        writing: Arc<Writing>,
+        known: &Index,
     ) -> Result<Arc<Logs>, Vec<String>> {
         // nginx's default: stderr, from `error` up.
         let default = [ErrorLog { target: LogTarget::Stderr, level: Level::Error }];
         let main = if main.is_empty() { default.to_vec() } else { main.to_vec() };
-        let absolute = |target: &LogTarget| match target {
-            LogTarget::File(path) => LogTarget::File(prefix.join(path)),
-            stream => stream.clone(),
-        };
-        let mut wanted: HashMap<LogTarget, Option<LogBuffer>> =
-            main.iter().map(|log| (absolute(&log.target), None)).collect();
-        wanted.extend(targets.iter().map(|(target, buffer)| (absolute(target), *buffer)));
-        let wanted: Vec<Wanted> = wanted.into_iter().collect();
-        let sinks = files
-            .acquire(&wanted)
-            .map_err(|errors| errors.iter().map(|(target, error)| cannot_open(target, error)).collect::<Vec<_>>())?;
-        let mut index = Index::default();
-        for target in main.iter().map(|log| &log.target).chain(targets.keys().copied()) {
-            if let Some(sink) = sinks.get(&absolute(target)) {
-                index.insert(target, *sink);
+        let (mut index, mut opened, mut errors) = (Index::default(), Vec::new(), Vec::new());
+        let mut all: Targets<'_> = main.iter().map(|log| (&log.target, None)).collect();
+        all.extend(targets);
+        for target in all.keys().copied() {
+            if let Some(log) = known.opened(target) {
+                index.insert(target, Arc::clone(log));
+                continue;
+            }
+            match Sink::open(target, prefix, &writing.queue.tally) {
+                Ok(sink) => opened.push((target, sink)),
+                Err(error) => errors.push(cannot_open(target, prefix, &error)),
             }
         }
-        let main_sinks = main.iter().filter_map(|log| index.get(&log.target)).collect();
-        files.queue.order([queue::Order::Main(main_sinks)]);
-        Ok(Arc::new(Logs { files, index, main, targets: sinks.into_keys().collect() }))
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        for (target, sink) in opened {
+            index.insert(target, writing.open(sink));
+        }
+        let buffers = all.into_iter().filter_map(|(target, buffer)| Some((index.get(target)?, buffer)));
+        writing.queue.change(|changes| changes.buffers.extend(buffers));
+        Ok(Arc::new(Logs { index, main, writing }))
     }
 }
 
-impl Drop for Logs {
-    fn drop(&mut self) {
-        self.files.release(&self.targets);
+impl Writing {
+    fn open(&self, sink: Sink) -> Arc<Opened> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.queue.change(|changes| changes.opened.push((number, sink)));
+        Arc::new(Opened { number, queue: Arc::clone(&self.queue) })
     }
 }
 
@@ -156,30 +209,34 @@ fn settings<'a>(config: &'a Config, request: &Request) -> Option<&'a Settings> {
     Some(location.map_or(&server.settings, |location| &location.settings))
 }
 
-/// Which sink a target is. Looked up by the bytes of the path: `PathBuf` would compare it component by component.
+/// Which log a target is. Looked up by the bytes of the path: `PathBuf` would compare it component by component.
 #[derive(Debug, Default)]
 struct Index {
-    files: HashMap<Box<[u8]>, SinkId>,
-    stderr: Option<SinkId>,
-    stdout: Option<SinkId>,
+    files: HashMap<Box<[u8]>, Arc<Opened>>,
+    stderr: Option<Arc<Opened>>,
+    stdout: Option<Arc<Opened>>,
 }
 
 impl Index {
     fn get(&self, target: &LogTarget) -> Option<SinkId> {
+        self.opened(target).map(|log| log.number)
+    }
+
+    fn opened(&self, target: &LogTarget) -> Option<&Arc<Opened>> {
         match target {
-            LogTarget::File(path) => self.files.get(path.as_os_str().as_bytes()).copied(),
-            LogTarget::Stderr => self.stderr,
-            LogTarget::Stdout => self.stdout,
+            LogTarget::File(path) => self.files.get(path.as_os_str().as_bytes()),
+            LogTarget::Stderr => self.stderr.as_ref(),
+            LogTarget::Stdout => self.stdout.as_ref(),
         }
     }
 
-    fn insert(&mut self, target: &LogTarget, sink: SinkId) {
+    fn insert(&mut self, target: &LogTarget, log: Arc<Opened>) {
         match target {
             LogTarget::File(path) => {
-                self.files.insert(path.as_os_str().as_bytes().into(), sink);
+                self.files.insert(path.as_os_str().as_bytes().into(), log);
             }
-            LogTarget::Stderr => self.stderr = Some(sink),
-            LogTarget::Stdout => self.stdout = Some(sink),
+            LogTarget::Stderr => self.stderr = Some(log),
+            LogTarget::Stdout => self.stdout = Some(log),
         }
     }
 }
@@ -203,9 +260,9 @@ fn targets(config: &Config) -> Targets<'_> {
     targets
 }
 
-fn cannot_open(target: &LogTarget, error: &io::Error) -> String {
+fn cannot_open(target: &LogTarget, prefix: &Path, error: &io::Error) -> String {
     match target {
-        LogTarget::File(path) => cannot_open_file(path, error),
+        LogTarget::File(path) => cannot_open_file(&prefix.join(path), error),
         LogTarget::Stderr | LogTarget::Stdout => format!("a standard stream cannot be used ({})", os_error(error)),
     }
 }
@@ -242,11 +299,7 @@ mod tests {
     pub(super) fn logs_into(directory: &Path, level: Level, others: &[&str]) -> Arc<Logs> {
         let main = [ErrorLog { target: LogTarget::File("error.log".into()), level }];
         let others: Vec<LogTarget> = others.iter().map(|name| LogTarget::File(name.into())).collect();
-        open(&main, &others, directory).unwrap()
-    }
-
-    fn open(main: &[ErrorLog], others: &[LogTarget], prefix: &Path) -> Result<Arc<Logs>, Vec<String>> {
-        Logs::of(Files::start().unwrap(), main, &plain(others), prefix)
+        Logs::open_targets(&main, &plain(&others), directory).unwrap()
     }
 
     fn plain(targets: &[LogTarget]) -> Targets<'_> {
@@ -273,7 +326,7 @@ mod tests {
     fn every_file_that_cannot_be_opened_is_named_with_its_cure() {
         let main = [ErrorLog { target: LogTarget::File("/nonexistent/e.log".into()), level: Level::Error }];
         let other = [main[0].target.clone(), LogTarget::File("/nonexistent/a.log".into()), LogTarget::Stdout];
-        let mut errors = open(&main, &other, Path::new("/")).unwrap_err();
+        let mut errors = Logs::open_targets(&main, &plain(&other), Path::new("/")).unwrap_err();
         errors.sort();
         assert_eq!(errors.len(), 2);
         assert_eq!(
@@ -302,57 +355,41 @@ mod tests {
     }
 
     #[test]
+    fn logs_that_follow_share_files_and_close_what_nobody_names() {
+        let directory = tempfile::tempdir().unwrap();
+        let target = |name: &str| LogTarget::File(name.into());
+        let first = logs_into(directory.path(), Level::Error, &["both.log", "old.log"]);
+        let others = [target("both.log"), target("new.log")];
+        let writing = Arc::clone(&first.writing);
+        let next = Logs::open_with(&first.main, &plain(&others), directory.path(), writing, &first.index);
+        let next = next.unwrap();
+        next.lead();
+        assert_eq!(first.index.get(&target("both.log")), next.index.get(&target("both.log")));
+        first.write(&target("both.log"), b"1\n".to_vec());
+        first.write(&target("old.log"), b"2\n".to_vec());
+        drop(first);
+        next.write(&target("both.log"), b"3\n".to_vec());
+        next.write(&target("new.log"), b"4\n".to_vec());
+        next.flush();
+        assert_eq!((next.written(), next.lost()), (4, 0));
+        let text = |name: &str| std::fs::read_to_string(directory.path().join(name)).unwrap();
+        assert_eq!((text("both.log"), text("old.log"), text("new.log")), ("1\n3\n".into(), "2\n".into(), "4\n".into()));
+        let open = || {
+            std::fs::read_dir("/proc/self/fd").unwrap().flatten().filter_map(|fd| std::fs::read_link(fd.path()).ok())
+        };
+        assert!(!open().any(|path| path == directory.path().join("old.log")), "it stays open");
+        assert!(open().any(|path| path == directory.path().join("both.log")));
+    }
+
+    #[test]
     fn the_last_lines_are_written_after_the_logs_are_dropped() {
         let directory = tempfile::tempdir().unwrap();
         let logs = logs_into(directory.path(), Level::Error, &["a.log"]);
-        let queue = Arc::clone(&logs.files.queue);
+        let queue = Arc::clone(&logs.writing.queue);
         logs.write(&LogTarget::File("a.log".into()), b"last\n".to_vec());
         drop(logs);
         queue.flush(Duration::from_secs(5));
         assert_eq!(std::fs::read(directory.path().join("a.log")).unwrap(), b"last\n");
-    }
-
-    fn main_log(name: &str) -> [ErrorLog; 1] {
-        [ErrorLog { target: LogTarget::File(name.into()), level: Level::Error }]
-    }
-
-    #[test]
-    fn two_configurations_share_a_file_and_the_last_one_closes_it() {
-        let directory = tempfile::tempdir().unwrap();
-        let (shared, own) = (LogTarget::File("shared.log".into()), LogTarget::File("own.log".into()));
-        let old = open(&main_log("e.log"), std::slice::from_ref(&shared), directory.path()).unwrap();
-        let both = [shared.clone(), own.clone()];
-        let new = Logs::of(Arc::clone(&old.files), &main_log("e.log"), &plain(&both), directory.path()).unwrap();
-        let files = || {
-            let open = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
-            open.filter_map(|fd| std::fs::read_link(fd.path()).ok())
-                .filter(|path| path.starts_with(directory.path()))
-                .count()
-        };
-        old.write(&shared, b"old\n".to_vec());
-        new.write(&shared, b"new\n".to_vec());
-        new.write(&own, b"own\n".to_vec());
-        new.flush();
-        assert_eq!(files(), 3);
-        drop(new);
-        old.flush();
-        assert_eq!(files(), 2);
-        old.write(&shared, b"still\n".to_vec());
-        old.flush();
-        assert_eq!(std::fs::read(directory.path().join("shared.log")).unwrap(), b"old\nnew\nstill\n");
-        assert_eq!((old.written(), old.lost()), (4, 0));
-    }
-
-    #[test]
-    fn a_configuration_whose_logs_cannot_be_opened_changes_nothing() {
-        let directory = tempfile::tempdir().unwrap();
-        let old = open(&main_log("e.log"), &[], directory.path()).unwrap();
-        let others = [LogTarget::File("new.log".into()), LogTarget::File("/nonexistent/a.log".into())];
-        assert!(Logs::of(Arc::clone(&old.files), &main_log("e.log"), &plain(&others), directory.path()).is_err());
-        old.flush();
-        let open = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
-        let open = open.filter_map(|fd| std::fs::read_link(fd.path()).ok());
-        assert_eq!(open.filter(|path| path.starts_with(directory.path())).count(), 1);
     }
 
     #[test]
@@ -361,12 +398,12 @@ mod tests {
         let inner = directory.path().join("inner");
         std::fs::create_dir(&inner).unwrap();
         let log = LogTarget::File("inner/a.log".into());
-        let logs = open(&main_log("e.log"), std::slice::from_ref(&log), directory.path()).unwrap();
+        let logs = logs_into(directory.path(), Level::Error, &["inner/a.log"]);
         std::fs::rename(&inner, directory.path().join("moved")).unwrap();
         logs.reopen();
         logs.write(&log, b"x\n".to_vec());
         logs.flush();
-        let told = std::fs::read_to_string(directory.path().join("e.log")).unwrap();
+        let told = std::fs::read_to_string(directory.path().join("error.log")).unwrap();
         assert!(told.contains("(2: No such file or directory), the file that was open goes on"), "{told}");
         assert_eq!(std::fs::read(directory.path().join("moved/a.log")).unwrap(), b"x\n");
     }
@@ -376,7 +413,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("pipe");
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let errors = open(&main_log("e.log"), &[LogTarget::File("pipe".into())], directory.path()).unwrap_err();
+        let errors = Logs::open_targets(&[], &plain(&[LogTarget::File("pipe".into())]), directory.path()).unwrap_err();
         assert!(errors[0].ends_with("nobody reads this pipe: start its reader first"), "{errors:?}");
     }
 }

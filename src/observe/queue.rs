@@ -12,7 +12,7 @@ use crate::{
     limits::{LOG_GATHER_MS, LOG_QUEUE_BYTES, LOG_QUEUE_RECORDS},
 };
 
-/// An open log. Numbers are not used twice: a line for one that is closed must not reach another.
+/// The number of an open log; not used twice.
 pub(super) type SinkId = u32;
 
 /// One line for one sink.
@@ -24,19 +24,26 @@ pub(super) struct Record {
     pub line: Vec<u8>,
 }
 
-/// What the writer is asked to do besides writing lines.
-#[derive(Debug)]
-pub(super) enum Order {
-    /// Lines may come for this log from now on.
-    Open(SinkId, Sink),
-    /// How many of a log's bytes to gather before a write.
-    Buffer(SinkId, Option<LogBuffer>),
-    /// What is said about the logs themselves goes to these as long as they are open.
-    Main(Vec<SinkId>),
-    /// Nothing more comes for this log.
-    Close(SinkId),
-    /// Opens every file anew, by its name.
-    Reopen,
+/// What the writer is to learn of its logs.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    /// Opened, by number: before the first line for them.
+    pub opened: Vec<(SinkId, Sink)>,
+    /// How their lines are buffered.
+    pub buffers: Vec<(SinkId, Option<LogBuffer>)>,
+    /// Behind the last line for them.
+    pub closed: Vec<SinkId>,
+    /// Those of the main error log.
+    pub main: Option<Vec<SinkId>>,
+    /// Every file is to be opened anew, by its name.
+    pub reopen: bool,
+}
+
+impl Changes {
+    fn is_empty(&self) -> bool {
+        let Self { opened, buffers, closed, main, reopen } = self;
+        opened.is_empty() && buffers.is_empty() && closed.is_empty() && main.is_none() && !reopen
+    }
 }
 
 /// A bounded queue that is emptied by swapping: its lock is held for a push or a swap, never during a write.
@@ -53,7 +60,7 @@ pub(super) struct Queue {
 struct State {
     records: Vec<Record>,
     bytes: usize,
-    orders: Vec<Order>,
+    changes: Changes,
     /// Lines that found the queue full since the writer last asked.
     lost: u64,
     /// How often somebody asked for everything to be written, and how much of that is done.
@@ -73,7 +80,7 @@ impl State {
     }
 
     fn is_quiet(&self) -> bool {
-        self.records.is_empty() && self.orders.is_empty() && self.lost == 0 && !self.closed && !self.is_hurried()
+        self.records.is_empty() && self.changes.is_empty() && self.lost == 0 && !self.closed && !self.is_hurried()
     }
 }
 
@@ -82,8 +89,8 @@ impl State {
 pub(super) struct Batch {
     /// The lines, in the order they came.
     pub records: Vec<Record>,
-    /// The orders, in the order they came.
-    pub orders: Vec<Order>,
+    /// What has changed since the last batch.
+    pub changes: Changes,
     /// Lines that found the queue full since the last batch.
     pub lost: u64,
     /// To be given back once everything that came is written.
@@ -107,10 +114,10 @@ impl Queue {
         self.wake(state);
     }
 
-    /// Hands over orders; never lost.
-    pub(super) fn order(&self, orders: impl IntoIterator<Item = Order>) {
+    /// Tells the writer of its logs.
+    pub(super) fn change(&self, tell: impl FnOnce(&mut Changes)) {
         let mut state = self.lock();
-        state.orders.extend(orders);
+        tell(&mut state.changes);
         self.wake(state);
     }
 
@@ -140,7 +147,7 @@ impl Queue {
         state.bytes = 0;
         Batch {
             records: mem::take(&mut state.records),
-            orders: mem::take(&mut state.orders),
+            changes: mem::take(&mut state.changes),
             lost: mem::take(&mut state.lost),
             flushes: state.flushes,
             last: state.closed,
@@ -230,13 +237,13 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_takes_orders() {
+    fn a_full_queue_takes_changes() {
         let queue = Queue::default();
         for _ in 0..LOG_QUEUE_RECORDS {
             queue.push(record("x"));
         }
-        queue.order([Order::Reopen]);
-        assert!(matches!(queue.take(0, None).orders.as_slice(), [Order::Reopen]));
+        queue.change(|changes| changes.reopen = true);
+        assert!(queue.take(0, None).changes.reopen);
     }
 
     #[test]

@@ -94,11 +94,12 @@ struct Unreported {
 }
 
 impl Sink {
-    /// Opens (creates) a log. A path must be absolute.
-    pub(super) fn open(target: &LogTarget, tally: &Arc<Tally>) -> io::Result<Self> {
+    /// Opens (creates) a log; `prefix` is what a relative path is relative to.
+    pub(super) fn open(target: &LogTarget, prefix: &Path, tally: &Arc<Tally>) -> io::Result<Self> {
         let (name, output) = match target {
             LogTarget::File(path) => {
-                (path.display().to_string(), Output::File(open_for_append(path)?, path.to_owned()))
+                let path = prefix.join(path);
+                (path.display().to_string(), Output::File(open_for_append(&path)?, path))
             }
             LogTarget::Stderr => ("stderr".to_owned(), Output::Stderr(io::stderr())),
             LogTarget::Stdout => ("stdout".to_owned(), Output::Stdout(io::stdout())),
@@ -320,7 +321,7 @@ mod tests {
     }
 
     fn sink_in(directory: &tempfile::TempDir) -> Sink {
-        Sink::open(&LogTarget::File(directory.path().join("x.log")), &Arc::default()).unwrap()
+        Sink::open(&LogTarget::File("x.log".into()), directory.path(), &Arc::default()).unwrap()
     }
 
     fn write_lines<'a>(sink: &mut Sink, lines: impl IntoIterator<Item = &'a [u8]>) {
@@ -453,7 +454,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (inner, moved) = (directory.path().join("inner"), directory.path().join("moved"));
         std::fs::create_dir(&inner).unwrap();
-        let mut log = Sink::open(&LogTarget::File(inner.join("x.log")), &Arc::default()).unwrap();
+        let mut log = Sink::open(&LogTarget::File("x.log".into()), &inner, &Arc::default()).unwrap();
         std::fs::rename(&inner, &moved).unwrap();
         let (path, error) = log.reopen().unwrap_err();
         assert_eq!((path, error.kind()), (inner.join("x.log"), io::ErrorKind::NotFound));

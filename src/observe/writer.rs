@@ -11,44 +11,47 @@ use std::{
 
 use super::{
     error_log, os_error,
-    queue::{Batch, Order, Queue, Record, SinkId},
+    queue::{Batch, Changes, Queue, Record, SinkId},
     sink::Sink,
 };
-use crate::config::Level;
+use crate::config::{Level, LogBuffer};
 
-/// Starts the writer; it ends when the queue is closed.
+/// Starts the writer; it learns of its logs by the queue, and ends when that is closed.
 pub(super) fn start(queue: Arc<Queue>) -> io::Result<()> {
-    let writer = Writer { queue, sinks: BTreeMap::new(), mains: Vec::new() };
-    thread::Builder::new().name("log".to_owned()).spawn(move || writer.run())?;
+    thread::Builder::new().name("log".to_owned()).spawn(move || Writer::default().run(&queue))?;
     Ok(())
 }
 
+#[derive(Default)]
 struct Writer {
-    queue: Arc<Queue>,
+    /// By their numbers.
     sinks: BTreeMap<SinkId, Sink>,
-    /// The main error logs of every configuration that lives, the newest last.
-    mains: Vec<Vec<SinkId>>,
+    /// The sinks of the main error log: what is said about the logs themselves goes there.
+    main: Vec<SinkId>,
 }
 
 impl Writer {
-    fn run(mut self) {
+    fn run(mut self, queue: &Queue) {
         let mut flushed = 0;
         loop {
-            let Batch { records, orders, lost, flushes, last } = self.queue.take(flushed, self.patience());
-            // A log is open before its first line comes, and its last line has come before it is closed.
-            let (before, after): (Vec<_>, Vec<_>) = orders.into_iter().partition(Order::is_for_lines_to_come);
-            before.into_iter().for_each(|order| self.obey(order));
+            let Batch { records, changes, lost, flushes, last } = queue.take(flushed, self.patience());
+            let Changes { opened, buffers, closed, main, reopen } = changes;
+            self.sinks.extend(opened);
+            self.main = main.unwrap_or(mem::take(&mut self.main));
+            self.set_buffers(buffers);
             self.add(records);
             self.write_out(last || flushes > mem::replace(&mut flushed, flushes));
-            after.into_iter().for_each(|order| self.obey(order));
-            if last {
-                self.sinks.values_mut().for_each(Sink::close);
+            if reopen {
+                self.reopen();
             }
-            self.report(lost, last);
+            let is_closed = |sink| last || closed.contains(&sink);
+            self.sinks.iter_mut().filter(|(number, _)| is_closed(**number)).for_each(|(_, sink)| sink.close());
+            self.report(lost, is_closed);
+            closed.iter().for_each(|sink| drop(self.sinks.remove(sink)));
             if last {
-                return self.queue.end();
+                return queue.end();
             }
-            self.queue.gather();
+            queue.gather();
         }
     }
 
@@ -72,27 +75,11 @@ impl Writer {
         self.sinks.values_mut().filter(|sink| everything || sink.is_due(now)).for_each(Sink::write_out);
     }
 
-    fn obey(&mut self, order: Order) {
-        match order {
-            Order::Open(id, sink) => drop(self.sinks.insert(id, sink)),
-            Order::Buffer(id, buffer) => {
-                if let Some(sink) = self.sinks.get_mut(&id) {
-                    sink.set_buffer(buffer);
-                }
+    fn set_buffers(&mut self, buffers: Vec<(SinkId, Option<LogBuffer>)>) {
+        for (number, buffer) in buffers {
+            if let Some(sink) = self.sinks.get_mut(&number) {
+                sink.set_buffer(buffer);
             }
-            Order::Main(ids) => self.mains.push(ids),
-            Order::Close(id) => self.close(id),
-            Order::Reopen => self.reopen(),
-        }
-    }
-
-    fn close(&mut self, id: SinkId) {
-        self.mains.iter_mut().for_each(|main| main.retain(|other| *other != id));
-        self.mains.retain(|main| !main.is_empty());
-        let Some(mut sink) = self.sinks.remove(&id) else { return };
-        sink.close();
-        if let Some(message) = sink.report(Instant::now(), true) {
-            self.say(Level::Alert, &message);
         }
     }
 
@@ -101,30 +88,25 @@ impl Writer {
         failed.iter().for_each(|(path, error)| self.say(Level::Error, &not_reopened(path, error)));
     }
 
-    fn report(&mut self, lost: u64, last: bool) {
-        if let Some(sink) = self.mains.last().and_then(|main| main.first()).and_then(|id| self.sinks.get_mut(id)) {
+    fn report(&mut self, lost: u64, is_last: impl Fn(SinkId) -> bool) {
+        if let Some(sink) = self.main.first().and_then(|number| self.sinks.get_mut(number)) {
             sink.report_lost(lost);
         }
         let now = Instant::now();
-        let messages: Vec<String> = self.sinks.values_mut().filter_map(|sink| sink.report(now, last)).collect();
+        let messages: Vec<String> =
+            self.sinks.iter_mut().filter_map(|(number, sink)| sink.report(now, is_last(*number))).collect();
         messages.iter().for_each(|message| self.say(Level::Alert, message));
     }
 
     /// Writes a line about the logs themselves.
     fn say(&mut self, level: Level, message: &str) {
         let line = error_log::line_about_the_process(level, format_args!("{message}"));
-        for id in self.mains.last().into_iter().flatten() {
-            if let Some(sink) = self.sinks.get_mut(id) {
+        for number in &self.main {
+            if let Some(sink) = self.sinks.get_mut(number) {
                 sink.add(&line, Instant::now());
                 sink.write_out();
             }
         }
-    }
-}
-
-impl Order {
-    fn is_for_lines_to_come(&self) -> bool {
-        matches!(self, Order::Open(..) | Order::Buffer(..) | Order::Main(_))
     }
 }
 
