@@ -101,7 +101,7 @@ fn arithmetic(text: &mut String) {
     let _ = writeln!(text, "| tunnels | {} |", needs.each_ref().map(|needs| grouped(needs.tunnels)).join(" | "));
     text.push_str("|---|---:|---:|---:|\n");
     for (name, of) in ARITHMETIC {
-        let _ = writeln!(text, "| {name} | {} |", needs.each_ref().map(|needs| of(needs)).join(" | "));
+        let _ = writeln!(text, "| {name} | {} |", needs.each_ref().map(of).join(" | "));
     }
 }
 

@@ -48,7 +48,7 @@ fn judge_age(days: i64, words: String) -> Finding {
     let renew = |finding: Finding| finding.mended("", "renew it; a reload takes the new one");
     match days {
         ..0 => renew(Finding::ok("expired", words).marked(Mark::Bad, "clients refuse it")),
-        ..RENEW_DAYS => renew(Finding::ok(format!("{days} days left"), words).marked(Mark::Warn, "it ends soon")),
+        0..RENEW_DAYS => renew(Finding::ok(format!("{days} days left"), words).marked(Mark::Warn, "it ends soon")),
         _ => Finding::ok(format!("{days} days left"), words),
     }
 }
