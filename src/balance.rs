@@ -7,7 +7,7 @@ use std::{
     io, mem,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
 };
@@ -15,6 +15,7 @@ use std::{
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::{
+    generation::Generation,
     limits::{HANDED_WAITING, LOADS_COMPARED},
     request::Address,
 };
@@ -31,14 +32,17 @@ pub struct Accepted {
     pub fd: OwnedFd,
     /// The client's address.
     pub peer: Address,
-    /// Index of the listener it came by.
+    /// What it is served by: of the worker that accepted it.
+    pub generation: Arc<Generation>,
+    /// Index of the listener it came by, in that generation.
     pub listener: usize,
 }
 
 /// What the workers know of each other.
 #[derive(Debug)]
 pub struct Balance {
-    seats: Box<[Seat]>,
+    /// Shared by all that know the worker, whoever else they know.
+    seats: Box<[Arc<Seat>]>,
 }
 
 /// One worker. On cache lines of its own (processors fetch them in pairs): the others read `load` at each accept.
@@ -70,8 +74,18 @@ impl Balance {
     /// # Errors
     /// eventfd(2)'s.
     pub fn new(workers: usize) -> io::Result<Self> {
-        let seats = (0..workers).map(|_| Seat::new()).collect::<io::Result<_>>()?;
-        Ok(Self { seats })
+        Self { seats: Box::default() }.of(workers)
+    }
+
+    /// The same workers, so many of them: the last are left out, or new ones are there too, without connections. Who knows them by
+    /// the one and who by the other still hand connections to each other.
+    ///
+    /// # Errors
+    /// eventfd(2)'s.
+    pub fn of(&self, workers: usize) -> io::Result<Self> {
+        let known = self.seats.iter().take(workers).map(|seat| Ok(Arc::clone(seat)));
+        let new = (self.seats.len()..workers).map(|_| Seat::new().map(Arc::new));
+        Ok(Self { seats: known.chain(new).collect::<io::Result<_>>()? })
     }
 
     /// Connections of a worker, those on their way to it included.
@@ -164,6 +178,7 @@ mod tests {
     use std::{io::Read, os::unix::net::UnixStream};
 
     use super::*;
+    use crate::{generation::tests::generation, request::tests::config};
 
     fn with_loads(loads: &[usize]) -> Balance {
         let balance = Balance::new(loads.len()).unwrap();
@@ -174,7 +189,8 @@ mod tests {
     /// A connection, and the client's end of it.
     fn connection() -> (Accepted, UnixStream) {
         let (ours, client) = UnixStream::pair().unwrap();
-        (Accepted { fd: ours.into(), peer: Address::Unix("".into()), listener: 3 }, client)
+        let generation = generation(Arc::new(config(Vec::new(), Vec::new())));
+        (Accepted { fd: ours.into(), peer: Address::Unix("".into()), generation, listener: 3 }, client)
     }
 
     fn rings(balance: &Balance, worker: usize) -> u64 {
@@ -218,6 +234,21 @@ mod tests {
         assert_eq!(with_loads(&loads).compare(loads.len() - 1).unwrap().least, 0, "neighbours go round");
         assert_eq!(with_loads(&loads).compare(1).unwrap().least, LOADS_COMPARED);
         assert_eq!(with_loads(&loads).compare(LOADS_COMPARED + 1).unwrap().fewest, 100);
+    }
+
+    #[test]
+    fn workers_come_and_go_and_the_others_stay_who_they_are() {
+        let four = with_loads(&[1, 2, 3, 4]);
+        let two = four.of(2).unwrap();
+        assert_eq!(two.compare(1), Some(Comparison { has_too_many: false, least: 0, fewest: 1 }));
+        two.publish(0, 1, 9);
+        assert_eq!(four.load(0), 9);
+        let three = two.of(3).unwrap();
+        assert_eq!((three.load(1), three.load(2), four.load(2)), (2, 0, 3), "the third is another");
+        // Who has not heard of it yet hands on what the one that leaves takes no more.
+        four.leave(3);
+        let (connection, _client) = connection();
+        assert!(four.hand(3, connection).is_err());
     }
 
     #[test]

@@ -26,9 +26,10 @@ use self::{
 use crate::{
     balance::Balance,
     config::{Config, Driver, Level, ListenAddress, LogTarget},
+    generation::Generation,
     host,
     limits::{STOP_POLL_MS, STOP_WAIT_SECS, SUPERVISE_MS},
-    listener,
+    listener::{self, Listening},
     observe::{
         Logs, check_file,
         counters::Counters,
@@ -121,8 +122,7 @@ fn words_of(panic: &(dyn Any + Send)) -> &str {
 
 /// A running server.
 struct Server {
-    config: Arc<Config>,
-    logs: Arc<Logs>,
+    generation: Arc<Generation>,
     daemon: Option<Daemon>,
     signals: Signals,
     workers: Vec<Option<runtime::Handle>>,
@@ -154,8 +154,7 @@ impl Server {
         let pid_file = pid_path.map(|path| PidFile::write(path, identity.as_ref())).transpose().map_err(one)?;
         identity.as_ref().map_or(Ok(()), Identity::assume).map_err(one)?;
         let mut server = Self {
-            config,
-            logs: Arc::clone(logs),
+            generation: Generation::first(config, upstreams, Arc::clone(logs)),
             daemon,
             signals,
             workers: Vec::new(),
@@ -168,8 +167,8 @@ impl Server {
             Balance::new(sockets.len()).map_err(|error| vec![format!("eventfd() failed ({})", os_error(&error))])?;
         let balance = Arc::new(balance);
         for (id, sockets) in sockets.into_iter().enumerate() {
-            if let Err(error) = server.start_worker(id, &upstreams, &balance, sockets) {
-                server.tell(Message::Stop);
+            if let Err(error) = server.start_worker(id, &balance, sockets) {
+                server.tell(|| Message::Stop);
                 return Err(vec![format!("worker {id} cannot be started ({})", os_error(&error))]);
             }
         }
@@ -179,20 +178,19 @@ impl Server {
     fn start_worker(
         &mut self,
         id: usize,
-        upstreams: &Arc<Upstreams>,
         balance: &Arc<Balance>,
         sockets: Vec<std::os::fd::OwnedFd>,
     ) -> std::io::Result<()> {
         let counters = Arc::new(Counters::default());
+        let addresses = self.generation.config.listeners.iter().map(|listener| listener.address.clone());
+        let listen = addresses.zip(sockets).map(|(address, socket)| Listening { address, socket }).collect();
         let handle = runtime::start(Plan {
             id,
-            cpus: self.config.main.affinity.as_ref().and_then(|cpus| cpus.get(id).cloned()),
-            config: Arc::clone(&self.config),
-            upstreams: Arc::clone(upstreams),
-            logs: Arc::clone(&self.logs),
+            cpus: self.generation.config.main.affinity.as_ref().and_then(|cpus| cpus.get(id).cloned()),
+            generation: Arc::clone(&self.generation),
             counters: Arc::clone(&counters),
             balance: Arc::clone(balance),
-            sockets,
+            listen,
         })?;
         self.workers.push(Some(handle));
         self.counters.push(counters);
@@ -200,7 +198,7 @@ impl Server {
     }
 
     fn run(mut self, options: Options) -> ExitCode {
-        self.notice(format_args!("{}", ready_line(&self.config)));
+        self.notice(format_args!("{}", ready_line(&self.generation.config)));
         if let Some(Err(error)) = self.daemon.take().map(Daemon::ready) {
             self.log(Level::Alert, format_args!("daemon on: /dev/null failed ({})", os_error(&error)));
         }
@@ -237,7 +235,7 @@ impl Server {
                 self.notice(format_args!("SIGQUIT: quitting when the last tunnel has gone"));
                 if self.phase == Phase::Serving {
                     self.phase = Phase::Quitting;
-                    self.tell(Message::Quit);
+                    self.tell(|| Message::Quit);
                 }
             }
             other => {
@@ -250,12 +248,12 @@ impl Server {
     fn stop(&mut self) {
         if !matches!(self.phase, Phase::Stopping(_)) {
             self.phase = Phase::Stopping(Instant::now() + Duration::from_secs(STOP_WAIT_SECS));
-            self.tell(Message::Stop);
+            self.tell(|| Message::Stop);
         }
     }
 
-    fn tell(&self, message: Message) {
-        self.workers.iter().flatten().for_each(|worker| worker.send(message));
+    fn tell(&self, message: impl Fn() -> Message) {
+        self.workers.iter().flatten().for_each(|worker| worker.send(message()));
     }
 
     /// Joins the workers that have ended. One that was not told to takes the others along: whoever supervises the process
@@ -294,7 +292,7 @@ impl Server {
             self.log(Level::Alert, format_args!("{late} workers did not stop within {STOP_WAIT_SECS} seconds"));
         }
         // As nginx: a socket that nobody listens on must not be found, nor the number of a process that has ended.
-        remove_all(&unix_sockets(&self.config));
+        remove_all(&unix_sockets(&self.generation.config));
         drop(self.pid_file.take());
         self.notice(format_args!("exit: {}", Counters::sum(self.counters.iter().map(Arc::as_ref))));
         if mem::take(&mut self.failed) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
@@ -305,7 +303,7 @@ impl Server {
     }
 
     fn log(&self, level: Level, message: std::fmt::Arguments<'_>) {
-        error_log::event(&self.logs, level, &About::Process, message);
+        error_log::event(&self.generation.logs, level, &About::Process, message);
     }
 }
 

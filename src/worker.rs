@@ -3,7 +3,7 @@
 mod rest;
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, Ref, RefCell},
     fs::File,
     future::{Future, poll_fn},
     io,
@@ -17,10 +17,10 @@ use std::{
 
 use crate::{
     balance::Balance,
-    config::{Config, Level},
+    config::Level,
+    generation::Generation,
     limits::BURST,
     observe::{
-        Logs,
         counters::Counters,
         error_log::{self, About},
     },
@@ -28,7 +28,6 @@ use crate::{
     record::Record,
     scratch::Scratch,
     tunnel::Table,
-    upstream::Upstreams,
 };
 
 /// What all tasks of a worker share.
@@ -41,17 +40,14 @@ pub struct Worker {
     pub scratch: Rc<RefCell<Scratch>>,
     /// The tunnels.
     pub tunnels: RefCell<Table<Record>>,
-    /// Backends' state.
-    pub upstreams: Arc<Upstreams>,
-    /// Logs.
-    pub logs: Arc<Logs>,
     /// Counters.
     pub counters: Arc<Counters>,
-    /// The other workers.
-    pub balance: Arc<Balance>,
     /// A descriptor to give up when there is no other.
     pub reserve: RefCell<Option<File>>,
-    config: Arc<Config>,
+    /// What it knows of the other workers.
+    balance: RefCell<Arc<Balance>>,
+    /// What new sessions are served by.
+    generation: RefCell<Arc<Generation>>,
     sessions: Cell<usize>,
     /// What the other workers know of `sessions` and `tunnels`.
     published: Cell<usize>,
@@ -83,24 +79,20 @@ impl Worker {
     /// No epoll instance.
     pub fn new(
         id: usize,
-        config: Arc<Config>,
-        upstreams: Arc<Upstreams>,
-        logs: Arc<Logs>,
+        generation: Arc<Generation>,
         counters: Arc<Counters>,
         balance: Arc<Balance>,
     ) -> io::Result<Rc<Self>> {
         let reactor = Reactor::new()?;
         let worker = Self {
             id,
-            tunnels: RefCell::new(Table::new(Rc::clone(&reactor))),
+            tunnels: RefCell::new(Table::new(Rc::clone(&reactor), Arc::clone(&counters))),
             reactor,
             scratch: Rc::default(),
-            upstreams,
-            logs,
             counters,
-            balance,
             reserve: RefCell::default(),
-            config,
+            balance: RefCell::new(balance),
+            generation: RefCell::new(generation),
             sessions: Cell::new(0),
             published: Cell::new(0),
             ran: Cell::new(false),
@@ -113,14 +105,31 @@ impl Worker {
         Ok(Rc::new(worker))
     }
 
-    /// The configuration new sessions are served by.
-    pub fn config(&self) -> &Arc<Config> {
-        &self.config
+    /// What new sessions are served by; who has begun keeps the one it began with.
+    pub fn generation(&self) -> Arc<Generation> {
+        Arc::clone(&self.generation.borrow())
     }
 
-    /// Writes to the error log.
-    pub fn log(&self, level: Level, about: &About<'_>, message: std::fmt::Arguments<'_>) {
-        error_log::event(&self.logs, level, about, message);
+    /// True for the generation that new sessions are served by.
+    pub fn serves_by(&self, generation: &Arc<Generation>) -> bool {
+        Arc::ptr_eq(&self.generation.borrow(), generation)
+    }
+
+    /// What new sessions are served by from now on, and who the workers are.
+    pub fn renew(&self, generation: Arc<Generation>, balance: Arc<Balance>) {
+        self.generation.replace(generation);
+        self.balance.replace(balance);
+        self.changed.wake();
+    }
+
+    /// What it knows of the other workers.
+    pub fn balance(&self) -> Ref<'_, Balance> {
+        Ref::map(self.balance.borrow(), |balance| &**balance)
+    }
+
+    /// Writes to the error log about the program. What a session has to say goes to the logs of its own generation.
+    pub fn log(&self, level: Level, message: std::fmt::Arguments<'_>) {
+        error_log::event(&self.generation.borrow().logs, level, &About::Process, message);
     }
 
     /// Starts a task.
@@ -157,11 +166,7 @@ impl Worker {
             .await;
             if ended.is_err() {
                 Counters::bump(&worker.counters.panics);
-                worker.log(
-                    Level::Alert,
-                    &About::Process,
-                    format_args!("a session panicked and was closed; please report it"),
-                );
+                worker.log(Level::Alert, format_args!("a session panicked and was closed; please report it"));
             }
             worker.sessions.set(worker.sessions.get() - 1);
             worker.connections_ended();
@@ -176,13 +181,13 @@ impl Worker {
 
     fn publish(&self) {
         let now = self.sessions.get() + self.tunnels.borrow().len();
-        self.balance.publish(self.id, self.published.replace(now), now);
+        self.balance().publish(self.id, self.published.replace(now), now);
     }
 
     /// The worker that ought to serve the next connection, when it is another: this one has clearly more than its share, or its
     /// `worker_connections` are used up.
     pub fn relief(&self) -> Option<usize> {
-        let comparison = self.balance.compare(self.id)?;
+        let comparison = self.balance().compare(self.id)?;
         let wanted = comparison.has_too_many || self.is_full();
         (wanted && !self.fills(comparison.fewest)).then_some(comparison.least)
     }
@@ -198,11 +203,11 @@ impl Worker {
 
     /// `worker_connections` is used up: a tunnel counts two, a session two (it may be about to connect to its backend).
     pub fn is_full(&self) -> bool {
-        self.fills(self.balance.load(self.id))
+        self.fills(self.balance().load(self.id))
     }
 
     fn fills(&self, connections: usize) -> bool {
-        self.config.main.worker_connections.is_some_and(|limit| 2 * connections + 2 > limit)
+        self.generation.borrow().config.main.worker_connections.is_some_and(|limit| 2 * connections + 2 > limit)
     }
 
     /// Says so, at most once a second.
@@ -211,7 +216,7 @@ impl Worker {
         if self.warned_full.get().is_none_or(|last| now.duration_since(last) >= Duration::from_secs(1)) {
             self.warned_full.set(Some(now));
             let message = format_args!("worker_connections are not enough: new connections wait in the backlog");
-            self.log(Level::Alert, &About::Process, message);
+            self.log(Level::Alert, message);
         }
     }
 
@@ -225,9 +230,14 @@ impl Worker {
         self.state.get() >= State::Quitting
     }
 
-    /// Waits until the worker was told to end.
-    pub async fn listeners_closed(&self) {
-        self.changed.until(|| self.is_quitting()).await;
+    /// Waits until something holds that a message to the worker brings about: its end, another generation.
+    pub async fn until(&self, condition: impl Fn() -> bool) {
+        self.changed.until(condition).await;
+    }
+
+    /// What waits with [`Worker::until`] looks again.
+    pub fn look_again(&self) {
+        self.changed.wake();
     }
 
     /// True when it may end.
