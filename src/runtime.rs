@@ -188,7 +188,7 @@ impl Turns {
             // The next bytes of a bulk transfer are on their way: they shall come as few large splices and not as many small ones.
             thread::sleep(Duration::from_micros(BULK_NAP_US));
         }
-        let patience = worker.config().main.busy_poll;
+        let patience = worker.busy_poll();
         if !is_busy && !patience.is_zero() {
             let count = worker.reactor.poll_busily(events, patience)?;
             if count > 0 {
