@@ -16,6 +16,9 @@ _longsplice() {
             ",$1")
                 cmd="longsplice"
                 ;;
+            longsplice,doctor)
+                cmd="longsplice__subcmd__doctor"
+                ;;
             *)
                 ;;
         esac
@@ -23,7 +26,7 @@ _longsplice() {
 
     case "${cmd}" in
         longsplice)
-            opts="-c -p -g -e -t -T -q -s -v -V -h --listen --to --tls-cert --tls-key --idle-timeout --help"
+            opts="-c -p -g -e -t -T -q -s -v -V -h --listen --to --tls-cert --tls-key --idle-timeout --help doctor"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -66,6 +69,36 @@ _longsplice() {
                     return 0
                     ;;
                 --idle-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        longsplice__subcmd__doctor)
+            opts="-c -p -g -h --connections --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -p)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -g)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --connections)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
