@@ -132,6 +132,9 @@ fn commands() -> Vec<(String, String)> {
     commands
         .map(|command| {
             let mut more = Page(Roff::new());
+            if let Some(notes) = command.get_after_help().map(ToString::to_string) {
+                more.section("NOTES").paragraphs(&notes.split("\n\n").collect::<Vec<_>>());
+            }
             more.section("SEE ALSO").paragraphs(&["longsplice(8), longsplice.conf(5)"]);
             let name = format!("longsplice-{}", command.get_name());
             (format!("docs/man/{name}.8"), page_of(command.display_name(name), more.0))
@@ -149,22 +152,21 @@ fn file() -> String {
     for directive in sorted(|class| matches!(class, Class::Understood)) {
         understood(&mut page, directive);
     }
-    let others: [(&str, fn(Class) -> bool); 4] = [
-        ("ACCEPTED WITHOUT EFFECT", |class| matches!(class, Class::Accepted(_))),
-        ("ACCEPTED WITH A WARNING", |class| matches!(class, Class::Surprising(_))),
-        ("NOT SUPPORTED YET", |class| matches!(class, Class::NotYet(..))),
-        ("REFUSED", |class| matches!(class, Class::Refused(..))),
-    ];
-    for (title, wanted) in others {
-        let rows = sorted(wanted);
-        if !rows.is_empty() {
-            page.section(title);
-        }
-        rows.into_iter().for_each(|directive| other(&mut page, directive));
-    }
+    others(&mut page, "ACCEPTED WITHOUT EFFECT", |class| matches!(class, Class::Accepted(_)));
+    others(&mut page, "ACCEPTED WITH A WARNING", |class| matches!(class, Class::Surprising(_)));
+    others(&mut page, "NOT SUPPORTED YET", |class| matches!(class, Class::NotYet(..)));
+    others(&mut page, "REFUSED", |class| matches!(class, Class::Refused(..)));
     page.section("FILES").entry(DEFAULT_FILE, "The file that longsplice(8) reads where -c names none.");
     page.section("SEE ALSO").paragraphs(&["longsplice(8), https://nginx.org/en/docs/dirindex.html"]);
     code_is_bold(&page.0.render())
+}
+
+fn others(page: &mut Page, title: &str, wanted: fn(Class) -> bool) {
+    let rows = sorted(wanted);
+    if !rows.is_empty() {
+        page.section(title);
+    }
+    rows.into_iter().for_each(|directive| other(page, directive));
 }
 
 fn sorted(wanted: fn(Class) -> bool) -> Vec<&'static Definition> {
