@@ -1,9 +1,14 @@
-//! What must be done while the program has one thread: fork, and block signals for all threads to come.
+//! What must be done while the program has one thread: take what it inherits, fork, and block signals for all threads to come.
 
 use std::{fs, path::PathBuf, process::ExitCode};
 
+use nix::unistd::Pid;
+
 use super::{
     daemon::{self, Daemon, Detached},
+    inherited::Inherited,
+    launcher::{Job, Launcher, Which},
+    program::Program,
     signals::Signals,
     user::{self, Identity},
 };
@@ -16,8 +21,8 @@ use crate::{
 pub(super) enum Begun {
     /// The one that goes on to serve.
     Server(Process),
-    /// The one a shell waits for while its daemon starts.
-    Foreground(ExitCode),
+    /// Another one, which has done what it was there for: the one a shell waits for while its daemon starts, or the launcher.
+    Other(ExitCode),
 }
 
 /// The process that serves.
@@ -28,23 +33,50 @@ pub(super) struct Process {
     pub identity: Option<Identity>,
     /// Its signals.
     pub signals: Signals,
+    /// Who can start its successor.
+    pub launcher: Option<Launcher>,
+    /// What it was started with.
+    pub inherited: Inherited,
 }
 
 impl Process {
-    /// Goes into the background if the configuration says so, and blocks signals.
+    /// Goes into the background if the configuration says so, blocks signals, and gets a launcher for its successor, if it may
+    /// have one: `program`.
     ///
     /// # Errors
     /// An unknown user, or the system's: cause and cure.
-    pub(super) fn begin(config: &Config) -> Result<Begun, String> {
+    pub(super) fn begin(config: &Config, program: Option<Program>, inherited: Inherited) -> Result<Begun, String> {
         let identity = user::identity(config.main.user.as_ref())?;
-        let daemon = match config.main.daemon.then(daemon::detach).transpose() {
-            Ok(Some(Detached::Foreground(code))) => return Ok(Begun::Foreground(code)),
+        // A process that replaces another is in the background already if that one was (as in nginx).
+        let detaches = config.main.daemon && inherited.predecessor.is_none();
+        let daemon = match detaches.then(daemon::detach).transpose() {
+            Ok(Some(Detached::Foreground(code))) => return Ok(Begun::Other(code)),
             Ok(Some(Detached::Background(daemon))) => Some(daemon),
             Ok(None) => None,
             Err(error) => return Err(format!("daemon on: fork() failed ({})", os_error(&error))),
         };
         let signals = Signals::block().map_err(|error| format!("signalfd() failed ({})", os_error(&error)))?;
-        Ok(Begun::Server(Self { daemon, identity, signals }))
+        let job = program.map(|program| Job {
+            program,
+            timeout: config.main.upgrade_timeout,
+            pid_path: config.main.pid.clone(),
+            pid: Pid::this(),
+        });
+        let launcher = match job.map(|job| Launcher::begin(job, identity.is_some())).transpose() {
+            Ok(Some(Which::Launcher(work))) => {
+                // It must keep nothing open that others take the end of as a sign.
+                drop((inherited, daemon));
+                if config.main.daemon {
+                    daemon::leave_terminal().map_err(|error| format!("/dev/null failed ({})", os_error(&error)))?;
+                }
+                work.run();
+                return Ok(Begun::Other(ExitCode::SUCCESS));
+            }
+            Ok(Some(Which::Server(launcher))) => Some(launcher),
+            Ok(None) => None,
+            Err(error) => return Err(format!("the launcher cannot be started ({})", os_error(&error))),
+        };
+        Ok(Begun::Server(Self { daemon, identity, signals, launcher, inherited }))
     }
 }
 
