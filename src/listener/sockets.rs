@@ -102,6 +102,11 @@ impl Sockets {
         .collect()
     }
 
+    /// Closes all: workers accept from their copies as long as they like, and nobody waits in a queue that is not looked at.
+    pub fn close(&mut self) {
+        self.groups.values_mut().for_each(|group| group.sockets.clear());
+    }
+
     /// Removes the files of the unix sockets that were bound here: a socket that nobody listens on must not be found.
     pub fn unlink(&self) {
         self.groups.iter().for_each(|(address, group)| group.unlink(address));

@@ -21,6 +21,8 @@ use nix::{
     unistd::Pid,
 };
 
+use socket2::SockRef;
+
 use super::{
     pid_file,
     program::{Program, Started},
@@ -96,6 +98,7 @@ impl Launcher {
     pub(super) fn begin(job: Job, keeps_rights: bool) -> io::Result<Which> {
         let (here, there) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         let work = Work { job, orders: there, sockets: Vec::new(), successor: None };
+        SockRef::from(&here).set_nonblocking(true)?;
         let server = Which::Server(Self { socket: here });
         if !keeps_rights {
             thread::Builder::new().name("launcher".to_owned()).spawn(move || work.run())?;
@@ -130,14 +133,18 @@ impl Launcher {
         let _ = sys::send_descriptors(self.socket.as_fd(), RELEASE, &[]);
     }
 
-    /// What it says next; to be called when the socket is readable.
+    /// What it says, if it says anything.
     ///
     /// # Errors
     /// It has gone.
-    pub(super) fn news(&self) -> io::Result<News> {
+    pub(super) fn news(&self) -> io::Result<Option<News>> {
         let mut bytes = [0; MESSAGE_BYTES];
-        let (length, _) = sys::recv_descriptors(self.socket.as_fd(), &mut bytes)?;
-        News::parse(&String::from_utf8_lossy(&bytes[..length])).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+        match sys::recv_descriptors(self.socket.as_fd(), &mut bytes) {
+            Ok((0, _)) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok((length, _)) => Ok(News::parse(&String::from_utf8_lossy(&bytes[..length]))),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Readable when there is news.
