@@ -191,7 +191,8 @@ impl Arguments {
 
     fn give(&self, order: Order) -> Result<ExitCode, String> {
         let config = self.load()?;
-        let said = order.give(&config, &name_of(&self.load_options()?.file)).map_err(|error| format!("[error] {error}"))?;
+        let said =
+            order.give(&config, &name_of(&self.load_options()?.file)).map_err(|error| format!("[error] {error}"))?;
         if let Some(said) = said.filter(|_| !self.quiet) {
             say(&format!("longsplice: {said}"));
         }

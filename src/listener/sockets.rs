@@ -312,8 +312,7 @@ mod tests {
         let mut sockets = Sockets::default();
         sockets.bind(&config, 4).unwrap();
         assert_eq!(sockets.all().count(), 4);
-        for (workers, expected) in
-            [(1, vec![4]), (2, vec![2, 2]), (3, vec![2, 1, 1]), (4, vec![1; 4]), (6, vec![1; 6])]
+        for (workers, expected) in [(1, vec![4]), (2, vec![2, 2]), (3, vec![2, 1, 1]), (4, vec![1; 4]), (6, vec![1; 6])]
         {
             assert_eq!(shares(&sockets, &config, workers), expected);
             let mut files: Vec<u64> = (0..workers)

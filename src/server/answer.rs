@@ -76,8 +76,7 @@ impl Answers {
         let mut bytes = [0; MESSAGE_BYTES];
         let mut space = cmsg_space!(UnixCredentials);
         let mut parts = [IoSliceMut::new(&mut bytes)];
-        let message =
-            recvmsg::<UnixAddr>(self.socket.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::empty())?;
+        let message = recvmsg::<UnixAddr>(self.socket.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::empty())?;
         let sender = message.cmsgs()?.find_map(|control| match control {
             ControlMessageOwned::ScmCredentials(credentials) => Some(Pid::from_raw(credentials.pid())),
             _ => None,

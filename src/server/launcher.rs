@@ -303,7 +303,7 @@ impl Work {
 
     fn tell(&self, news: &News) {
         let text = news.text();
-        let length = text.floor_char_boundary(MESSAGE_BYTES);
+        let length = text.len().min(MESSAGE_BYTES);
         // A server that has gone does not want to know.
         let _ = sys::send_descriptors(self.orders.as_fd(), &text.as_bytes()[..length], &[]);
     }

@@ -11,12 +11,20 @@ use std::{
     },
     process,
     sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
 use nix::{
     time::{ClockId, clock_gettime},
     unistd::Pid,
+};
+
+use super::{Server, ready_line};
+use crate::{
+    config::Level,
+    limits::{START_POLL_US, START_WAIT_SECS},
+    runtime::Message,
 };
 
 /// The service manager, if there is one that wants to be told.
@@ -72,16 +80,13 @@ fn socket() -> io::Result<UnixDatagram> {
     Ok(socket)
 }
 
-/// A question to all workers: each drops it when it comes to it, so whoever is left alone with it knows that all take turns.
-pub type Pulse = Arc<()>;
-
-/// Tells systemd that the workers live, as long as they do (`WatchdogSec=`).
+/// Tells systemd that the workers take turns, as long as they do (`WatchdogSec=`): each is sent a [`Message::Pulse`] and drops it.
 #[derive(Debug)]
 pub(super) struct Watchdog {
     /// Without a word for so long systemd kills the process.
     interval: Duration,
     asked: Instant,
-    pulse: Option<Pulse>,
+    pulse: Option<Arc<()>>,
     complained: bool,
 }
 
@@ -91,7 +96,7 @@ pub(super) enum Look {
     /// Nothing to do.
     Wait,
     /// The workers are to be asked.
-    Ask(Pulse),
+    Ask(Arc<()>),
     /// Some worker has not answered for so long.
     Stuck(Duration),
 }
@@ -132,7 +137,41 @@ impl Watchdog {
             return Look::Wait;
         }
         self.asked = now;
-        Look::Ask(Arc::clone(self.pulse.insert(Pulse::default())))
+        Look::Ask(Arc::clone(self.pulse.insert(Arc::default())))
+    }
+}
+
+impl Server {
+    /// Waits until every worker has taken a turn, or one has ended, which is noticed later.
+    pub(super) fn wait_for_workers(&self) {
+        let pulse = Arc::new(());
+        self.tell(&Message::Pulse(Arc::clone(&pulse)));
+        let deadline = Instant::now() + Duration::from_secs(START_WAIT_SECS);
+        let all_live = || self.workers.iter().flatten().all(|worker| !worker.thread.is_finished());
+        while Arc::strong_count(&pulse) > 1 && all_live() && Instant::now() < deadline {
+            thread::sleep(Duration::from_micros(START_POLL_US));
+        }
+    }
+
+    /// Tells whoever waits for it that this process serves.
+    pub(super) fn say_ready(&mut self) {
+        self.notify.ready(&ready_line(&self.generation.config));
+        if let Some(predecessor) = &mut self.predecessor {
+            predecessor.ready();
+        }
+    }
+
+    pub(super) fn feed_watchdog(&mut self) {
+        let Some(watchdog) = &mut self.watchdog else { return };
+        match watchdog.look(&self.notify, Instant::now()) {
+            Look::Wait => {}
+            Look::Ask(pulse) => self.tell(&Message::Pulse(pulse)),
+            Look::Stuck(time) => {
+                let message =
+                    format_args!("a worker has taken no turn for {} s: the watchdog gets nothing", time.as_secs());
+                self.log(Level::Alert, message);
+            }
+        }
     }
 }
 

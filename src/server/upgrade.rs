@@ -5,9 +5,11 @@ use std::os::fd::OwnedFd;
 use nix::unistd::Pid;
 
 use super::{
-    answer,
+    Phase, Server, answer,
+    inherited::Predecessor,
     launcher::{Launcher, News},
 };
+use crate::config::Level;
 
 /// The upgrade of this process to another.
 #[derive(Debug)]
@@ -26,8 +28,8 @@ enum Stage {
     Starting(Option<Pid>),
     /// It serves, as this one does.
     Both(Pid),
-    /// This process ends, and has let the other go.
-    Released,
+    /// This process ends, and has let the other go, if there is one.
+    Released(Option<Pid>),
 }
 
 impl Upgrade {
@@ -37,71 +39,101 @@ impl Upgrade {
     }
 
     /// Begins. `asker` is told what becomes of it.
-    ///
-    /// # Errors
-    /// Why not; nothing was done.
-    pub(super) fn begin<'a>(
-        &mut self,
-        asker: Option<Pid>,
-        sockets: impl Iterator<Item = &'a OwnedFd>,
-    ) -> Result<(), String> {
-        let begun = self.try_to_begin(sockets);
-        match &begun {
-            Ok(()) => self.stage = Stage::Starting(asker),
-            Err(reason) => answer::give(asker, &News::Failed(reason.clone())),
-        }
-        begun
-    }
-
-    fn try_to_begin<'a>(&self, sockets: impl Iterator<Item = &'a OwnedFd>) -> Result<(), String> {
+    fn begin<'a>(&mut self, asker: Option<Pid>, sockets: impl Iterator<Item = &'a OwnedFd>) -> Result<(), String> {
         match self.stage {
             Stage::Alone => {}
             Stage::Starting(_) => return Err("another process is being started already".to_owned()),
             Stage::Both(pid) => return Err(format!("process {pid} serves already: end this one or that one first")),
-            Stage::Released => return Err("this process ends".to_owned()),
+            Stage::Released(_) => return Err("this process ends".to_owned()),
         }
-        let launcher = self.launcher.as_ref().ok_or("there is nobody to start another process")?;
-        launcher.start(sockets).map_err(|error| format!("the launcher has gone ({error}): start longsplice anew"))
+        let launcher = self.launcher.as_ref().ok_or("there is nobody who could start another process")?;
+        launcher.start(sockets).map_err(|error| format!("the launcher has gone ({error}); start longsplice anew"))?;
+        self.stage = Stage::Starting(asker);
+        Ok(())
     }
 
-    /// What the launcher has to say, when its socket is readable.
-    pub(super) fn hear(&mut self) -> Option<News> {
-        let news = self.launcher.as_ref()?.news();
-        let news = news.unwrap_or_else(|_| {
+    /// What the launcher has to say, if anything.
+    fn hear(&mut self) -> Option<News> {
+        let news = self.launcher.as_ref()?.news().unwrap_or_else(|_| {
             self.launcher = None;
-            News::Failed("the launcher was killed".to_owned())
-        });
+            Some(News::Failed("its launcher has gone".to_owned()))
+        })?;
         if let Stage::Starting(asker) = self.stage {
             answer::give(asker, &news);
         }
-        self.stage = match &news {
-            _ if self.stage == Stage::Released => Stage::Released,
-            News::Ready(pid) => Stage::Both(*pid),
-            News::Failed(_) | News::Ended(_) => Stage::Alone,
+        self.stage = match (&news, self.stage) {
+            (_, Stage::Released(successor)) => Stage::Released(successor),
+            (News::Ready(pid), _) => Stage::Both(*pid),
+            (News::Failed(_) | News::Ended(_), _) => Stage::Alone,
         };
         Some(news)
     }
 
-    /// What becomes readable when there is something to hear.
-    pub(super) fn socket(&self) -> Option<&OwnedFd> {
-        self.launcher.as_ref().map(Launcher::socket)
-    }
-
-    /// The process that serves beside this one.
-    pub(super) fn successor(&self) -> Option<Pid> {
-        match self.stage {
-            Stage::Both(pid) => Some(pid),
+    /// This process ends, and lets go of the one that serves beside it, whose number it returns.
+    fn release(&mut self) -> Option<Pid> {
+        let successor = match self.stage {
+            Stage::Both(pid) | Stage::Released(Some(pid)) => Some(pid),
             _ => None,
-        }
-    }
-
-    /// This process ends, and lets go of the one beside it, whose number it returns.
-    pub(super) fn release(&mut self) -> Option<Pid> {
-        let successor = self.successor();
-        if let Some(launcher) = self.launcher.as_ref().filter(|_| successor.is_some()) {
+        };
+        if let (Stage::Both(_), Some(launcher)) = (self.stage, &self.launcher) {
             launcher.release();
         }
-        self.stage = Stage::Released;
+        self.stage = Stage::Released(successor);
         successor
+    }
+}
+
+impl Server {
+    /// SIGUSR2.
+    pub(super) fn begin_upgrade(&mut self, asker: Option<Pid>) {
+        match self.try_upgrade(asker) {
+            Ok(()) => self.notice(format_args!("SIGUSR2: starting the program that replaces this one")),
+            Err(reason) => {
+                self.log(Level::Error, format_args!("SIGUSR2: {reason}; nothing was done"));
+                answer::give(asker, &News::Failed(reason));
+            }
+        }
+    }
+
+    fn try_upgrade(&mut self, asker: Option<Pid>) -> Result<(), String> {
+        if self.phase != Phase::Serving {
+            return Err("this process ends".to_owned());
+        }
+        if self.predecessor.as_ref().is_some_and(Predecessor::holds_on) {
+            return Err("the process before this one still serves: end that one first, with QUIT".to_owned());
+        }
+        self.upgrade.begin(asker, self.sockets.all())
+    }
+
+    /// Notes what became of the process that was started.
+    pub(super) fn hear_of_upgrade(&mut self) {
+        while let Some(news) = self.upgrade.hear() {
+            match news {
+                News::Ready(pid) => {
+                    self.notice(format_args!("process {pid} is ready and serves too; QUIT drains this one"))
+                }
+                News::Failed(reason) => {
+                    self.log(Level::Error, format_args!("no upgrade, this process goes on: {reason}"))
+                }
+                News::Ended(how) => {
+                    self.log(Level::Error, format_args!("the new process has ended ({how}), this one goes on"));
+                }
+            }
+        }
+    }
+
+    /// This process ends: its sockets, its successor and systemd hear of it.
+    pub(super) fn let_go(&mut self, status: &str) {
+        self.sockets.close();
+        match self.upgrade.release() {
+            Some(successor) => self.notify.hand_over(successor),
+            None => self.notify.stopping(status),
+        }
+    }
+
+    /// True when another process has the same listening sockets.
+    pub(super) fn is_accompanied(&self) -> bool {
+        matches!(self.upgrade.stage, Stage::Released(Some(_)))
+            || self.predecessor.as_ref().is_some_and(Predecessor::holds_on)
     }
 }
