@@ -4,7 +4,7 @@ mod sockets;
 
 use std::{io, os::fd::AsFd, rc::Rc, time::Duration};
 
-pub use sockets::Sockets;
+pub use sockets::{Listening, Sockets};
 
 use crate::{
     balance::Accepted,

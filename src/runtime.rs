@@ -23,7 +23,7 @@ use crate::{
     config::{Driver, Level},
     generation::Generation,
     limits::{BATCHES_PER_TURN, BULK_NAP_US, EVENTS_PER_BATCH},
-    listener,
+    listener::{self, Listening},
     observe::{
         counters::Counters,
         error_log::{self, About},
@@ -46,8 +46,8 @@ pub struct Plan {
     pub counters: Arc<Counters>,
     /// What it knows of the other workers, shared.
     pub balance: Arc<Balance>,
-    /// Listening sockets for each of the configuration's listeners, in its order.
-    pub sockets: Vec<Vec<OwnedFd>>,
+    /// What it accepts from.
+    pub sockets: Vec<Listening>,
 }
 
 /// A message to a worker.
@@ -161,10 +161,10 @@ impl Turns {
     fn start(plan: Plan, messages: Receiver<Message>, bell: OwnedFd, has_ring: bool) -> io::Result<Self> {
         let worker = Worker::new(plan.id, plan.generation, plan.counters, plan.balance)?;
         let reactor = &worker.reactor;
-        for (index, sockets) in plan.sockets.into_iter().enumerate() {
-            for socket in sockets {
-                worker.spawn(listener::accept_all(Rc::clone(&worker), index, reactor.watch(socket)?));
-            }
+        for Listening { address, socket, .. } in plan.sockets {
+            let listeners = &worker.generation().config.listeners;
+            let Some(index) = listeners.iter().position(|listener| listener.address == address) else { continue };
+            worker.spawn(listener::accept_all(Rc::clone(&worker), index, reactor.watch(socket)?));
         }
         worker.spawn(read_inbox(Rc::clone(&worker), messages, reactor.watch(bell)?));
         // monoio takes the descriptor for a stream's; all it does with it is to wait until it is readable.

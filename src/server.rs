@@ -234,7 +234,7 @@ impl Server {
             generation: Arc::clone(&self.generation),
             counters: Arc::clone(&counters),
             balance: Arc::clone(balance),
-            sockets: self.sockets.of_worker(config, id, config.main.workers)?,
+            sockets: self.sockets.of_worker(id, config.main.workers)?,
         })?;
         self.workers.push(Some(handle));
         self.counters.push(counters);

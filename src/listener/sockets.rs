@@ -25,13 +25,26 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct Sockets {
     groups: HashMap<ListenAddress, Group>,
+    /// Number of the next socket.
+    next: u64,
+}
+
+/// What a worker accepts from.
+#[derive(Debug)]
+pub struct Listening {
+    /// Which of the process' listening sockets it is, as long as that lives: its descriptor is a copy.
+    pub id: u64,
+    /// Where it listens.
+    pub address: ListenAddress,
+    /// The copy.
+    pub socket: OwnedFd,
 }
 
 /// The sockets of one address. TCP: one with SO_REUSEPORT for each worker, so that the kernel spreads connections; unix, and what
 /// systemd bound: one for all.
 #[derive(Debug, Default)]
 struct Group {
-    sockets: Vec<OwnedFd>,
+    sockets: Vec<(u64, OwnedFd)>,
     /// Somebody else has made them, and may have them still.
     inherited: bool,
 }
@@ -39,13 +52,20 @@ struct Group {
 impl Sockets {
     /// Those that this process was started with.
     pub fn inheriting(sockets: Vec<(ListenAddress, OwnedFd)>) -> Self {
-        let mut groups = HashMap::<_, Group>::new();
+        let mut inherited = Self::default();
         for (address, socket) in sockets {
-            let group = groups.entry(address).or_default();
-            group.inherited = true;
-            group.sockets.push(socket);
+            inherited.add(&address, [socket]).inherited = true;
         }
-        Self { groups }
+        inherited
+    }
+
+    fn add(&mut self, address: &ListenAddress, sockets: impl IntoIterator<Item = OwnedFd>) -> &mut Group {
+        let group = self.groups.entry(address.clone()).or_default();
+        for socket in sockets {
+            group.sockets.push((self.next, socket));
+            self.next += 1;
+        }
+        group
     }
 
     /// Binds what a configuration names and is not there: new addresses, and sockets for more workers. A stale unix socket (nobody
@@ -71,24 +91,23 @@ impl Sockets {
             return Err(errors);
         }
         for (listener, sockets) in bound {
-            let group = self.groups.entry(listener.address.clone()).or_default();
-            group.sockets.extend(sockets);
-            group.configure(listener);
+            self.add(&listener.address, sockets).configure(listener);
         }
         Ok(())
     }
 
-    /// Copies for a worker, `id` of `workers`: for each of the configuration's listeners its own share of sockets, which is several
-    /// where there are fewer workers than there were, or one that it shares where there are more workers than sockets.
+    /// Copies for a worker, `id` of `workers`: of each address its own share of sockets, which is several where there are fewer
+    /// workers than there were, or one that it shares where there are more workers than sockets.
     ///
     /// # Errors
     /// No descriptor.
-    pub fn of_worker(&self, config: &Config, id: usize, workers: usize) -> io::Result<Vec<Vec<OwnedFd>>> {
-        let of_listener = |listener: &Listener| match self.groups.get(&listener.address) {
-            Some(group) => group.of_worker(id, workers),
-            None => Ok(Vec::new()),
-        };
-        config.listeners.iter().map(of_listener).collect()
+    pub fn of_worker(&self, id: usize, workers: usize) -> io::Result<Vec<Listening>> {
+        let shares = self.groups.iter().flat_map(|(address, group)| {
+            group.share(id, workers).map(move |(id, socket)| {
+                Ok(Listening { id: *id, address: address.clone(), socket: socket.try_clone()? })
+            })
+        });
+        shares.collect()
     }
 
     /// Closes what a configuration does not name; the addresses. The file of a unix socket that was bound here goes too.
@@ -114,7 +133,7 @@ impl Sockets {
 
     /// All of them, for another process.
     pub fn all(&self) -> impl Iterator<Item = &OwnedFd> {
-        self.groups.values().flat_map(|group| &group.sockets)
+        self.groups.values().flat_map(|group| &group.sockets).map(|(_, socket)| socket)
     }
 }
 
@@ -123,7 +142,8 @@ impl Group {
     /// nothing (the first has no SO_REUSEPORT), workers share.
     fn more(&self, listener: &Listener, workers: usize) -> Vec<OwnedFd> {
         let ListenAddress::Tcp(address) = &listener.address else { return Vec::new() };
-        let spreads = self.sockets.first().is_some_and(|socket| SockRef::from(socket).reuse_port().unwrap_or(false));
+        let spreads =
+            self.sockets.first().is_some_and(|(_, socket)| SockRef::from(socket).reuse_port().unwrap_or(false));
         if !spreads {
             return Vec::new();
         }
@@ -134,7 +154,7 @@ impl Group {
 
     /// Gives sockets that are there already what a configuration says of them. That never fails for the kinds they are of.
     fn configure(&self, listener: &Listener) {
-        for socket in &self.sockets {
+        for (_, socket) in &self.sockets {
             let socket = SockRef::from(socket);
             let _ = socket.set_nonblocking(true);
             if matches!(listener.address, ListenAddress::Tcp(_)) {
@@ -144,11 +164,11 @@ impl Group {
         }
     }
 
-    fn of_worker(&self, id: usize, workers: usize) -> io::Result<Vec<OwnedFd>> {
+    /// Fewer sockets than workers: one each, shared; else every one belongs to one worker.
+    fn share(&self, id: usize, workers: usize) -> impl Iterator<Item = &(u64, OwnedFd)> {
         let count = self.sockets.len();
-        // Fewer sockets than workers: one each, shared; else every one belongs to one worker.
         let (first, step) = if count < workers { (id % count.max(1), count) } else { (id, workers) };
-        self.sockets.iter().skip(first).step_by(step.max(1)).map(OwnedFd::try_clone).collect()
+        self.sockets.iter().skip(first).step_by(step.max(1))
     }
 
     fn unlink(&self, address: &ListenAddress) {
@@ -297,13 +317,9 @@ mod tests {
         TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
     }
 
-    /// How many sockets of the first listener each worker gets.
-    fn shares(sockets: &Sockets, config: &Config, workers: usize) -> Vec<usize> {
-        (0..workers).map(|id| sockets.of_worker(config, id, workers).unwrap()[0].len()).collect()
-    }
-
-    fn file_of(socket: &OwnedFd) -> u64 {
-        nix::sys::stat::fstat(socket).unwrap().st_ino
+    /// How many sockets each worker gets.
+    fn shares(sockets: &Sockets, workers: usize) -> Vec<usize> {
+        (0..workers).map(|id| sockets.of_worker(id, workers).unwrap().len()).collect()
     }
 
     #[test]
@@ -314,14 +330,10 @@ mod tests {
         assert_eq!(sockets.all().count(), 4);
         for (workers, expected) in [(1, vec![4]), (2, vec![2, 2]), (3, vec![2, 1, 1]), (4, vec![1; 4]), (6, vec![1; 6])]
         {
-            assert_eq!(shares(&sockets, &config, workers), expected);
-            let mut files: Vec<u64> = (0..workers)
-                .flat_map(|id| sockets.of_worker(&config, id, workers).unwrap().remove(0))
-                .map(|socket| file_of(&socket))
-                .collect();
-            files.sort_unstable();
-            files.dedup();
-            assert_eq!(files.len(), 4, "{workers} workers");
+            assert_eq!(shares(&sockets, workers), expected);
+            let of_all = (0..workers).flat_map(|id| sockets.of_worker(id, workers).unwrap());
+            let ids: std::collections::BTreeSet<u64> = of_all.map(|listening| listening.id).collect();
+            assert_eq!(ids.len(), 4, "{workers} workers");
         }
         sockets.bind(&config, 6).unwrap();
         assert_eq!(sockets.all().count(), 6, "more workers, more sockets");
@@ -351,9 +363,9 @@ mod tests {
         let mut sockets = Sockets::inheriting(inherited);
         let config = config(&[&address.to_string()]);
         sockets.bind(&config, 3).unwrap();
-        assert_eq!(shares(&sockets, &config, 3), [1, 1, 1], "one without SO_REUSEPORT is shared");
+        assert_eq!(shares(&sockets, 3), [1, 1, 1], "one without SO_REUSEPORT is shared");
         assert_eq!(sockets.all().count(), 1);
-        let share = sockets.of_worker(&config, 2, 3).unwrap().remove(0).remove(0);
+        let share = sockets.of_worker(2, 3).unwrap().remove(0).socket;
         let (accepted, _) = sys::accept(share.as_fd()).unwrap();
         let mut byte = [0];
         std::fs::File::from(accepted).read_exact(&mut byte).unwrap();
