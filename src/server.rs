@@ -218,7 +218,7 @@ impl Server {
         let balance = Arc::new(balance);
         for id in 0..workers {
             if let Err(error) = server.start_worker(id, &balance) {
-                server.tell(&Message::Stop);
+                server.tell(|| Message::Stop);
                 return Err(vec![format!("worker {id} cannot be started ({})", os_error(&error))]);
             }
         }
@@ -234,7 +234,7 @@ impl Server {
             generation: Arc::clone(&self.generation),
             counters: Arc::clone(&counters),
             balance: Arc::clone(balance),
-            sockets: self.sockets.of_worker(id, config.main.workers)?,
+            listen: self.sockets.of_worker(id, config.main.workers)?,
         })?;
         self.workers.push(Some(handle));
         self.counters.push(counters);
@@ -286,7 +286,7 @@ impl Server {
                 if self.phase == Phase::Serving {
                     self.phase = Phase::Quitting;
                     self.let_go("quitting");
-                    self.tell(&Message::Quit);
+                    self.tell(|| Message::Quit);
                 }
             }
             other => {
@@ -300,12 +300,12 @@ impl Server {
         if !matches!(self.phase, Phase::Stopping(_)) {
             self.phase = Phase::Stopping(Instant::now() + Duration::from_secs(STOP_WAIT_SECS));
             self.let_go("stopping");
-            self.tell(&Message::Stop);
+            self.tell(|| Message::Stop);
         }
     }
 
-    fn tell(&self, message: &Message) {
-        self.workers.iter().flatten().for_each(|worker| worker.send(message.clone()));
+    fn tell(&self, message: impl Fn() -> Message) {
+        self.workers.iter().flatten().for_each(|worker| worker.send(message()));
     }
 
     /// Joins the workers that have ended. One that was not told to takes the others along: whoever supervises the process

@@ -14,6 +14,7 @@ use std::{
 
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
+use super::Listening;
 use crate::{
     config::{Config, KeepAlive, ListenAddress, ListenOptions, Listener},
     limits::BIND_RETRY_MS,
@@ -25,26 +26,13 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct Sockets {
     groups: HashMap<ListenAddress, Group>,
-    /// Number of the next socket.
-    next: u64,
-}
-
-/// What a worker accepts from.
-#[derive(Debug)]
-pub struct Listening {
-    /// Which of the process' listening sockets it is, as long as that lives: its descriptor is a copy.
-    pub id: u64,
-    /// Where it listens.
-    pub address: ListenAddress,
-    /// The copy.
-    pub socket: OwnedFd,
 }
 
 /// The sockets of one address. TCP: one with SO_REUSEPORT for each worker, so that the kernel spreads connections; unix, and what
 /// systemd bound: one for all.
 #[derive(Debug, Default)]
 struct Group {
-    sockets: Vec<(u64, OwnedFd)>,
+    sockets: Vec<OwnedFd>,
     /// Somebody else has made them, and may have them still.
     inherited: bool,
 }
@@ -61,10 +49,7 @@ impl Sockets {
 
     fn add(&mut self, address: &ListenAddress, sockets: impl IntoIterator<Item = OwnedFd>) -> &mut Group {
         let group = self.groups.entry(address.clone()).or_default();
-        for socket in sockets {
-            group.sockets.push((self.next, socket));
-            self.next += 1;
-        }
+        group.sockets.extend(sockets);
         group
     }
 
@@ -103,9 +88,8 @@ impl Sockets {
     /// No descriptor.
     pub fn of_worker(&self, id: usize, workers: usize) -> io::Result<Vec<Listening>> {
         let shares = self.groups.iter().flat_map(|(address, group)| {
-            group.share(id, workers).map(move |(id, socket)| {
-                Ok(Listening { id: *id, address: address.clone(), socket: socket.try_clone()? })
-            })
+            let copy = |socket: &OwnedFd| Ok(Listening { address: address.clone(), socket: socket.try_clone()? });
+            group.share(id, workers).map(copy)
         });
         shares.collect()
     }
@@ -133,7 +117,7 @@ impl Sockets {
 
     /// All of them, for another process.
     pub fn all(&self) -> impl Iterator<Item = &OwnedFd> {
-        self.groups.values().flat_map(|group| &group.sockets).map(|(_, socket)| socket)
+        self.groups.values().flat_map(|group| &group.sockets)
     }
 }
 
@@ -142,8 +126,7 @@ impl Group {
     /// nothing (the first has no SO_REUSEPORT), workers share.
     fn more(&self, listener: &Listener, workers: usize) -> Vec<OwnedFd> {
         let ListenAddress::Tcp(address) = &listener.address else { return Vec::new() };
-        let spreads =
-            self.sockets.first().is_some_and(|(_, socket)| SockRef::from(socket).reuse_port().unwrap_or(false));
+        let spreads = self.sockets.first().is_some_and(|socket| SockRef::from(socket).reuse_port().unwrap_or(false));
         if !spreads {
             return Vec::new();
         }
@@ -154,7 +137,7 @@ impl Group {
 
     /// Gives sockets that are there already what a configuration says of them. That never fails for the kinds they are of.
     fn configure(&self, listener: &Listener) {
-        for (_, socket) in &self.sockets {
+        for socket in &self.sockets {
             let socket = SockRef::from(socket);
             let _ = socket.set_nonblocking(true);
             if matches!(listener.address, ListenAddress::Tcp(_)) {
@@ -165,7 +148,7 @@ impl Group {
     }
 
     /// Fewer sockets than workers: one each, shared; else every one belongs to one worker.
-    fn share(&self, id: usize, workers: usize) -> impl Iterator<Item = &(u64, OwnedFd)> {
+    fn share(&self, id: usize, workers: usize) -> impl Iterator<Item = &OwnedFd> {
         let count = self.sockets.len();
         let (first, step) = if count < workers { (id % count.max(1), count) } else { (id, workers) };
         self.sockets.iter().skip(first).step_by(step.max(1))
@@ -296,10 +279,13 @@ fn explain(address: &ListenAddress, error: &io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use std::{
+        collections::BTreeSet,
         io::{Read, Write},
         net::{SocketAddr, TcpListener, TcpStream},
         os::fd::{AsFd, AsRawFd},
     };
+
+    use nix::sys::stat::fstat;
 
     use super::*;
     use crate::config::{self, LoadOptions, Source};
@@ -332,8 +318,8 @@ mod tests {
         {
             assert_eq!(shares(&sockets, workers), expected);
             let of_all = (0..workers).flat_map(|id| sockets.of_worker(id, workers).unwrap());
-            let ids: std::collections::BTreeSet<u64> = of_all.map(|listening| listening.id).collect();
-            assert_eq!(ids.len(), 4, "{workers} workers");
+            let files: BTreeSet<u64> = of_all.map(|listening| fstat(&listening.socket).unwrap().st_ino).collect();
+            assert_eq!(files.len(), 4, "{workers} workers");
         }
         sockets.bind(&config, 6).unwrap();
         assert_eq!(sockets.all().count(), 6, "more workers, more sockets");

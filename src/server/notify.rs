@@ -145,7 +145,7 @@ impl Server {
     /// Waits until every worker has taken a turn, or one has ended, which is noticed later.
     pub(super) fn wait_for_workers(&self) {
         let pulse = Arc::new(());
-        self.tell(&Message::Pulse(Arc::clone(&pulse)));
+        self.tell(|| Message::Pulse(Arc::clone(&pulse)));
         let deadline = Instant::now() + Duration::from_secs(START_WAIT_SECS);
         let all_live = || self.workers.iter().flatten().all(|worker| !worker.thread.is_finished());
         while Arc::strong_count(&pulse) > 1 && all_live() && Instant::now() < deadline {
@@ -165,7 +165,7 @@ impl Server {
         let Some(watchdog) = &mut self.watchdog else { return };
         match watchdog.look(&self.notify, Instant::now()) {
             Look::Wait => {}
-            Look::Ask(pulse) => self.tell(&Message::Pulse(pulse)),
+            Look::Ask(pulse) => self.tell(|| Message::Pulse(Arc::clone(&pulse))),
             Look::Stuck(time) => {
                 let message =
                     format_args!("a worker has taken no turn for {} s: the watchdog gets nothing", time.as_secs());
