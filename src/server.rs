@@ -277,7 +277,8 @@ impl Server {
                 self.notify.ready(&ready_line(&self.generation.config));
             }
             Signal::SIGUSR1 => {
-                self.notice(format_args!("SIGUSR1: reopening logs is not supported yet, nothing was done"))
+                self.notice(format_args!("SIGUSR1: reopening logs"));
+                self.generation.logs.reopen();
             }
             Signal::SIGUSR2 => self.begin_upgrade(received.sender),
             Signal::SIGWINCH => {}
