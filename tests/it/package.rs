@@ -9,6 +9,7 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::Command,
+    thread,
 };
 
 use nix::unistd::geteuid;
@@ -19,6 +20,7 @@ use crate::util::{
     external::{absent, external},
     process::{Finished, finish},
     proxy::executable,
+    tls,
 };
 
 /// Boots the copy in a mount namespace of its own, so that whatever happens nothing stays mounted. `$1`: an empty directory,
@@ -56,21 +58,27 @@ const TEST_UNIT: &str = "
 ";
 
 /// The unit as it is shipped, but a system call that its filter leaves out kills the process instead of failing: what the
-/// filter forgot cannot go unseen.
-const STRICT: &str = "[Service]\nSystemCallErrorNumber=kill\n";
+/// filter forgot cannot go unseen. And a watchdog that a process must feed several times within this test.
+const STRICT: &str = "[Service]\nSystemCallErrorNumber=kill\nWatchdogSec=2\n";
+
+/// What only packages of Debian's own archive must have: an address for mail, and a bug that asked for them.
+const NOT_FOR_DEBIAN: &str = "bogus-mail-host,bogus-mail-host-in-debian-changelog,initial-upload-closes-no-bugs";
 
 #[test]
 fn a_package_lives_its_life_under_systemd() {
-    let programs = ["cargo-deb", "dpkg-shlibdeps", "systemd-nspawn", "unshare", "logrotate"];
+    let programs = ["cargo-deb", "dpkg-shlibdeps", "lintian", "systemd-nspawn", "unshare", "logrotate"];
     if absent("root, who may boot a copy of this machine,", geteuid().is_root())
         || programs.iter().any(|program| external(program).is_none())
     {
         return;
     }
     let dir = TempDir::with_prefix("longsplice-package-").expect("a directory");
-    for version in ["1", "2"] {
-        build(dir.path(), version);
+    for revision in ["1", "2"] {
+        build(dir.path(), revision);
     }
+    let mut lintian = Command::new("lintian");
+    lintian.args(["--fail-on=warning", "--suppress-tags", NOT_FOR_DEBIAN]).arg(dir.path().join("1.deb"));
+    finish(&mut lintian).expect_code(0);
     let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).expect("a file");
     write("package-test.service", TEST_UNIT);
     write("strict.conf", STRICT);
@@ -98,32 +106,130 @@ fn build(dir: &Path, revision: &str) {
 }
 
 #[test]
+fn manual_pages_are_clean() {
+    let Some(mandoc) = external("mandoc") else { return };
+    for page in fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/man")).expect("the pages") {
+        let page = page.expect("a page").path();
+        finish(Command::new(&mandoc).args(["-T", "lint", "-W", "warning"]).arg(page)).expect_code(0);
+    }
+}
+
+#[test]
 #[ignore = "it installs packages: for the copy of this machine that the other test boots"]
 fn inside_the_copy() {
     let packages = PathBuf::from(env::var_os("LONGSPLICE_PACKAGES").expect("set by who boots the copy"));
     let before = traces();
-    let application = Backend::serve_at(address(3000), |wire, _| backend::echo(wire));
-
+    let _application = Backend::serve_at(address(3000), |wire, _| backend::echo(wire));
     install(&packages, "1");
+    run("systemd-analyze", &["verify", "--man=no", "longsplice.service", "longsplice.socket"]);
     let first = Service::running();
     first.is_confined();
-    let mut tunnel = Wire::connect(address(8080));
-    tunnel.websocket("/").echoes("through a fresh installation");
+    let mut tunnel = tunnel();
+    tunnel.echoes("through a fresh installation");
 
+    logs_are_rotated();
+    assert_eq!(Service::running().pid, first.pid);
+
+    install(&packages, "2");
+    let second = Service::running();
+    assert_ne!(second.pid, first.pid);
+    tunnel.echoes("still by the process of the first package");
+    self::tunnel().echoes("and anew by that of the second");
+    assert_eq!(fs::read_link(format!("/proc/{}/exe", second.pid)).expect("a process"), Path::new(PROGRAM));
     drop(tunnel);
-    run("systemctl", &["stop", "longsplice"]);
-    assert_eq!(Service::property("Result"), "success");
-    run("systemctl", &["start", "longsplice"]);
-    Wire::connect(address(8080)).websocket("/").echoes("and after a stop");
+    assert!(eventually(|| first.has_ended()), "{}", journal());
 
+    a_site_with_tls_on_a_low_port(&packages);
+    systemd_holds_the_sockets();
+    a_ring_is_allowed();
+    assert_eq!(Service::property("NRestarts"), "0", "a watchdog or the filter killed it");
+
+    let last = Service::running();
     run("dpkg", &["--remove", "longsplice"]);
-    assert!(eventually(|| !Path::new(&format!("/proc/{}", first.pid)).exists()));
-    assert!(Path::new("/etc/longsplice/longsplice.conf").exists(), "what people wrote stays until a purge");
+    assert!(last.has_ended());
+    assert!(Path::new(FILE).exists(), "what people wrote stays until a purge");
+    for file in ["conf.d/site.conf", "tls/x.crt", "tls/x.key"] {
+        fs::remove_file(Path::new("/etc/longsplice").join(file)).expect("what this test wrote");
+    }
+    fs::remove_dir("/etc/longsplice/tls").expect("what this test made");
     run("dpkg", &["--purge", "longsplice"]);
     let left: Vec<_> = traces().difference(&before).cloned().collect();
     assert!(left.is_empty(), "left behind: {left:?}");
     assert!(fs::read_to_string("/etc/passwd").expect("users").contains("\nlongsplice:"));
-    drop(application);
+}
+
+const PROGRAM: &str = "/usr/sbin/longsplice";
+const FILE: &str = "/etc/longsplice/longsplice.conf";
+
+/// The key is root's, and its group's: the service never is root.
+fn a_site_with_tls_on_a_low_port(packages: &Path) {
+    tls::write_certificate(packages, "x", &["x"], tls::Key::Ecdsa);
+    let tls_dir = "/etc/longsplice/tls";
+    run("install", &["--directory", "--mode=750", "--group=longsplice", tls_dir]);
+    for name in ["x.crt", "x.key"] {
+        let source = packages.join(name).display().to_string();
+        run("install", &["--mode=640", "--group=longsplice", &source, &format!("{tls_dir}/{name}")]);
+    }
+    let site = format!(
+        "server {{
+            listen 127.0.0.1:443 ssl;
+            ssl_certificate {tls_dir}/x.crt;
+            ssl_certificate_key {tls_dir}/x.key;
+            location / {{ proxy_pass http://127.0.0.1:3000; }}
+        }}"
+    );
+    fs::write("/etc/longsplice/conf.d/site.conf", site).expect("a file");
+    run("systemctl", &["restart", "longsplice"]);
+    let client = tls::Client::default();
+    assert!(eventually(|| tls::handshake(address(443), "x", &client).is_ok()), "{}", journal());
+    tls::connect(address(443), "x", &client).websocket("/").echoes("over TLS, on a port of root's");
+}
+
+fn logs_are_rotated() {
+    let log = || fs::read_to_string("/var/log/longsplice/access.log").unwrap_or_default();
+    Wire::connect(address(8080)).get("/before");
+    assert!(eventually(|| log().contains("GET /before ")), "{}", log());
+    run("logrotate", &["--force", "/etc/logrotate.d/longsplice"]);
+    assert!(eventually(|| {
+        Wire::connect(address(8080)).get("/behind");
+        log().contains("GET /behind ")
+    }));
+    assert!(!log().contains("GET /before "));
+    assert!(fs::read_to_string("/var/log/longsplice/access.log.1").expect("the old").contains("GET /before "));
+}
+
+/// A connection that comes while there is no service starts one, and is served.
+fn systemd_holds_the_sockets() {
+    let addresses = "[Socket]\nListenStream=\nListenStream=127.0.0.1:8080\nListenStream=127.0.0.1:443\n";
+    fs::create_dir_all("/etc/systemd/system/longsplice.socket.d").expect("a directory");
+    fs::write("/etc/systemd/system/longsplice.socket.d/test.conf", addresses).expect("a file");
+    run("systemctl", &["daemon-reload"]);
+    run("systemctl", &["stop", "longsplice"]);
+    run("systemctl", &["start", "longsplice.socket"]);
+    tunnel().echoes("by a service that this connection started");
+    run("systemctl", &["stop", "longsplice.socket", "longsplice"]);
+}
+
+fn a_ring_is_allowed() {
+    let text = fs::read_to_string(FILE).expect("the file");
+    fs::write(FILE, text.replace("events {}", "events { use io_uring; }")).expect("the file");
+    run("systemctl", &["start", "longsplice"]);
+    assert!(journal().contains(", io_uring"), "{}", journal());
+    tunnel().echoes("through a ring");
+    tls::connect(address(443), "x", &tls::Client::default()).websocket("/").echoes("and TLS");
+    run(PROGRAM, &["-s", "upgrade"]);
+    tunnel().echoes("by another process with a ring");
+}
+
+/// A WebSocket of the site as it was installed.
+fn tunnel() -> Wire {
+    let mut wire = Wire::connect(address(8080));
+    wire.websocket("/");
+    wire
+}
+
+fn journal() -> String {
+    finish(Command::new("journalctl").args(["--no-pager", "--output=cat", "-u", "longsplice"])).stdout
 }
 
 fn address(port: u16) -> SocketAddr {
@@ -134,8 +240,7 @@ fn address(port: u16) -> SocketAddr {
 fn run(program: &str, arguments: &[&str]) -> Finished {
     let finished = finish(Command::new(program).args(arguments).env("DEBIAN_FRONTEND", "noninteractive"));
     if finished.code() != 0 {
-        let journal = finish(Command::new("journalctl").args(["--no-pager", "-u", "longsplice"]));
-        panic!("{program} {arguments:?}:\n{}\n{}", finished.said(), journal.said());
+        panic!("{program} {arguments:?}:\n{}\n{}", finished.said(), journal());
     }
     finished
 }
@@ -147,7 +252,12 @@ fn install(packages: &Path, revision: &str) {
 /// Every file that has to do with longsplice.
 fn traces() -> BTreeSet<String> {
     let found = run("find", &["/etc", "/usr", "/var", "/run", "-xdev", "-name", "*longsplice*"]);
-    found.stdout.lines().filter(|path| !path.contains("longsplice.service.d")).map(str::to_owned).collect()
+    found
+        .stdout
+        .lines()
+        .filter(|path| !path.ends_with(".service.d") && !path.ends_with(".socket.d"))
+        .map(str::to_owned)
+        .collect()
 }
 
 /// What systemd started.
@@ -164,6 +274,10 @@ impl Service {
 
     fn property(name: &str) -> String {
         run("systemctl", &["show", "--value", "--property", name, "longsplice"]).stdout.trim().to_owned()
+    }
+
+    fn has_ended(&self) -> bool {
+        !Path::new(&format!("/proc/{}", self.pid)).exists()
     }
 
     /// It is nobody of importance, may bind low ports, and nothing else.
