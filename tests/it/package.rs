@@ -9,7 +9,6 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::Command,
-    thread,
 };
 
 use nix::unistd::geteuid;

@@ -49,7 +49,7 @@ _longsplice() {
                     return 0
                     ;;
                 -s)
-                    COMPREPLY=($(compgen -W "stop quit" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "stop quit reload reopen upgrade" -- "${cur}"))
                     return 0
                     ;;
                 --listen)

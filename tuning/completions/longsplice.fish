@@ -28,8 +28,11 @@ complete -c longsplice -n "__fish_longsplice_needs_command" -s c -d 'Configurati
 complete -c longsplice -n "__fish_longsplice_needs_command" -s p -d 'What log and pid files are relative to [the file\'s directory]' -r -F
 complete -c longsplice -n "__fish_longsplice_needs_command" -s g -d 'Directives of the main context, before those of the file' -r
 complete -c longsplice -n "__fish_longsplice_needs_command" -s e -d 'Error log where the file names none [stderr]' -r -F
-complete -c longsplice -n "__fish_longsplice_needs_command" -s s -d 'Signal the running process: `stop`, or `quit` after the last tunnel' -r -f -a "stop\t''
-quit\t''"
+complete -c longsplice -n "__fish_longsplice_needs_command" -s s -d 'Signal the running process: stop, quit (after the last tunnel), reload, reopen, upgrade' -r -f -a "stop\t''
+quit\t''
+reload\t''
+reopen\t''
+upgrade\t''"
 complete -c longsplice -n "__fish_longsplice_needs_command" -l listen -d 'PORT, ADDRESS:PORT or unix:PATH; may be given several times' -r
 complete -c longsplice -n "__fish_longsplice_needs_command" -l to -d 'Backend: PORT, NAME:PORT, https://NAME or unix:PATH; several take turns' -r
 complete -c longsplice -n "__fish_longsplice_needs_command" -l tls-cert -d 'Certificate chain (PEM): clients then speak wss:// and https://' -r -F
