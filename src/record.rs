@@ -1,7 +1,6 @@
 //! What a tunnel keeps of its request until its last line in the logs.
 
 use std::{
-    rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -93,7 +92,7 @@ impl Record {
         };
         let server = small.server as usize;
         let config = Arc::clone(&small.generation.config);
-        let mut request = Request::refused(config, Rc::new(client), 1, server, Vec::new(), lines.started);
+        let mut request = Request::refused(config, Arc::new(client), 1, server, Vec::new(), lines.started);
         request.location = Some(small.location as usize);
         request.received = u64::from(lines.received);
         request.bytes_sent = u64::from(lines.sent);
