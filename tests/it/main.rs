@@ -13,6 +13,7 @@ mod logs;
 mod memory;
 mod nginx;
 mod openssl;
+mod reload;
 mod seeds;
 mod tidy;
 mod tls;
