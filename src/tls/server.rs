@@ -100,9 +100,14 @@ impl ServerTls {
         }
     }
 
+    /// The files of its certificates and keys, in pairs.
+    pub fn files(&self) -> &[(PathBuf, PathBuf)] {
+        if self.config.is_some() { &self.options.certificates } else { &[] }
+    }
+
     /// `ssl_certificate_watch`: the files to look after; none where it is off.
     pub fn watched(&self) -> impl Iterator<Item = &Path> {
-        let pairs = if self.options.watch { self.options.certificates.as_slice() } else { &[] };
+        let pairs = if self.options.watch { self.files() } else { &[] };
         pairs.iter().flat_map(|(certificate, key)| [certificate, key]).map(PathBuf::as_path)
     }
 
