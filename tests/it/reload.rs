@@ -205,14 +205,20 @@ fn a_file_that_cannot_be_used_changes_nothing() {
     let cases = [
         (answering("x; proxy_raed_timeout 1s"), vec!["unknown directive \"proxy_raed_timeout\""]),
         (answering("x }"), vec!["unexpected \"}\""]),
-        (answering("x").replace("%backend%", "name.invalid"), vec!["host not found in upstream \"name.invalid", "nginx.conf:"]),
-        (format!("access_log /nonexistent/a.log; {}", answering("x")), vec!["/nonexistent/a.log", "mkdir -p"]),
-        (answering("x").replace("listen %http%;", &format!("listen %http%; listen {taken};")), vec![
-            "bind() to",
-            "Address already in use",
-        ]),
         (
-            answering("x").replace("listen %http%;", "listen %http%; listen %https% ssl; ssl_certificate /no.crt; ssl_certificate_key /no.key;"),
+            answering("x").replace("%backend%", "name.invalid"),
+            vec!["host not found in upstream \"name.invalid", "nginx.conf:"],
+        ),
+        (format!("access_log /nonexistent/a.log; {}", answering("x")), vec!["/nonexistent/a.log", "mkdir -p"]),
+        (
+            answering("x").replace("listen %http%;", &format!("listen %http%; listen {taken};")),
+            vec!["bind() to", "Address already in use"],
+        ),
+        (
+            answering("x").replace(
+                "listen %http%;",
+                "listen %http%; listen %https% ssl; ssl_certificate /no.crt; ssl_certificate_key /no.key;",
+            ),
             vec!["/no.key", "No such file"],
         ),
     ];
@@ -237,7 +243,8 @@ fn listeners_come_and_go() {
     let (mut proxy, more) = (start(&answering("old"), &backend), ports::free());
     let mut live = tunnels(&proxy, 3);
     let added = SocketAddr::from(([127, 0, 0, 1], more));
-    let both = answering("new").replace("listen %http%;", &format!("listen %http%; listen {added}; listen unix:%dir%/x.sock;"));
+    let both = answering("new")
+        .replace("listen %http%;", &format!("listen %http%; listen {added}; listen unix:%dir%/x.sock;"));
     proxy.rewrite("", &both);
     reload(&mut proxy, 2);
     assert_eq!(Wire::connect(added).get("/version").text(), "new");
@@ -301,8 +308,7 @@ fn workers_come_and_go_and_no_tunnel_is_lost(driver: Driver) {
     beyond_nginx!();
     let backend = Backend::echo();
     let text = |version: usize| answering(&format!("v{version}"));
-    let mut proxy =
-        Proxy::config(&text(1)).main(&workers(1)).set("backend", backend.address()).on(driver).start();
+    let mut proxy = Proxy::config(&text(1)).main(&workers(1)).set("backend", backend.address()).on(driver).start();
     let mut live = tunnels(&proxy, 300);
     // One with a message that is on its way in both directions, and takes its time.
     let stream = Stream::start(proxy.http());
@@ -349,7 +355,8 @@ fn bulk_in_flight_changes_its_worker_whole() {
     senders.into_iter().for_each(|sender| sender.join().expect("a sender"));
 }
 
-const TLS: &str = "server { listen %https% ssl; server_name x; ssl_certificate %dir%/x.crt; ssl_certificate_key %dir%/x.key;
+const TLS: &str =
+    "server { listen %https% ssl; server_name x; ssl_certificate %dir%/x.crt; ssl_certificate_key %dir%/x.key;
     location / { proxy_pass http://%backend%; } }";
 
 fn wss(backend: &Backend, more: &str) -> Setup {
@@ -467,7 +474,11 @@ fn logs_follow_the_file() {
     let mut old = tunnels(&proxy, 1);
     proxy.get("/version");
     proxy.written("access.log", &["GET /version"]);
-    proxy.rewrite("error_log %dir%/e.log info;", &format!("access_log %dir%/b.log; {}", answering("new")).replace("server {", "server { access_log %dir%/b.log;"));
+    proxy.rewrite(
+        "error_log %dir%/e.log info;",
+        &format!("access_log %dir%/b.log; {}", answering("new"))
+            .replace("server {", "server { access_log %dir%/b.log;"),
+    );
     proxy.running().signal(Signal::SIGHUP);
     proxy.written("e.log", &["configuration 2 is in use"]);
     proxy.get("/version");
