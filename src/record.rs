@@ -1,6 +1,7 @@
 //! What a tunnel keeps of its request until its last line in the logs.
 
 use std::{
+    fmt,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -33,6 +34,12 @@ pub struct Small {
     server: u32,
     location: u32,
     lines: Option<Box<Lines>>,
+}
+
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Record").field("generation", &self.generation().number).finish_non_exhaustive()
+    }
 }
 
 /// The access log's lines as far as they are known, and what their rest is made of.
