@@ -164,6 +164,8 @@ struct Server {
     balance: Arc<Balance>,
     reloads: Reloads,
     certificates: Certificates,
+    /// It began as root and is somebody else now.
+    gave_up_root: bool,
     counters: Vec<Arc<Counters>>,
     sockets: Sockets,
     notify: Notify,
@@ -214,6 +216,7 @@ impl Server {
             Balance::new(workers).map_err(|error| vec![format!("eventfd() failed ({})", os_error(&error))])?;
         let mut server = Self {
             certificates: Certificates::of(&config),
+            gave_up_root: identity.is_some(),
             generation: Generation::first(config, upstreams, Arc::clone(logs)),
             daemon,
             signals,

@@ -25,6 +25,10 @@ use crate::{
     upstream::Upstreams,
 };
 
+/// What may be behind a file or a port that was there at the start.
+const ROOTLESS: &str = "this process has given up root's rights: what a reload opens must be open to its user; `-s upgrade` reads \
+                        the configuration in a new process that has them";
+
 /// The reloads of a process.
 #[derive(Default)]
 pub(super) struct Reloads {
@@ -151,6 +155,9 @@ impl Server {
         self.log(Level::Emerg, format_args!("reload failed: nothing was changed, configuration {number} is in use on"));
         let lines = || errors.iter().flat_map(|error| error.lines()).filter(|line| !line.trim().is_empty());
         lines().take(RELOAD_LINES).for_each(|line| self.log(Level::Emerg, format_args!("{line}")));
+        if self.gave_up_root && errors.iter().any(|error| error.contains("Permission denied")) {
+            self.log(Level::Emerg, format_args!("{ROOTLESS}"));
+        }
         if let Some(more) = lines().count().checked_sub(RELOAD_LINES).filter(|more| *more > 0) {
             self.log(Level::Emerg, format_args!("... and {more} more lines; `-t` shows them"));
         }
