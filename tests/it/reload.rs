@@ -489,7 +489,7 @@ fn logs_follow_the_file() {
     proxy.get("/version");
     proxy.written("access.log", &["GET /version"]);
     proxy.rewrite(
-        "error_log %dir%/e.log info;",
+        "user root; error_log %dir%/e.log info;",
         &format!("access_log %dir%/b.log; {}", answering("new"))
             .replace("server {", "server { access_log %dir%/b.log;"),
     );
