@@ -18,7 +18,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         when: "Messages of more than 14 kB, clients far away.",
         cost: "After a pause a burst goes out at the speed of before: a path that has become slower may drop some of it.",
         see: "`ss -ti`: `cwnd` of a tunnel that was silent.",
-        measured: "",
+        measured: "256 kB after 2.5 s of silence over a path with a round trip of 100 ms, cubic: the last byte came after 453 to \
+              467 ms with 1 and after 51 to 54 ms with 0 (three messages each). With bbr 105 to 126 ms with either.",
         judge: slow_start,
     },
     Setting {

@@ -1,6 +1,6 @@
 //! From a client's SYN to accept(2).
 
-use super::{Finding, Line, Mark, Seen, Setting, grouped};
+use super::{Finding, Line, Mark, Seen, Setting, as_it_is, grouped};
 use crate::host::files::numbers;
 
 pub(super) const SETTINGS: &[Setting] = &[
@@ -20,7 +20,9 @@ pub(super) const SETTINGS: &[Setting] = &[
         cost: "Clients wait in the queue instead of being dropped. Kernel memory for each that waits, as for any connection.",
         see: "`ss -ltn`: Send-Q is the size, Recv-Q what waits. `nstat -az TcpExtListenOverflows TcpExtListenDrops` grow while a \
               queue is full.",
-        measured: "",
+        measured: "4,000 clients at once, plain, one worker, each three times in a row: all were in after 0.17 to 0.21 s with a \
+              queue of 4,096, after 0.23 to 3.1 s with 511, after 0.18 to 5.5 s with somaxconn at 128: up to 26 times as long. \
+              None was lost: the dropped ones come again after one and three seconds.",
         judge: somaxconn,
     },
     Setting {
@@ -47,7 +49,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         when: "Only where something switched it off.",
         cost: "A connection made by a cookie has no window scaling unless both sides have timestamps.",
         see: "`nstat -az TcpExtSyncookiesSent`; \"Possible SYN flooding\" in dmesg.",
-        measured: "",
+        measured: "the storm above with 511 and 128 sent 1,200 to 3,000 cookies and lost nobody. `tcp_max_syn_backlog` at 64 \
+              instead of 2,048 changed nothing: no drop, no cookie, 0.24 to 0.26 s (three times).",
         judge: |seen| {
             let says = "with 0 a burst of new clients is dropped at the SYN; with 2 every connection pays for it";
             Some(seen.one_of("net.ipv4.tcp_syncookies", &[1], Mark::Warn, says))
@@ -70,23 +73,23 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "net.ipv4.tcp_migrate_req",
-        wanted: "0, unless two processes share the port",
+        wanted: "any",
         line: Line::Offered(
-            "two processes that share the ports while one leaves; see README.md for the kernel that it needs",
+            "two processes that share the ports by other means than an upgrade, while one leaves",
             &[("net.ipv4.tcp_migrate_req", "1")],
         ),
         since: "5.14",
         why: "A listening socket that is closed takes the connections in its queue with it: their clients are reset. With 1 the kernel \
-              moves them to another socket of the same port. longsplice keeps its listening sockets over reloads and hands them over \
-              in an upgrade, so nothing is lost without it.",
+              moves them to another socket of the same port. longsplice keeps its listening sockets over reloads, with fewer workers \
+              too, and hands them over in an upgrade: nothing is lost without it.",
         when: "Only where a second process is started on the same port by other means.",
         cost: "Until a fix of 2026 (\"call sk_data_ready() after listener migration\") the kernel does not tell the other socket: on \
                a quiet port a moved client waits until the next one comes.",
         see: "`nstat -az TcpExtTCPMigrateReqSuccess TcpExtTCPMigrateReqFailure`.",
-        measured: "",
+        measured: "two sockets on one port, 100 clients, one socket closed with 48 to 58 of them in its queue: with 0 all of these \
+              were reset (three times of three), with 1 none, and the other socket was told (Linux 6.18.44 has the fix).",
         judge: |seen| {
-            let says = "before a kernel fix of 2026 a client that was moved may wait until the next one comes";
-            Some(seen.one_of("net.ipv4.tcp_migrate_req", &[0], Mark::Warn, says))
+            Some(as_it_is(seen, "net.ipv4.tcp_migrate_req", "listening sockets outlive reloads and upgrades"))
         },
     },
     Setting {
