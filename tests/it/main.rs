@@ -7,6 +7,7 @@
 mod balance;
 mod cli;
 mod clients;
+mod doctor;
 mod handshake;
 mod http;
 mod logs;
@@ -16,6 +17,7 @@ mod openssl;
 mod seeds;
 mod tidy;
 mod tls;
+mod tuning;
 mod tunnel;
 mod upstream;
 mod util;

@@ -152,7 +152,7 @@ fn the_number_of_tunnels_is_the_file_s() {
     assert_eq!(rlimit.needs.tunnels, 10_000);
     assert_eq!(finding(&rlimit, "LimitNOFILE").now, "worker_rlimit_nofile 32768;");
     let none = host.examine_with("events {} http { server { listen 80; return 204; } }", None);
-    assert_eq!((none.needs.tunnels, none.number_from), (DEFAULT_TUNNELS, "no limit in the file"));
+    assert_eq!((none.needs.tunnels, none.number_from), (DEFAULT_TUNNELS, "the default"));
 }
 
 #[test]

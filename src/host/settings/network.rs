@@ -127,9 +127,8 @@ fn keepalive(seen: &Seen<'_>) -> Option<Finding> {
     }
     let says =
         "sockets whose keepalive has no times of its own notice nothing for so long, and NAT forgets them before";
-    let mut finding = finding.marked(Mark::Warn, says).set(key, 240);
-    finding.now.push_str(" net.ipv4.tcp_keepalive_intvl=30 net.ipv4.tcp_keepalive_probes=4");
-    Some(finding)
+    let now = format!("sysctl -w {key}=240 net.ipv4.tcp_keepalive_intvl=30 net.ipv4.tcp_keepalive_probes=4");
+    Some(finding.marked(Mark::Warn, says).mended(now, "the same three in /etc/sysctl.d/90-longsplice.conf"))
 }
 
 /// Cards that have hardware behind them, with fewer queues than there are cores and no RPS.

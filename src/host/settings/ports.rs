@@ -66,6 +66,9 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
 ];
 
+/// Ports of the guide's range, 10240 to 65535.
+const GUIDE_PORTS: u64 = 55_296;
+
 fn range(seen: &Seen<'_>) -> Option<Finding> {
     let key = "net.ipv4.ip_local_port_range";
     let (name, addresses) = seen.needs.narrowest.as_ref()?;
@@ -76,8 +79,11 @@ fn range(seen: &Seen<'_>) -> Option<Finding> {
     let ports = (range[1] + 1).saturating_sub(range[0]);
     let finding = Finding::ok(format!("{} to {}: {} ports", range[0], range[1], grouped(ports)), words);
     let group = format!("\"{name}\", {addresses} {}", if *addresses == 1 { "address" } else { "addresses" });
-    // The largest range the guide would have.
-    let widened = Finding::set(finding.clone(), key, "10240 65535");
+    // A range that is wider already is not made narrower.
+    let widened = match ports {
+        ..GUIDE_PORTS => Finding::set(finding.clone(), key, "10240 65535"),
+        _ => finding.clone().mended("", "add addresses to the upstream: other ports, other hosts, or a unix socket"),
+    };
     if needed > ports {
         let most = grouped(ports * addresses);
         let says = format!("if all tunnels go to {group}, {most} fit, then clients get 502: add backend addresses");

@@ -124,9 +124,11 @@ pub(super) const SETTINGS: &[Setting] = &[
 
 fn somaxconn(seen: &Seen<'_>) -> Option<Finding> {
     let wanted = longest_backlog(seen).max(seen.needs.backlog());
-    Some(seen.at_least("net.core.somaxconn", wanted, Mark::Bad, |found| {
+    let finding = seen.at_least("net.core.somaxconn", wanted, Mark::Bad, |found| {
         format!("a queue of {} drops connections silently when all clients come back at once", grouped(found))
-    }))
+    });
+    // Kernels that count the queue in 16 bits take no more.
+    Some(if finding.mark == Mark::Bad && wanted > 32_768 { finding.set("net.core.somaxconn", wanted.max(65_535)) } else { finding })
 }
 
 /// The largest `backlog=` of the file.
