@@ -24,7 +24,8 @@ fn file(text: &str) -> (TempDir, String) {
     (dir, path.display().to_string())
 }
 
-const SMALL: &str = "events {} http { server { listen 127.0.0.1:80; location / { proxy_pass http://127.0.0.1:3000; } } }";
+const SMALL: &str =
+    "events {} http { server { listen 127.0.0.1:80; location / { proxy_pass http://127.0.0.1:3000; } } }";
 
 fn json(finished: &Finished) -> Value {
     serde_json::from_str(&finished.stdout).unwrap_or_else(|error| panic!("{error} in {}", finished.said()))
@@ -40,7 +41,15 @@ fn finding<'a>(json: &'a Value, name: &str) -> &'a Value {
 fn a_hundred_million_tunnels_bite_and_the_cure_is_named() {
     let (_dir, path) = file(SMALL);
     let finished = doctor(&["-c", &path, "--connections", "100000000"]);
-    finished.expect_code(1).expect(&["100,000,000 tunnels", "bad", "LimitNOFILE", "now:", "keep:", "will bite:", &path]);
+    finished.expect_code(1).expect(&[
+        "100,000,000 tunnels",
+        "bad",
+        "LimitNOFILE",
+        "now:",
+        "keep:",
+        "will bite:",
+        &path,
+    ]);
 }
 
 #[test]
@@ -91,7 +100,10 @@ fn certificates_keys_and_log_directories_are_looked_at() {
     let certificate = finding(&answer, &named("certificate", &dir.path().join("site.crt")));
     assert!(certificate["mark"] == "ok" && certificate["found"].as_str().unwrap_or_default().ends_with(" days left"));
     let open = finding(&answer, &named("key", &key));
-    assert_eq!((open["mark"].as_str(), open["now"].as_str()), (Some("warn"), Some(&*format!("chmod o= {}", key.display()))));
+    assert_eq!(
+        (open["mark"].as_str(), open["now"].as_str()),
+        (Some("warn"), Some(&*format!("chmod o= {}", key.display())))
+    );
     finding(&answer, &named("logs", &dir.path().join("logs")));
     assert_eq!(answer["needs"]["tls"], true);
 }
@@ -103,7 +115,11 @@ fn it_opens_nothing_for_writing_and_changes_no_limit() {
     let trace = dir.path().join("trace");
     let calls = "trace=openat,open,creat,mkdir,unlink,rename,prlimit64,setrlimit,bind,connect,fork,execve,kill";
     let finished = finish(
-        Command::new(strace).args(["-f", "-e", calls, "-o"]).arg(&trace).arg(executable()).args(["doctor", "-c", &path]),
+        Command::new(strace)
+            .args(["-f", "-e", calls, "-o"])
+            .arg(&trace)
+            .arg(executable())
+            .args(["doctor", "-c", &path]),
     );
     finished.expect(&["net.core.somaxconn"]);
     let trace = fs::read_to_string(trace).expect("the trace");

@@ -128,7 +128,11 @@ fn somaxconn(seen: &Seen<'_>) -> Option<Finding> {
         format!("a queue of {} drops connections silently when all clients come back at once", grouped(found))
     });
     // Kernels that count the queue in 16 bits take no more.
-    Some(if finding.mark == Mark::Bad && wanted > 32_768 { finding.set("net.core.somaxconn", wanted.max(65_535)) } else { finding })
+    Some(if finding.mark == Mark::Bad && wanted > 32_768 {
+        finding.set("net.core.somaxconn", wanted.max(65_535))
+    } else {
+        finding
+    })
 }
 
 /// The largest `backlog=` of the file.
