@@ -41,9 +41,16 @@ pub const SCRATCH_BYTES: usize = 256 << 10;
 pub const PIPE_BYTES: usize = 1 << 20;
 /// Frames followed ahead of one splice: a full pipe of those that are just long enough for it.
 pub const HEADS_AHEAD: usize = 128;
+/// Longest `busy_poll`, microseconds: what has not come by then will not be missed.
+pub const BUSY_POLL_US: u64 = 10_000;
 /// How long a worker that spliced and would sleep now lets more gather first, microseconds. Measured: 50 takes a quarter to two
 /// fifths off the CPU a GiB (larger splices, fewer wake-ups) and leaves the throughput; 100 costs throughput.
 pub const BULK_NAP_US: u64 = 50;
+/// How long an end may take to answer a close frame of ours before its connection is closed, seconds: a slow network's round trip
+/// and a busy backend; libraries wait 2 (Chromium) to 10 (Python's websockets).
+pub const CLOSE_ANSWER_SECS: u64 = 5;
+/// How long a tunnel that has lived as long as it may goes on for the sake of a frame that is under way, seconds.
+pub const FRAME_END_SECS: u64 = 30;
 /// Empty pipes a worker keeps for the next bulk transfer: 2 descriptors each.
 pub const PIPES_POOLED: usize = 32;
 /// Pipes a worker may have in use at once; past it bulk transfers go through the scratch buffer.
@@ -91,8 +98,14 @@ pub const LOG_QUEUE_RECORDS: usize = 65_536;
 pub const LOG_QUEUE_BYTES: usize = 64 << 20;
 /// How long the log writer gathers lines after a write before the next one, milliseconds: at most 200 writes a second a file.
 pub const LOG_GATHER_MS: u64 = 5;
-/// Lines given to the kernel in one writev(2); IOV_MAX is 1024 (limits.h, Linux 2.2 and later).
-pub const LOG_LINES_PER_WRITE: usize = 1024;
+/// Bytes of lines gathered for one write(2), where no `buffer=` says how many.
+pub const LOG_WRITE_BYTES: usize = 256 << 10;
+/// Bytes of lines that may wait for the reader of a pipe, a terminal or a socket: a burst; past it lines are lost, and counted.
+pub const LOG_BACKLOG_BYTES: usize = 1 << 20;
+/// Bytes given to a pipe at once: PIPE_BUF, what is written whole or not at all (pipe(7)), and does not wait where poll(2) saw room.
+pub const LOG_PIPE_BYTES: usize = 4096;
+/// How long until a pipe that was full is tried again, milliseconds.
+pub const LOG_RETRY_MS: u64 = 20;
 /// How long the end of the program waits for the log writer, milliseconds.
 pub const LOG_FLUSH_MS: u64 = 1000;
 /// Seconds between two messages about lines that one log lost.

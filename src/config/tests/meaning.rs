@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::{
-    config::{Content, Driver, Fallback, LogTarget, Origin, ProxyPass, ProxyTarget, Redirect},
+    config::{Content, Driver, Fallback, LogBuffer, LogTarget, Origin, ProxyPass, ProxyTarget, Redirect},
     route::rewrite::{Condition, Flag, Step},
     websocket::handshake::Protocols,
 };
@@ -286,6 +286,8 @@ fn logs_have_formats_targets_and_conditions() {
     assert_eq!(logs[1].target, LogTarget::File("/nowhere/logs/b".into()));
     assert_eq!(written(&logs[1].format.template), "<Known(Host)> <Known(Status)>");
     assert!(logs[1].condition.is_some());
+    let minute = Some(Duration::from_secs(60));
+    assert_eq!((logs[0].buffer, logs[1].buffer), (None, Some(LogBuffer { bytes: 4096, flush: minute })));
     assert!(location(&config, "/off").settings.access_logs.is_empty());
     assert_eq!(location(&config, "/out").settings.access_logs[0].target, LogTarget::Stdout);
 }
@@ -309,12 +311,18 @@ fn ours_are_read() {
 
 #[test]
 fn workers_and_their_cores_are_counted() {
-    let main = config("worker_processes 3; worker_cpu_affinity 01 10; events { use epoll; worker_connections 99; } server { listen 127.0.0.1:1; }").main;
+    let main = config("worker_processes 3; worker_cpu_affinity 01 10; events { use epoll; worker_connections 99; busy_poll 50; } server { listen 127.0.0.1:1; }").main;
     assert_eq!(main.affinity, Some(vec![vec![0], vec![1], vec![1]]));
     assert_eq!((main.driver, main.worker_connections), (Driver::Epoll, Some(99)));
-    for wrong in
-        ["worker_processes 0;", "worker_processes 9999999;", "worker_cpu_affinity 012;", "events { use kqueue; }"]
-    {
+    assert_eq!(main.busy_poll, Duration::from_micros(50));
+    for wrong in [
+        "worker_processes 0;",
+        "worker_processes 9999999;",
+        "worker_cpu_affinity 012;",
+        "events { use kqueue; }",
+        "events { busy_poll 10001; }",
+        "events { busy_poll 5ms; }",
+    ] {
         errors(&format!("{wrong} server {{ listen 127.0.0.1:1; }}"));
     }
 }
@@ -330,4 +338,17 @@ fn a_long_file_is_read_in_reasonable_time() {
     let begun = std::time::Instant::now();
     assert_eq!(config(&servers).servers.len(), 500);
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_tunnel_s_age_and_pings_are_off_unless_the_file_sets_them() {
+    let of = |inner: &str| {
+        let config = server(&format!("location / {{ {inner} }}"));
+        let settings = &location(&config, "/").settings;
+        (settings.max_lifetime.as_secs(), settings.lifetime_jitter, settings.ping.as_secs())
+    };
+    assert_eq!(of(""), (0, 10, 0));
+    assert_eq!(of("websocket_max_lifetime off; websocket_ping off;"), (0, 10, 0));
+    assert_eq!(of("websocket_max_lifetime 12h; websocket_ping 30s;"), (43_200, 10, 30));
+    assert_eq!(of("websocket_max_lifetime 1d jitter=25%;"), (86_400, 25, 0));
 }
