@@ -58,7 +58,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         key: "net.ipv4.tcp_wmem",
         wanted: "the default; the third number no less than 256 kB",
         line: Line::Offered(
-            "thousands of readers that may be slow at once: 1 MiB each instead of 4",
+            "for thousands of readers that may be slow at once: 1 MiB each instead of 4",
             &[("net.ipv4.tcp_wmem", "4096 16384 1048576")],
         ),
         since: "",
@@ -74,7 +74,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         key: "net.ipv4.tcp_notsent_lowat",
         wanted: "any; no less than 16384",
         line: Line::Offered(
-            "many slow readers: no more than so much waits unsent in each socket",
+            "for many slow readers: no more than so much waits unsent in each socket",
             &[("net.ipv4.tcp_notsent_lowat", "131072")],
         ),
         since: "",
@@ -112,7 +112,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         key: "fs.pipe-user-pages-soft",
         wanted: "8,192 for each worker, or 0",
         line: Line::Offered(
-            "bulk transfers over plain tunnels with more than two workers: 8,192 pages for each",
+            "for bulk transfers over plain tunnels with more than two workers: 8,192 pages for each",
             &[("fs.pipe-user-pages-soft", "65536")],
         ),
         since: "4.5",

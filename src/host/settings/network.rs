@@ -26,7 +26,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         key: "net.ipv4.tcp_congestion_control",
         wanted: "any; bbr for clients on lossy networks",
         line: Line::Offered(
-            "clients on mobile or lossy networks, streams of more than a few kB a second",
+            "for clients on mobile or lossy networks, streams of more than a few kB a second",
             &[("net.core.default_qdisc", "fq"), ("net.ipv4.tcp_congestion_control", "bbr")],
         ),
         since: "4.9",

@@ -33,7 +33,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         key: "net.ipv4.ip_local_reserved_ports",
         wanted: "every port above the range's start on which something listens",
         line: Line::Offered(
-            "services that listen above 10240, longsplice's own ports among them",
+            "for services that listen above 10240, longsplice's own ports among them",
             &[("net.ipv4.ip_local_reserved_ports", "11211,27017")],
         ),
         since: "",

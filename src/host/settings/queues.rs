@@ -32,7 +32,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         since: "",
         why: "What the file asks for. Each worker has a socket of its own for every listener, so the queues add up: 511, nginx's \
               default and ours, times the workers.",
-        when: "As above. It is set when the socket is made: a reload keeps the old one's.",
+        when: "As above.",
         cost: "As above.",
         see: "`ss -ltn`.",
         measured: "",
@@ -75,7 +75,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         key: "net.ipv4.tcp_migrate_req",
         wanted: "any",
         line: Line::Offered(
-            "two processes that share the ports by other means than an upgrade, while one leaves",
+            "for two processes that share the ports by other means than an upgrade, while one leaves",
             &[("net.ipv4.tcp_migrate_req", "1")],
         ),
         since: "5.14",
@@ -96,7 +96,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         key: "net.core.netdev_max_backlog",
         wanted: "1000, more where packets were dropped",
         line: Line::Offered(
-            "packets were dropped between network card and protocol (second column of /proc/net/softnet_stat)",
+            "where packets were dropped between network card and protocol (second column of /proc/net/softnet_stat)",
             &[("net.core.netdev_max_backlog", "10000")],
         ),
         since: "",
@@ -157,7 +157,7 @@ fn backlog(seen: &Seen<'_>) -> Option<Finding> {
     }
     let says = format!("{} connections may wait for each worker when all clients come back at once", grouped(least));
     let line = format!("listen {address} ... backlog={};", wanted.next_power_of_two());
-    Some(finding.marked(Mark::Warn, says).mended(line, "that parameter in the file; it takes a restart"))
+    Some(finding.marked(Mark::Warn, says).mended(line, "that parameter in the file"))
 }
 
 fn packets(seen: &Seen<'_>) -> Option<Finding> {
