@@ -20,6 +20,7 @@ mod tidy;
 mod tls;
 mod tuning;
 mod tunnel;
+mod upgrade;
 mod upstream;
 mod util;
 mod workers;
