@@ -80,7 +80,8 @@ pub fn serve(config: Config, options: Options) -> ExitCode {
         Ok(Begun::Foreground(code)) => return code,
         Ok(Begun::Launcher(work)) => {
             // What others take the end of for a sign must not stay open in it.
-            drop((sockets, predecessor));
+            drop(sockets);
+            predecessor.into_iter().for_each(Predecessor::close);
             work.run();
             return ExitCode::SUCCESS;
         }

@@ -4,6 +4,7 @@ use std::{
     env,
     fs::File,
     io::{self, Write},
+    mem::ManuallyDrop,
     os::fd::{AsFd, OwnedFd, RawFd},
     process,
 };
@@ -49,7 +50,7 @@ impl Inherited {
             Some(number) => {
                 let numbers = number.parse().map(|number| vec![number]);
                 let pipe = inherit(READY, &number, &numbers)?.pop();
-                pipe.map(|pipe| Predecessor { pipe: File::from(pipe) })
+                pipe.map(|pipe| Predecessor { pipe: ManuallyDrop::new(pipe.into()) })
             }
             None => None,
         };
@@ -100,10 +101,11 @@ fn address(socket: &OwnedFd) -> io::Result<ListenAddress> {
     tcp.or_else(unix).ok_or_else(|| io::Error::other("neither TCP nor a path"))
 }
 
-/// The process that this one is to replace, at the other end of a pipe. Its launcher reads the pipe's end as the end of this process.
+/// The process that this one is to replace, at the other end of a pipe. Its launcher takes the pipe's end for the end of this process:
+/// so nothing closes it but that.
 #[derive(Debug)]
 pub(super) struct Predecessor {
-    pipe: File,
+    pipe: ManuallyDrop<File>,
 }
 
 impl Predecessor {
@@ -119,7 +121,12 @@ impl Predecessor {
 
     fn say(&mut self, line: &str) {
         // Whoever does not listen any more has ended, and this process goes on alone.
-        let _ = writeln!(self.pipe, "{line}");
+        let _ = writeln!(&*self.pipe, "{line}");
+    }
+
+    /// Closes the pipe: in a process that is not the one to replace the other.
+    pub(super) fn close(self) {
+        drop(ManuallyDrop::into_inner(self.pipe));
     }
 
     /// True until the other process has let go of this one: it quits, or has ended.
@@ -169,7 +176,7 @@ mod tests {
     #[test]
     fn a_predecessor_is_told_and_noticed_when_it_lets_go() {
         let (mut reader, writer) = io::pipe().unwrap();
-        let mut predecessor = Predecessor { pipe: File::from(OwnedFd::from(writer)) };
+        let mut predecessor = Predecessor { pipe: ManuallyDrop::new(OwnedFd::from(writer).into()) };
         assert!(predecessor.holds_on());
         predecessor.failed(&["no\nport".to_owned(), "no user".to_owned()]);
         let mut said = [0; 64];
@@ -178,5 +185,6 @@ mod tests {
         drop(reader);
         assert!(!predecessor.holds_on());
         predecessor.ready();
+        predecessor.close();
     }
 }

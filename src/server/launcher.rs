@@ -97,7 +97,7 @@ impl Launcher {
     /// No process, no thread.
     pub(super) fn begin(job: Job, keeps_rights: bool) -> io::Result<Which> {
         let (here, there) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
-        let work = Work { job, orders: there, sockets: Vec::new(), successor: None };
+        let work = Work { job, orders: there, sockets: Vec::new(), successor: None, is_named: true };
         SockRef::from(&here).set_nonblocking(true)?;
         let server = Which::Server(Self { socket: here });
         if !keeps_rights {
@@ -173,6 +173,8 @@ pub(super) struct Work {
     /// Sockets for the next start, as far as they have come.
     sockets: Vec<OwnedFd>,
     successor: Option<Successor>,
+    /// The pid file is the serving process', and no successor's.
+    is_named: bool,
 }
 
 /// The process it started.
@@ -201,7 +203,7 @@ impl Work {
             }
         }
         if let Some(path) = &self.job.pid_path {
-            pid_file::forget(path, self.job.pid, self.successor.is_none());
+            pid_file::forget(path, self.job.pid, self.is_named);
         }
     }
 
@@ -243,6 +245,7 @@ impl Work {
         if let Some(path) = pid_path {
             pid_file::set_aside(path, *pid);
         }
+        self.is_named = false;
         match program.start(&sockets) {
             Ok(Started { child, pipe }) => {
                 let deadline = Some(Instant::now() + *timeout);
@@ -290,12 +293,13 @@ impl Work {
         }
     }
 
-    fn fail(&self, reason: String) {
+    fn fail(&mut self, reason: String) {
         self.restore();
         self.tell(&News::Failed(reason));
     }
 
-    fn restore(&self) {
+    fn restore(&mut self) {
+        self.is_named = true;
         if let Some(path) = &self.job.pid_path {
             pid_file::restore(path, self.job.pid);
         }

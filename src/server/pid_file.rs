@@ -91,10 +91,10 @@ pub(super) fn restore(path: &Path, of: Pid) {
     }
 }
 
-/// Removes what a process that has ended has left, which it could perhaps only empty. `alone`: no other process has the pid file.
-pub(super) fn forget(path: &Path, of: Pid, alone: bool) {
+/// Removes what a process that has ended has left, which it could perhaps only empty. `is_its_own`: no other process has the pid file.
+pub(super) fn forget(path: &Path, of: Pid, is_its_own: bool) {
     let is_empty = |path: &Path| fs::metadata(path).is_ok_and(|file| file.len() == 0);
-    if names(path, of) || alone && is_empty(path) {
+    if names(path, of) || is_its_own && is_empty(path) {
         let _ = fs::remove_file(path);
     }
     if names(&old(path), of) || is_empty(&old(path)) {
