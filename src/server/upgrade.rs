@@ -1,15 +1,14 @@
 //! SIGUSR2: another process takes the listening sockets over. nginx's dance, but the new process says when it is ready.
 
-use std::os::fd::OwnedFd;
+use std::{mem, os::fd::OwnedFd, time::Duration};
 
 use nix::unistd::Pid;
 
 use super::{
     Phase, Server, answer,
-    inherited::Predecessor,
     launcher::{Launcher, News},
 };
-use crate::config::Level;
+use crate::{config::Level, limits::LET_GO_WAIT_MS, observe::os_error, runtime::Message};
 
 /// The upgrade of this process to another.
 #[derive(Debug)]
@@ -17,6 +16,8 @@ pub(super) struct Upgrade {
     /// None in a process that cannot be upgraded.
     launcher: Option<Launcher>,
     stage: Stage,
+    /// It leaves new connections to the other.
+    rests: bool,
 }
 
 /// How far it is.
@@ -35,7 +36,7 @@ enum Stage {
 impl Upgrade {
     /// None yet, by this launcher.
     pub(super) fn by(launcher: Option<Launcher>) -> Self {
-        Self { launcher, stage: Stage::Alone }
+        Self { launcher, stage: Stage::Alone, rests: false }
     }
 
     /// Begins. `asker` is told what becomes of it.
@@ -69,6 +70,14 @@ impl Upgrade {
         Some(news)
     }
 
+    /// The process that serves beside this one.
+    fn successor(&self) -> Option<Pid> {
+        match self.stage {
+            Stage::Both(pid) => Some(pid),
+            _ => None,
+        }
+    }
+
     /// This process ends, and lets go of the one that serves beside it, whose number it returns.
     fn release(&mut self) -> Option<Pid> {
         let successor = match self.stage {
@@ -99,7 +108,7 @@ impl Server {
         if self.phase != Phase::Serving {
             return Err("this process ends".to_owned());
         }
-        if self.predecessor.as_ref().is_some_and(Predecessor::holds_on) {
+        if self.is_held(Duration::from_millis(LET_GO_WAIT_MS)) {
             return Err("the process before this one still serves: end that one first, with QUIT".to_owned());
         }
         self.upgrade.begin(asker, self.sockets.all())
@@ -117,6 +126,7 @@ impl Server {
                 }
                 News::Ended(how) => {
                     self.log(Level::Error, format_args!("the new process has ended ({how}), this one goes on"));
+                    self.resume();
                 }
             }
         }
@@ -131,9 +141,38 @@ impl Server {
         }
     }
 
+    fn is_held(&self, patience: Duration) -> bool {
+        self.predecessor.as_ref().is_some_and(|predecessor| predecessor.holds_on(patience))
+    }
+
     /// True when another process has the same listening sockets.
     pub(super) fn is_accompanied(&self) -> bool {
-        matches!(self.upgrade.stage, Stage::Released(Some(_)))
-            || self.predecessor.as_ref().is_some_and(Predecessor::holds_on)
+        matches!(self.upgrade.stage, Stage::Released(Some(_))) || self.is_held(Duration::ZERO)
+    }
+
+    /// SIGWINCH: leaves new connections to the process beside this one. Without one it means that a terminal has another size.
+    pub(super) fn rest(&mut self) {
+        if let Some(successor) = self.upgrade.successor() {
+            self.notice(format_args!("SIGWINCH: process {successor} accepts alone from now on"));
+            self.tell(|| Message::Listen(Vec::new()));
+            self.upgrade.rests = true;
+        }
+    }
+
+    /// Accepts again.
+    fn resume(&mut self) {
+        if !mem::take(&mut self.upgrade.rests) {
+            return;
+        }
+        let count = self.workers.len();
+        for (id, worker) in self.workers.iter().enumerate() {
+            match (worker, self.sockets.of_worker(id, count)) {
+                (Some(worker), Ok(listen)) => worker.send(Message::Listen(listen)),
+                (Some(_), Err(error)) => {
+                    self.log(Level::Crit, format_args!("worker {id} accepts nothing ({})", os_error(&error)));
+                }
+                (None, _) => {}
+            }
+        }
     }
 }
