@@ -87,31 +87,26 @@ impl Drop for Line {
     /// The first process ends with its [`Proxy`]; the others here, whatever became of the test: they hold its pipes.
     fn drop(&mut self) {
         let first = self.proxy.pid();
-        let others = || processes_with(self.proxy.dir()).into_iter().filter(|pid| *pid != first).collect::<Vec<_>>();
+        let others = || processes_with(self.proxy.dir()).into_iter().filter(move |pid| *pid != first);
         let passed = !thread::panicking();
-        others().into_iter().for_each(|pid| send(pid, Signal::SIGTERM));
-        // The first one's launcher ends with it.
-        let ended = eventually(|| others().into_iter().all(|pid| child_of(first, pid)));
-        others().into_iter().filter(|pid| !child_of(first, *pid)).for_each(|pid| send(pid, Signal::SIGKILL));
+        others().for_each(|pid| send(pid, Signal::SIGTERM));
+        let ended = eventually(|| others().next().is_none());
+        others().for_each(|pid| send(pid, Signal::SIGKILL));
         assert!(ended || !passed, "a process does not end by SIGTERM");
     }
 }
 
-/// Processes that were started with a file in this directory, and live.
+/// Processes that were started with a file in this directory, and live. Launchers end with the process they belong to.
 fn processes_with(dir: &Path) -> Vec<u32> {
     let numbers = fs::read_dir("/proc").expect("/proc").flatten();
     let numbers = numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let needle = dir.to_str().expect("a name").as_bytes();
     let is_ours = |pid: &u32| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        line.windows(needle.len()).any(|words| words == needle) && lives(*pid)
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        line.windows(needle.len()).any(|words| words == needle) && name.trim() != "longsplice-root" && lives(*pid)
     };
     numbers.filter(is_ours).collect()
-}
-
-fn child_of(parent: u32, pid: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1)?.parse().ok()) == Some(parent)
 }
 
 fn pid_in(file: &Path) -> Option<u32> {
