@@ -1,6 +1,6 @@
 //! SIGUSR2: another process takes the listening sockets over. nginx's dance, but the new process says when it is ready.
 
-use std::{mem, os::fd::OwnedFd, time::Duration};
+use std::{os::fd::OwnedFd, time::Duration};
 
 use nix::unistd::Pid;
 
@@ -8,7 +8,7 @@ use super::{
     Phase, Server, answer,
     launcher::{Launcher, News},
 };
-use crate::{config::Level, limits::LET_GO_WAIT_MS, observe::os_error, runtime::Message};
+use crate::{config::Level, limits::LET_GO_WAIT_MS, runtime::Message};
 
 /// The upgrade of this process to another.
 #[derive(Debug)]
@@ -16,8 +16,6 @@ pub(super) struct Upgrade {
     /// None in a process that cannot be upgraded.
     launcher: Option<Launcher>,
     stage: Stage,
-    /// It leaves new connections to the other.
-    rests: bool,
 }
 
 /// How far it is.
@@ -36,7 +34,7 @@ enum Stage {
 impl Upgrade {
     /// None yet, by this launcher.
     pub(super) fn by(launcher: Option<Launcher>) -> Self {
-        Self { launcher, stage: Stage::Alone, rests: false }
+        Self { launcher, stage: Stage::Alone }
     }
 
     /// Begins. `asker` is told what becomes of it.
@@ -126,7 +124,8 @@ impl Server {
                 }
                 News::Ended(how) => {
                     self.log(Level::Error, format_args!("the new process has ended ({how}), this one goes on"));
-                    self.resume();
+                    // It may have left them to the other one alone.
+                    self.deal_again();
                 }
             }
         }
@@ -150,29 +149,12 @@ impl Server {
         matches!(self.upgrade.stage, Stage::Released(Some(_))) || self.is_held(Duration::ZERO)
     }
 
-    /// SIGWINCH: leaves new connections to the process beside this one. Without one it means that a terminal has another size.
+    /// SIGWINCH: leaves new connections to the process beside this one, until that ends or SIGHUP comes. Where there is none it means
+    /// that a terminal has another size.
     pub(super) fn rest(&mut self) {
         if let Some(successor) = self.upgrade.successor() {
             self.notice(format_args!("SIGWINCH: process {successor} accepts alone from now on"));
             self.tell(|| Message::Listen(Vec::new()));
-            self.upgrade.rests = true;
-        }
-    }
-
-    /// Accepts again.
-    fn resume(&mut self) {
-        if !mem::take(&mut self.upgrade.rests) {
-            return;
-        }
-        let count = self.workers.len();
-        for (id, worker) in self.workers.iter().enumerate() {
-            match (worker, self.sockets.of_worker(id, count)) {
-                (Some(worker), Ok(listen)) => worker.send(Message::Listen(listen)),
-                (Some(_), Err(error)) => {
-                    self.log(Level::Crit, format_args!("worker {id} accepts nothing ({})", os_error(&error)));
-                }
-                (None, _) => {}
-            }
         }
     }
 }
