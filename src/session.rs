@@ -291,6 +291,7 @@ impl Session {
                     }
                 },
                 Routed::Refuse(status) => of_the_file(status),
+                Routed::Forbidden => Refusal::private(403, "access_denied", "access forbidden by rule"),
             };
             // What the client did leaves its connection out of step, or it is not worth keeping.
             request.head.keep_alive &= !matches!(refusal.status, 400 | 408 | 413..=414 | 431 | 494..=497);

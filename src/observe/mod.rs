@@ -3,12 +3,15 @@
 //! A worker formats a line and pushes it to a bounded `queue`; one `writer` thread empties it, a writev(2) a file.
 
 pub mod access_log;
+pub mod board;
 pub mod counters;
 pub mod error_log;
 pub mod library_log;
+pub mod status;
 
 mod clock;
 mod escape;
+mod latency;
 mod queue;
 mod sink;
 mod writer;

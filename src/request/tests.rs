@@ -55,6 +55,7 @@ pub(crate) fn settings() -> Settings {
         default_type: "text/plain".into(),
         backend_keepalive: false,
         reset_timedout: false,
+        access: Vec::new(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The typed [`Config`], made of a checked tree. Nothing here knows how a file is written, only what it says.
 
+mod access;
 mod address;
 mod listen;
 mod location;
