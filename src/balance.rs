@@ -7,7 +7,7 @@ use std::{
     io, mem,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
 };
@@ -15,6 +15,7 @@ use std::{
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::{
+    generation::Generation,
     limits::{HANDED_WAITING, LOADS_COMPARED},
     request::Address,
 };
@@ -31,7 +32,9 @@ pub struct Accepted {
     pub fd: OwnedFd,
     /// The client's address.
     pub peer: Address,
-    /// Index of the listener it came by.
+    /// What it is served by: of the worker that accepted it.
+    pub generation: Arc<Generation>,
+    /// Index of the listener it came by, in that generation.
     pub listener: usize,
 }
 
@@ -164,6 +167,7 @@ mod tests {
     use std::{io::Read, os::unix::net::UnixStream};
 
     use super::*;
+    use crate::{generation::tests::generation, request::tests::config};
 
     fn with_loads(loads: &[usize]) -> Balance {
         let balance = Balance::new(loads.len()).unwrap();
@@ -174,7 +178,8 @@ mod tests {
     /// A connection, and the client's end of it.
     fn connection() -> (Accepted, UnixStream) {
         let (ours, client) = UnixStream::pair().unwrap();
-        (Accepted { fd: ours.into(), peer: Address::Unix("".into()), listener: 3 }, client)
+        let generation = generation(Arc::new(config(Vec::new(), Vec::new())));
+        (Accepted { fd: ours.into(), peer: Address::Unix("".into()), generation, listener: 3 }, client)
     }
 
     fn rings(balance: &Balance, worker: usize) -> u64 {

@@ -25,9 +25,12 @@ pub mod forward;
 
 pub mod observe;
 
+pub mod upstream;
+
+pub mod generation;
+
 pub mod balance;
 pub mod host;
-pub mod upstream;
 
 pub mod reactor;
 pub mod scratch;

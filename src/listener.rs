@@ -18,7 +18,7 @@ use crate::{
     balance::Accepted,
     config::{Config, KeepAlive, Level, ListenAddress, ListenOptions, Listener},
     limits::{ACCEPT_PAUSE_MS, ACCEPTS_PER_TURN, BIND_RETRY_MS},
-    observe::{counters::Counters, error_log::About, os_error},
+    observe::{counters::Counters, os_error},
     reactor::{Descriptor, Either, race, yield_now},
     request::Address,
     session, sys,
@@ -175,7 +175,8 @@ async fn accept_turn(worker: &Rc<Worker>, index: usize, socket: &Descriptor) {
             Ok((fd, peer)) => {
                 failed = None;
                 Counters::bump(&worker.counters.accepted);
-                serve_or_hand_over(worker, Accepted { fd, peer: Address::from(&peer), listener: index });
+                let generation = worker.generation();
+                serve_or_hand_over(worker, Accepted { fd, peer: Address::from(&peer), generation, listener: index });
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.readable().await,
             Err(error) if is_shortage(&error) => return shortage(worker, index, socket, &error).await,
@@ -189,7 +190,7 @@ async fn accept_turn(worker: &Rc<Worker>, index: usize, socket: &Descriptor) {
     if let Some(error) = failed {
         // Or the listener did, and would go wrong without end.
         let message = format_args!("accept4() failed ({}): resting the listener", os_error(&error));
-        worker.log(Level::Crit, &About::Process, message);
+        worker.log(Level::Crit, message);
         worker.reactor.sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
     }
 }
@@ -225,7 +226,6 @@ async fn shortage(worker: &Rc<Worker>, index: usize, socket: &Descriptor, error:
     Counters::bump(&worker.counters.accept_errors);
     worker.log(
         Level::Crit,
-        &About::Process,
         format_args!(
             "accept4() failed ({}): resting the listener for {ACCEPT_PAUSE_MS} ms; raise worker_rlimit_nofile",
             os_error(error)
@@ -233,7 +233,7 @@ async fn shortage(worker: &Rc<Worker>, index: usize, socket: &Descriptor, error:
     );
     if worker.reserve.take().is_some()
         && let Ok((fd, _)) = sys::accept(socket.as_fd())
-        && !worker.config().listeners[index].ssl
+        && !worker.generation().config.listeners[index].ssl
     {
         // One short answer fits any socket buffer; a client that cannot take it is closed all the same.
         let refusal = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
@@ -250,14 +250,11 @@ mod tests {
     use monoio::{LegacyDriver, RuntimeBuilder};
 
     use super::*;
-    use crate::{balance::Balance, observe::Logs, request::tests::config, upstream::Upstreams, worker::State};
+    use crate::{balance::Balance, generation::tests::generation, request::tests::config, worker::State};
 
     fn worker() -> Rc<Worker> {
-        let config = Arc::new(config(Vec::new(), Vec::new()));
-        let upstreams = Arc::new(Upstreams::resolve(&config).unwrap());
-        let logs = Logs::open(&config).unwrap();
-        let balance = Arc::new(Balance::new(1).unwrap());
-        Worker::new(0, config, upstreams, logs, Arc::default(), balance).unwrap()
+        let generation = generation(Arc::new(config(Vec::new(), Vec::new())));
+        Worker::new(0, generation, Arc::default(), Arc::new(Balance::new(1).unwrap())).unwrap()
     }
 
     #[test]

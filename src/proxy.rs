@@ -19,13 +19,14 @@ use crate::{
     config::{Level, ProxyPass, Settings},
     exchange::{self, Beside, NoHead, Progress, Upload, UploadError},
     forward,
+    generation::Generation,
     http::{
         body::{Framing, response_framing},
         head::{ResponseHead, Version},
         refusal::Refusal,
     },
     limits::{EARLY_BYTES, INTERIM_RESPONSES},
-    observe::error_log::About,
+    observe::error_log::{self, About},
     reactor::{Either, race},
     request::{Attempt, Request, routing},
     route::origin,
@@ -40,12 +41,20 @@ use crate::{
 pub struct Client<'a> {
     /// The worker.
     pub worker: &'a Rc<Worker>,
+    /// What its session is served by.
+    pub generation: &'a Arc<Generation>,
     /// The connection.
     pub stream: &'a Stream,
     /// What was read of it beyond the request's head.
     pub buffer: &'a RefCell<Vec<u8>>,
     /// The connection may carry another request, once this one's body is read.
     pub keep_alive: bool,
+}
+
+impl Client<'_> {
+    fn log(self, level: Level, request: &Request, message: std::fmt::Arguments<'_>) {
+        error_log::event(&self.generation.logs, level, &About::Request(request), message);
+    }
 }
 
 /// What becomes of the client's connection after a request.
@@ -199,7 +208,7 @@ impl Round<'_> {
                 return Err(failed.refusal);
             }
             let message = format_args!("{} ({}), trying the next server", failed.refusal.detail, failed.refusal.reason);
-            self.client.worker.log(Level::Error, &About::Request(request), message);
+            self.client.log(Level::Error, request, message);
         }
         // As nginx: the group stands where an address would.
         let address = Arc::from(&*request.proxy_host);
@@ -236,7 +245,7 @@ impl Round<'_> {
         let group = self.target.group();
         if !matches!(failed.kind, Kind::Status(403 | 404)) && group.failed(choice.peer, Instant::now()) {
             let message = format_args!("upstream server {} temporarily disabled", group.name(choice.peer));
-            self.client.worker.log(Level::Warn, &About::Request(request), message);
+            self.client.log(Level::Warn, request, message);
         }
     }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    config::Config,
+    generation::Generation,
     observe::access_log::{self, Sealed},
     request::{Address, Attempt, ClientConnection, Request},
 };
@@ -17,7 +17,7 @@ pub enum Record {
     /// The rule.
     Small(Small),
     /// Where the access log asks at the end for what only the whole request knows.
-    Whole(Box<Request>),
+    Whole(Box<Request>, Arc<Generation>),
 }
 
 // One in every tunnel.
@@ -26,7 +26,7 @@ const _: () = assert!(size_of::<Record>() <= 80);
 /// Who was connected with whom, for the error log; nothing but pointers to what many tunnels share, and no memory of its own while there
 /// is no access log.
 pub struct Small {
-    config: Arc<Config>,
+    generation: Arc<Generation>,
     remote: Address,
     serial: u64,
     /// The backend's address.
@@ -51,17 +51,17 @@ struct Lines {
 
 impl Record {
     /// Keeps what is needed of a request whose 101 has been sent.
-    pub fn of(mut request: Box<Request>) -> Self {
-        let Some(location) = request.location else { return Self::Whole(request) };
-        let Some(sealed) = access_log::seal(&mut request) else { return Self::Whole(request) };
+    pub fn of(mut request: Box<Request>, generation: Arc<Generation>) -> Self {
+        let Some(location) = request.location else { return Self::Whole(request, generation) };
+        let Some(sealed) = access_log::seal(&mut request) else { return Self::Whole(request, generation) };
         // A line may tell of every backend that was tried.
         if !sealed.is_empty() && request.attempts.len() != 1 {
-            return Self::Whole(request);
+            return Self::Whole(request, generation);
         }
         let attempt = request.attempts.pop().unwrap_or_default();
         Self::Small(Small {
             lines: (!sealed.is_empty()).then(|| Box::new(Lines::of(sealed, &request, &attempt))),
-            config: request.config,
+            generation,
             remote: request.client.remote.clone(),
             serial: request.client.serial,
             upstream: attempt.address,
@@ -70,10 +70,17 @@ impl Record {
         })
     }
 
+    /// What it was served by.
+    pub fn generation(&self) -> &Arc<Generation> {
+        match self {
+            Self::Whole(_, generation) | Self::Small(Small { generation, .. }) => generation,
+        }
+    }
+
     /// The request again, as far as it was kept, and its sealed lines. `now` stands for times that nothing asks for.
     pub fn into_request(self, now: Instant) -> (Box<Request>, Option<Sealed>) {
         let small = match self {
-            Self::Whole(request) => return (request, None),
+            Self::Whole(request, _) => return (request, None),
             Self::Small(small) => small,
         };
         let lines = small.lines.map_or_else(|| Lines::none(now), |lines| *lines);
@@ -85,7 +92,8 @@ impl Record {
             accepted: lines.started.checked_sub(Duration::from_millis(lines.waited_ms.into())).unwrap_or(lines.started),
         };
         let server = small.server as usize;
-        let mut request = Request::refused(small.config, Rc::new(client), 1, server, Vec::new(), lines.started);
+        let config = Arc::clone(&small.generation.config);
+        let mut request = Request::refused(config, Rc::new(client), 1, server, Vec::new(), lines.started);
         request.location = Some(small.location as usize);
         request.received = u64::from(lines.received);
         request.bytes_sent = u64::from(lines.sent);
@@ -141,6 +149,7 @@ mod tests {
     use super::*;
     use crate::{
         config::{AccessLog, Escape, LogFormat, LogTarget},
+        generation::tests::generation,
         request::tests::{config, head, location, request, server, settings},
         variables::{Known, Part, Template, Variable},
     };
@@ -168,11 +177,16 @@ mod tests {
         Box::new(request)
     }
 
+    fn sealed(request: Box<Request>) -> Record {
+        let generation = generation(Arc::clone(&request.config));
+        Record::of(request, generation)
+    }
+
     #[test]
     fn without_an_access_log_only_the_ends_are_kept() {
         let request = upgraded(None);
         let remote = request.client.remote.clone();
-        let record = Record::of(request);
+        let record = sealed(request);
         assert!(matches!(&record, Record::Small(small) if small.lines.is_none()));
         let (request, sealed) = record.into_request(Instant::now());
         assert_eq!(request.client.remote, remote);
@@ -185,14 +199,14 @@ mod tests {
     fn a_line_of_one_attempt_keeps_what_its_rest_is_made_of() {
         let mut request = upgraded(Some("request_length"));
         request.attempts.truncate(1);
-        let (request, sealed) = Record::of(request).into_request(Instant::now());
+        let (request, sealed) = sealed(request).into_request(Instant::now());
         assert_eq!(request.received, 300);
         assert!(sealed.is_some_and(|sealed| !sealed.is_empty()));
     }
 
     #[test]
     fn a_line_that_may_tell_of_several_attempts_keeps_all() {
-        let (request, sealed) = Record::of(upgraded(Some("upstream_response_time"))).into_request(Instant::now());
+        let (request, sealed) = sealed(upgraded(Some("upstream_response_time"))).into_request(Instant::now());
         assert_eq!(request.attempts.len(), 2);
         assert!(sealed.is_none());
     }

@@ -20,18 +20,17 @@ use nix::{
 
 use crate::{
     balance::Balance,
-    config::{Config, Driver, Level},
+    config::{Driver, Level},
+    generation::Generation,
     limits::{BATCHES_PER_TURN, BULK_NAP_US, EVENTS_PER_BATCH},
     listener,
     observe::{
-        Logs,
         counters::Counters,
         error_log::{self, About},
     },
     reactor::{Descriptor, Event},
     session,
     tunnel::Reason,
-    upstream::Upstreams,
     worker::{State, Worker},
 };
 
@@ -41,17 +40,13 @@ pub struct Plan {
     pub id: usize,
     /// CPUs it may run on; none: not pinned.
     pub cpus: Option<Vec<usize>>,
-    /// The configuration.
-    pub config: Arc<Config>,
-    /// Backends' state, shared.
-    pub upstreams: Arc<Upstreams>,
-    /// Logs, shared.
-    pub logs: Arc<Logs>,
+    /// What it serves by at first.
+    pub generation: Arc<Generation>,
     /// What this worker counts; the server reads it.
     pub counters: Arc<Counters>,
     /// What it knows of the other workers, shared.
     pub balance: Arc<Balance>,
-    /// A bound and listening socket for each of `config.listeners`, in its order.
+    /// A bound and listening socket for each of the configuration's listeners, in its order.
     pub sockets: Vec<OwnedFd>,
 }
 
@@ -97,11 +92,11 @@ pub fn start(plan: Plan) -> io::Result<Handle> {
 fn run(plan: Plan, messages: Receiver<Message>, bell: OwnedFd) {
     if let Err(error) = pin_to(plan.cpus.as_deref()) {
         let message = format_args!("worker {} runs on any core: sched_setaffinity() failed ({error})", plan.id);
-        error_log::event(&plan.logs, Level::Warn, &About::Process, message);
+        error_log::event(&plan.generation.logs, Level::Warn, &About::Process, message);
     }
     // Else every nap takes 50 us longer (PR_SET_TIMERSLACK, prctl(2)). It does not fail for a thread's own.
     let _ = nix::sys::prctl::set_timerslack(1);
-    let logs = Arc::clone(&plan.logs);
+    let logs = Arc::clone(&plan.generation.logs);
     let result = runtime(&plan).and_then(|mut runtime| serve(&mut runtime, plan, messages, bell));
     if let Err(error) = result {
         error_log::event(&logs, Level::Emerg, &About::Process, format_args!("a worker ended: {error}"));
@@ -121,7 +116,7 @@ type Runtime = FusionRuntime<IoUringDriver, LegacyDriver>;
 
 /// epoll, or io_uring where the file asks for it and the kernel allows it.
 fn runtime(plan: &Plan) -> io::Result<Runtime> {
-    if plan.config.main.driver == Driver::IoUring {
+    if plan.generation.config.main.driver == Driver::IoUring {
         let reason = if monoio::utils::detect_uring() {
             match RuntimeBuilder::<IoUringDriver>::new().build() {
                 Ok(runtime) => return Ok(runtime.into()),
@@ -133,7 +128,7 @@ fn runtime(plan: &Plan) -> io::Result<Runtime> {
         };
         if plan.id == 0 {
             let message = format_args!("workers run on epoll: io_uring is not to be had ({reason})");
-            error_log::event(&plan.logs, Level::Warn, &About::Process, message);
+            error_log::event(&plan.generation.logs, Level::Warn, &About::Process, message);
         }
     }
     RuntimeBuilder::<LegacyDriver>::new().build().map(Into::into)
@@ -162,7 +157,7 @@ struct Turns {
 
 impl Turns {
     fn start(plan: Plan, messages: Receiver<Message>, bell: OwnedFd, has_ring: bool) -> io::Result<Self> {
-        let worker = Worker::new(plan.id, plan.config, plan.upstreams, plan.logs, plan.counters, plan.balance)?;
+        let worker = Worker::new(plan.id, plan.generation, plan.counters, plan.balance)?;
         let reactor = &worker.reactor;
         for (index, socket) in plan.sockets.into_iter().enumerate() {
             worker.spawn(listener::accept_all(Rc::clone(&worker), index, reactor.watch(socket)?));

@@ -26,6 +26,7 @@ use self::{
 use crate::{
     balance::Balance,
     config::{Config, Driver, Level, ListenAddress, LogTarget},
+    generation::Generation,
     host,
     limits::{STOP_POLL_MS, STOP_WAIT_SECS, SUPERVISE_MS},
     listener,
@@ -121,8 +122,7 @@ fn words_of(panic: &(dyn Any + Send)) -> &str {
 
 /// A running server.
 struct Server {
-    config: Arc<Config>,
-    logs: Arc<Logs>,
+    generation: Arc<Generation>,
     daemon: Option<Daemon>,
     signals: Signals,
     workers: Vec<Option<runtime::Handle>>,
@@ -154,8 +154,7 @@ impl Server {
         let pid_file = pid_path.map(|path| PidFile::write(path, identity.as_ref())).transpose().map_err(one)?;
         identity.as_ref().map_or(Ok(()), Identity::assume).map_err(one)?;
         let mut server = Self {
-            config,
-            logs: Arc::clone(logs),
+            generation: Generation::first(config, upstreams, Arc::clone(logs)),
             daemon,
             signals,
             workers: Vec::new(),
@@ -168,7 +167,7 @@ impl Server {
             Balance::new(sockets.len()).map_err(|error| vec![format!("eventfd() failed ({})", os_error(&error))])?;
         let balance = Arc::new(balance);
         for (id, sockets) in sockets.into_iter().enumerate() {
-            if let Err(error) = server.start_worker(id, &upstreams, &balance, sockets) {
+            if let Err(error) = server.start_worker(id, &balance, sockets) {
                 server.tell(Message::Stop);
                 return Err(vec![format!("worker {id} cannot be started ({})", os_error(&error))]);
             }
@@ -179,17 +178,14 @@ impl Server {
     fn start_worker(
         &mut self,
         id: usize,
-        upstreams: &Arc<Upstreams>,
         balance: &Arc<Balance>,
         sockets: Vec<std::os::fd::OwnedFd>,
     ) -> std::io::Result<()> {
         let counters = Arc::new(Counters::default());
         let handle = runtime::start(Plan {
             id,
-            cpus: self.config.main.affinity.as_ref().and_then(|cpus| cpus.get(id).cloned()),
-            config: Arc::clone(&self.config),
-            upstreams: Arc::clone(upstreams),
-            logs: Arc::clone(&self.logs),
+            cpus: self.generation.config.main.affinity.as_ref().and_then(|cpus| cpus.get(id).cloned()),
+            generation: Arc::clone(&self.generation),
             counters: Arc::clone(&counters),
             balance: Arc::clone(balance),
             sockets,
@@ -200,7 +196,7 @@ impl Server {
     }
 
     fn run(mut self, options: Options) -> ExitCode {
-        self.notice(format_args!("{}", ready_line(&self.config)));
+        self.notice(format_args!("{}", ready_line(&self.generation.config)));
         if let Some(Err(error)) = self.daemon.take().map(Daemon::ready) {
             self.log(Level::Alert, format_args!("daemon on: /dev/null failed ({})", os_error(&error)));
         }
@@ -294,7 +290,7 @@ impl Server {
             self.log(Level::Alert, format_args!("{late} workers did not stop within {STOP_WAIT_SECS} seconds"));
         }
         // As nginx: a socket that nobody listens on must not be found, nor the number of a process that has ended.
-        remove_all(&unix_sockets(&self.config));
+        remove_all(&unix_sockets(&self.generation.config));
         drop(self.pid_file.take());
         self.notice(format_args!("exit: {}", Counters::sum(self.counters.iter().map(Arc::as_ref))));
         if mem::take(&mut self.failed) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
@@ -305,7 +301,7 @@ impl Server {
     }
 
     fn log(&self, level: Level, message: std::fmt::Arguments<'_>) {
-        error_log::event(&self.logs, level, &About::Process, message);
+        error_log::event(&self.generation.logs, level, &About::Process, message);
     }
 }
 

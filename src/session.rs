@@ -16,15 +16,20 @@ use socket2::{SockAddr, SockRef};
 
 use crate::{
     balance::Accepted,
-    config::{Config, Content, Level, ListenAddress, Listener, Server},
+    config::{Content, Level, ListenAddress, Listener, Server},
     forward,
+    generation::Generation,
     http::{
         body::{Framing, is_bodiless},
         head::{Parsed, RequestHead, Version, parse_request, request_line},
         refusal::{self, Refusal},
     },
     limits::STREAM_READ_BYTES,
-    observe::{access_log, counters::Counters, error_log::About},
+    observe::{
+        access_log,
+        counters::Counters,
+        error_log::{self, About},
+    },
     proxy::{self, Client, Next, Opening},
     reactor::{Either, race},
     record::Record,
@@ -49,7 +54,9 @@ struct Session {
     client: Rc<ClientConnection>,
     /// Bytes read and not used yet.
     buffer: RefCell<Vec<u8>>,
-    config: Arc<Config>,
+    /// What it is served by.
+    generation: Arc<Generation>,
+    /// Index of its listener in there.
     listener: usize,
     /// What holds until a request names its host: the listener's default, or the server that the client's SNI named.
     server: ServerId,
@@ -75,19 +82,25 @@ enum Gone {
 
 /// Serves a connection from accept to close (or to its tunnel).
 pub async fn serve(worker: Rc<Worker>, connection: Accepted) {
-    let listener = connection.listener;
-    let config = Arc::clone(worker.config());
+    let Accepted { fd, peer, generation, listener } = connection;
+    let config = &generation.config;
     let client = ClientConnection {
         serial: SERIAL.fetch_add(1, Relaxed),
-        local: local_address(&config.listeners[listener].address, &connection.fd),
-        remote: connection.peer,
+        local: local_address(&config.listeners[listener].address, &fd),
+        remote: peer,
         tls: None,
         accepted: worker.reactor.now(),
     };
-    let io = match worker.reactor.watch(connection.fd) {
+    let io = match worker.reactor.watch(fd) {
         Ok(io) => io,
         Err(error) => {
-            return worker.log(Level::Crit, &About::Connection(&client), format_args!("epoll_ctl() failed ({error})"));
+            let about = About::Connection(&client);
+            return error_log::event(
+                &generation.logs,
+                Level::Crit,
+                &about,
+                format_args!("epoll_ctl() failed ({error})"),
+            );
         }
     };
     let stream = Stream::new(io, Rc::clone(&worker.scratch));
@@ -99,7 +112,7 @@ pub async fn serve(worker: Rc<Worker>, connection: Accepted) {
         buffer: RefCell::default(),
         server: config.listeners[listener].default,
         plain_on_tls: false,
-        config,
+        generation,
         listener,
         ordinal: 0,
         keepalive_timeout: Duration::ZERO,
@@ -235,7 +248,7 @@ impl Session {
                 },
             }
         };
-        let config = Arc::clone(&self.config);
+        let config = Arc::clone(&self.generation.config);
         let listener = &config.listeners[self.listener];
         if let Some(named) = name.as_deref().and_then(|name| listener.names.find(name.as_bytes())) {
             self.server = named.server;
@@ -336,7 +349,7 @@ impl Session {
     async fn refuse_head(&mut self, refusal: &Refusal) -> (Box<Request>, Next) {
         let line = request_line(self.buffer.get_mut()).to_vec();
         let mut request = Box::new(Request::refused(
-            Arc::clone(&self.config),
+            Arc::clone(&self.generation.config),
             Rc::clone(&self.client),
             self.ordinal + 1,
             self.server,
@@ -364,7 +377,7 @@ impl Session {
         self.worker.counters.refusals.bump(refusal.reason);
         let level = if refusal.status >= 500 && refusal.reason != RETURNED { Level::Error } else { Level::Info };
         let message = format_args!("{} ({} {})", refusal.detail, refusal.status, refusal.reason);
-        self.worker.log(level, &About::Request(request), message);
+        error_log::event(&self.generation.logs, level, &About::Request(request), message);
     }
 
     /// Sends a whole answer of our own.
@@ -411,6 +424,7 @@ impl Session {
     fn to_forward(&self, request: &Request) -> Client<'_> {
         Client {
             worker: &self.worker,
+            generation: &self.generation,
             stream: &self.stream,
             buffer: &self.buffer,
             keep_alive: self.keep_alive(request),
@@ -420,7 +434,7 @@ impl Session {
     fn request(&self, head: RequestHead) -> Request {
         let version = if head.version == Version::Http10 { "HTTP/1.0" } else { "HTTP/1.1" };
         let line = [head.method.as_bytes(), b" ", &head.target, b" ", version.as_bytes()].concat();
-        let (config, client) = (Arc::clone(&self.config), Rc::clone(&self.client));
+        let (config, client) = (Arc::clone(&self.generation.config), Rc::clone(&self.client));
         let mut request = Request::new(config, client, self.ordinal + 1, self.server, head, line, self.head_began);
         request.choose_server(self.listener());
         request.received = self.head_bytes;
@@ -432,7 +446,7 @@ impl Session {
         self.keepalive_timeout = request.settings().keepalive_timeout;
         Counters::bump(&self.worker.counters.requests);
         self.worker.worked();
-        access_log::record(&self.worker.logs, &mut request);
+        access_log::record(&self.generation.logs, &mut request);
     }
 
     /// Hands both sockets to the tunnel table: this task ends.
@@ -448,30 +462,26 @@ impl Session {
             from_upstream: opening.greeting,
             frames: opening.frames,
             idle,
-            record: Record::of(request),
+            record: Record::of(request, self.generation),
         };
         Counters::bump(&self.worker.counters.tunnels);
         let scratch = &mut self.worker.scratch.borrow_mut();
         if let Err(error) = self.worker.tunnels.borrow_mut().carry(pair, scratch) {
             Counters::bump(&self.worker.counters.tunnels_ended);
-            self.worker.log(
-                Level::Crit,
-                &About::Process,
-                format_args!("epoll_ctl() failed ({error}): a tunnel was closed"),
-            );
+            self.worker.log(Level::Crit, format_args!("epoll_ctl() failed ({error}): a tunnel was closed"));
         }
     }
 
     fn listener(&self) -> &Listener {
-        &self.config.listeners[self.listener]
+        &self.generation.config.listeners[self.listener]
     }
 
     fn server(&self) -> &Server {
-        &self.config.servers[self.server]
+        &self.generation.config.servers[self.server]
     }
 
     fn log(&self, level: Level, message: std::fmt::Arguments<'_>) {
-        self.worker.log(level, &About::Connection(&self.client), message);
+        error_log::event(&self.generation.logs, level, &About::Connection(&self.client), message);
     }
 }
 
@@ -491,6 +501,8 @@ const RETURNED: &str = "returned";
 /// The end of a tunnel: its line in the access log.
 pub fn tunnel_ended(worker: &Rc<Worker>, finished: Finished<Record>) {
     let Finished { record, outcome, detail } = finished;
+    let generation = Arc::clone(record.generation());
+    let logs = &generation.logs;
     let (mut request, sealed) = record.into_request(worker.reactor.now());
     Counters::bump(&worker.counters.tunnels_ended);
     worker.worked();
@@ -513,10 +525,10 @@ pub fn tunnel_ended(worker: &Rc<Worker>, finished: Finished<Record>) {
         _ => Level::Info,
     };
     let detail = detail.as_deref().unwrap_or("tunnel closed");
-    worker.log(level, &About::Request(&request), format_args!("{detail} ({})", outcome.reason));
+    error_log::event(logs, level, &About::Request(&request), format_args!("{detail} ({})", outcome.reason));
     match sealed {
-        Some(sealed) => access_log::record_sealed(&worker.logs, &sealed, &mut request),
-        None => access_log::record(&worker.logs, &mut request),
+        Some(sealed) => access_log::record_sealed(logs, &sealed, &mut request),
+        None => access_log::record(logs, &mut request),
     }
 }
 

@@ -17,10 +17,10 @@ use std::{
 
 use crate::{
     balance::Balance,
-    config::{Config, Level},
+    config::Level,
+    generation::Generation,
     limits::BURST,
     observe::{
-        Logs,
         counters::Counters,
         error_log::{self, About},
     },
@@ -28,7 +28,6 @@ use crate::{
     record::Record,
     scratch::Scratch,
     tunnel::Table,
-    upstream::Upstreams,
 };
 
 /// What all tasks of a worker share.
@@ -41,17 +40,14 @@ pub struct Worker {
     pub scratch: Rc<RefCell<Scratch>>,
     /// The tunnels.
     pub tunnels: RefCell<Table<Record>>,
-    /// Backends' state.
-    pub upstreams: Arc<Upstreams>,
-    /// Logs.
-    pub logs: Arc<Logs>,
     /// Counters.
     pub counters: Arc<Counters>,
     /// The other workers.
     pub balance: Arc<Balance>,
     /// A descriptor to give up when there is no other.
     pub reserve: RefCell<Option<File>>,
-    config: Arc<Config>,
+    /// What new sessions are served by.
+    generation: RefCell<Arc<Generation>>,
     sessions: Cell<usize>,
     /// What the other workers know of `sessions` and `tunnels`.
     published: Cell<usize>,
@@ -83,9 +79,7 @@ impl Worker {
     /// No epoll instance.
     pub fn new(
         id: usize,
-        config: Arc<Config>,
-        upstreams: Arc<Upstreams>,
-        logs: Arc<Logs>,
+        generation: Arc<Generation>,
         counters: Arc<Counters>,
         balance: Arc<Balance>,
     ) -> io::Result<Rc<Self>> {
@@ -95,12 +89,10 @@ impl Worker {
             tunnels: RefCell::new(Table::new(Rc::clone(&reactor))),
             reactor,
             scratch: Rc::default(),
-            upstreams,
-            logs,
             counters,
             balance,
             reserve: RefCell::default(),
-            config,
+            generation: RefCell::new(generation),
             sessions: Cell::new(0),
             published: Cell::new(0),
             ran: Cell::new(false),
@@ -113,14 +105,14 @@ impl Worker {
         Ok(Rc::new(worker))
     }
 
-    /// The configuration new sessions are served by.
-    pub fn config(&self) -> &Arc<Config> {
-        &self.config
+    /// What new sessions are served by; who has begun keeps the one it began with.
+    pub fn generation(&self) -> Arc<Generation> {
+        Arc::clone(&self.generation.borrow())
     }
 
-    /// Writes to the error log.
-    pub fn log(&self, level: Level, about: &About<'_>, message: std::fmt::Arguments<'_>) {
-        error_log::event(&self.logs, level, about, message);
+    /// Writes to the error log about the program. What a session has to say goes to the logs of its own generation.
+    pub fn log(&self, level: Level, message: std::fmt::Arguments<'_>) {
+        error_log::event(&self.generation.borrow().logs, level, &About::Process, message);
     }
 
     /// Starts a task.
@@ -157,11 +149,7 @@ impl Worker {
             .await;
             if ended.is_err() {
                 Counters::bump(&worker.counters.panics);
-                worker.log(
-                    Level::Alert,
-                    &About::Process,
-                    format_args!("a session panicked and was closed; please report it"),
-                );
+                worker.log(Level::Alert, format_args!("a session panicked and was closed; please report it"));
             }
             worker.sessions.set(worker.sessions.get() - 1);
             worker.connections_ended();
@@ -202,7 +190,7 @@ impl Worker {
     }
 
     fn fills(&self, connections: usize) -> bool {
-        self.config.main.worker_connections.is_some_and(|limit| 2 * connections + 2 > limit)
+        self.generation.borrow().config.main.worker_connections.is_some_and(|limit| 2 * connections + 2 > limit)
     }
 
     /// Says so, at most once a second.
@@ -211,7 +199,7 @@ impl Worker {
         if self.warned_full.get().is_none_or(|last| now.duration_since(last) >= Duration::from_secs(1)) {
             self.warned_full.set(Some(now));
             let message = format_args!("worker_connections are not enough: new connections wait in the backlog");
-            self.log(Level::Alert, &About::Process, message);
+            self.log(Level::Alert, message);
         }
     }
 

@@ -21,7 +21,10 @@ use std::{
     io,
     os::unix::ffi::OsStrExt,
     path::Path,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -35,12 +38,40 @@ use crate::{
     request::Request,
 };
 
-/// All log files of a configuration, written by one thread of their own.
+/// The logs that a configuration names, written by one thread of their own. Configurations that follow each other share the thread,
+/// and the files that both name: a file is open as long as anybody is left who may write to it.
 #[derive(Debug)]
 pub struct Logs {
-    queue: Arc<Queue>,
     index: Index,
     main: Vec<ErrorLog>,
+    writing: Arc<Writing>,
+}
+
+/// The writer's thread. Dropped, it ends, behind the last line.
+#[derive(Debug)]
+struct Writing {
+    queue: Arc<Queue>,
+    /// Number of the next log to be opened.
+    next: AtomicUsize,
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
+
+/// An open log of the writer's. Dropped, it is closed, behind its last line.
+#[derive(Debug)]
+struct Opened {
+    number: usize,
+    queue: Arc<Queue>,
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.queue.change(|changes| changes.closed.push(self.number));
+    }
 }
 
 impl Logs {
@@ -50,6 +81,21 @@ impl Logs {
     /// Every file that cannot be opened: cause and cure.
     pub fn open(config: &Config) -> Result<Arc<Logs>, Vec<String>> {
         Self::open_targets(&config.main.error_logs, &targets(config), &config.main.prefix)
+    }
+
+    /// The logs of the configuration that comes next: opens (creates) the files that this one does not name.
+    ///
+    /// # Errors
+    /// As [`Logs::open`].
+    pub fn follow(&self, config: &Config) -> Result<Arc<Logs>, Vec<String>> {
+        let targets = targets(config);
+        Self::open_with(&config.main.error_logs, &targets, &config.main.prefix, Arc::clone(&self.writing), &self.index)
+    }
+
+    /// What is to be said about the logs themselves is said in this main log from now on.
+    pub fn lead(&self) {
+        let main = self.main.iter().filter_map(|log| self.index.get(&log.target)).collect();
+        self.writing.queue.change(|changes| changes.main = Some(main));
     }
 
     /// Says which log files of a configuration could not be opened, without creating any.
@@ -73,43 +119,62 @@ impl Logs {
             line.truncate(LOG_RECORD_BYTES - 1);
             line.push(b'\n');
         }
-        self.queue.push(Record { sink, line });
+        self.writing.queue.push(Record { sink, line });
     }
 
     /// Waits (at most a second) until everything handed over is written.
     pub fn flush(&self) {
-        self.queue.flush(Duration::from_millis(LOG_FLUSH_MS));
+        self.writing.queue.flush(Duration::from_millis(LOG_FLUSH_MS));
     }
 
     fn open_targets(main: &[ErrorLog], targets: &HashSet<&LogTarget>, prefix: &Path) -> Result<Arc<Logs>, Vec<String>> {
+        let queue = Arc::new(Queue::default());
+        writer::start(Arc::clone(&queue))
+            .map_err(|error| vec![format!("the log writer's thread cannot be started ({})", os_error(&error))])?;
+        let writing = Arc::new(Writing { queue, next: AtomicUsize::new(0) });
+        let logs = Self::open_with(main, targets, prefix, writing, &Index::default())?;
+        logs.lead();
+        Ok(logs)
+    }
+
+    /// Opens what is not among the `known`.
+    fn open_with(
+        main: &[ErrorLog],
+        targets: &HashSet<&LogTarget>,
+        prefix: &Path,
+        writing: Arc<Writing>,
+        known: &Index,
+    ) -> Result<Arc<Logs>, Vec<String>> {
         // nginx's default: stderr, from `error` up.
         let default = [ErrorLog { target: LogTarget::Stderr, level: Level::Error }];
         let main = if main.is_empty() { default.to_vec() } else { main.to_vec() };
-        let (mut index, mut sinks, mut errors) = (Index::default(), Vec::new(), Vec::new());
+        let (mut index, mut opened, mut errors) = (Index::default(), Vec::new(), Vec::new());
         let all: HashSet<_> = main.iter().map(|log| &log.target).chain(targets.iter().copied()).collect();
         for target in all {
+            if let Some(log) = known.opened(target) {
+                index.insert(target, Arc::clone(log));
+                continue;
+            }
             match Sink::open(target, prefix) {
-                Ok(sink) => {
-                    index.insert(target, sinks.len());
-                    sinks.push(sink);
-                }
+                Ok(sink) => opened.push((target, sink)),
                 Err(error) => errors.push(cannot_open(target, prefix, &error)),
             }
         }
         if !errors.is_empty() {
             return Err(errors);
         }
-        let queue = Arc::new(Queue::default());
-        let main_sinks = main.iter().filter_map(|log| index.get(&log.target)).collect();
-        writer::start(Arc::clone(&queue), sinks, main_sinks)
-            .map_err(|error| vec![format!("the log writer's thread cannot be started ({})", os_error(&error))])?;
-        Ok(Arc::new(Logs { queue, index, main }))
+        for (target, sink) in opened {
+            index.insert(target, writing.open(sink));
+        }
+        Ok(Arc::new(Logs { index, main, writing }))
     }
 }
 
-impl Drop for Logs {
-    fn drop(&mut self) {
-        self.queue.close();
+impl Writing {
+    fn open(&self, sink: Sink) -> Arc<Opened> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.queue.change(|changes| changes.opened.push((number, sink)));
+        Arc::new(Opened { number, queue: Arc::clone(&self.queue) })
     }
 }
 
@@ -128,30 +193,34 @@ fn settings<'a>(config: &'a Config, request: &Request) -> Option<&'a Settings> {
     Some(location.map_or(&server.settings, |location| &location.settings))
 }
 
-/// Which sink a target is. Looked up by the bytes of the path: `PathBuf` would compare it component by component.
+/// Which log a target is. Looked up by the bytes of the path: `PathBuf` would compare it component by component.
 #[derive(Debug, Default)]
 struct Index {
-    files: HashMap<Box<[u8]>, usize>,
-    stderr: Option<usize>,
-    stdout: Option<usize>,
+    files: HashMap<Box<[u8]>, Arc<Opened>>,
+    stderr: Option<Arc<Opened>>,
+    stdout: Option<Arc<Opened>>,
 }
 
 impl Index {
     fn get(&self, target: &LogTarget) -> Option<usize> {
+        self.opened(target).map(|log| log.number)
+    }
+
+    fn opened(&self, target: &LogTarget) -> Option<&Arc<Opened>> {
         match target {
-            LogTarget::File(path) => self.files.get(path.as_os_str().as_bytes()).copied(),
-            LogTarget::Stderr => self.stderr,
-            LogTarget::Stdout => self.stdout,
+            LogTarget::File(path) => self.files.get(path.as_os_str().as_bytes()),
+            LogTarget::Stderr => self.stderr.as_ref(),
+            LogTarget::Stdout => self.stdout.as_ref(),
         }
     }
 
-    fn insert(&mut self, target: &LogTarget, sink: usize) {
+    fn insert(&mut self, target: &LogTarget, log: Arc<Opened>) {
         match target {
             LogTarget::File(path) => {
-                self.files.insert(path.as_os_str().as_bytes().into(), sink);
+                self.files.insert(path.as_os_str().as_bytes().into(), log);
             }
-            LogTarget::Stderr => self.stderr = Some(sink),
-            LogTarget::Stdout => self.stdout = Some(sink),
+            LogTarget::Stderr => self.stderr = Some(log),
+            LogTarget::Stdout => self.stdout = Some(log),
         }
     }
 }
@@ -258,10 +327,36 @@ mod tests {
     }
 
     #[test]
+    fn logs_that_follow_share_files_and_close_what_nobody_names() {
+        let directory = tempfile::tempdir().unwrap();
+        let target = |name: &str| LogTarget::File(name.into());
+        let first = logs_into(directory.path(), Level::Error, &["both.log", "old.log"]);
+        let others = [target("both.log"), target("new.log")];
+        let writing = Arc::clone(&first.writing);
+        let next = Logs::open_with(&first.main, &others.iter().collect(), directory.path(), writing, &first.index);
+        let next = next.unwrap();
+        next.lead();
+        assert_eq!(first.index.get(&target("both.log")), next.index.get(&target("both.log")));
+        first.write(&target("both.log"), b"1\n".to_vec());
+        first.write(&target("old.log"), b"2\n".to_vec());
+        drop(first);
+        next.write(&target("both.log"), b"3\n".to_vec());
+        next.write(&target("new.log"), b"4\n".to_vec());
+        next.flush();
+        let text = |name: &str| std::fs::read_to_string(directory.path().join(name)).unwrap();
+        assert_eq!((text("both.log"), text("old.log"), text("new.log")), ("1\n3\n".into(), "2\n".into(), "4\n".into()));
+        let open = || {
+            std::fs::read_dir("/proc/self/fd").unwrap().flatten().filter_map(|fd| std::fs::read_link(fd.path()).ok())
+        };
+        assert!(!open().any(|path| path == directory.path().join("old.log")), "it stays open");
+        assert!(open().any(|path| path == directory.path().join("both.log")));
+    }
+
+    #[test]
     fn the_last_lines_are_written_after_the_logs_are_dropped() {
         let directory = tempfile::tempdir().unwrap();
         let logs = logs_into(directory.path(), Level::Error, &["a.log"]);
-        let queue = Arc::clone(&logs.queue);
+        let queue = Arc::clone(&logs.writing.queue);
         logs.write(&LogTarget::File("a.log".into()), b"last\n".to_vec());
         drop(logs);
         queue.flush(Duration::from_secs(5));

@@ -6,12 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::sink::Sink;
 use crate::limits::{LOG_GATHER_MS, LOG_QUEUE_BYTES, LOG_QUEUE_RECORDS};
 
 /// One line for one sink.
 #[derive(Debug)]
 pub(super) struct Record {
-    /// Index of the sink.
+    /// Number of the sink.
     pub sink: usize,
     /// The line, with its newline.
     pub line: Vec<u8>,
@@ -39,6 +40,24 @@ struct State {
     /// Somebody waits in `flush`: no gathering.
     hurried: bool,
     closed: bool,
+    changes: Changes,
+}
+
+/// What the writer is to learn of its logs.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    /// Opened, by number: before the first line for them.
+    pub opened: Vec<(usize, Sink)>,
+    /// Behind the last line for them.
+    pub closed: Vec<usize>,
+    /// Those of the main error log.
+    pub main: Option<Vec<usize>>,
+}
+
+impl Changes {
+    fn is_empty(&self) -> bool {
+        self.opened.is_empty() && self.closed.is_empty() && self.main.is_none()
+    }
 }
 
 /// What the writer got.
@@ -48,6 +67,8 @@ pub(super) struct Batch {
     pub records: Vec<Record>,
     /// Lines that found the queue full since the last batch.
     pub lost: u64,
+    /// What has changed since.
+    pub changes: Changes,
     /// Nothing will come after this.
     pub last: bool,
 }
@@ -78,14 +99,15 @@ impl Queue {
             state.hurried = false;
         }
         self.emptied.notify_all();
-        while state.records.is_empty() && state.lost == 0 && !state.closed {
+        while state.records.is_empty() && state.lost == 0 && state.changes.is_empty() && !state.closed {
             state.asleep = true;
             state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.asleep = false;
         state.bytes = 0;
         let records = mem::take(&mut state.records);
-        Batch { records, lost: mem::take(&mut state.lost), last: state.closed }
+        let (lost, changes) = (mem::take(&mut state.lost), mem::take(&mut state.changes));
+        Batch { records, lost, changes, last: state.closed }
     }
 
     /// Lets lines gather, so that a busy log costs few writes.
@@ -113,6 +135,12 @@ impl Queue {
             self.filled.notify_one();
             state = self.emptied.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    /// Tells the writer of its logs.
+    pub(super) fn change(&self, tell: impl FnOnce(&mut Changes)) {
+        tell(&mut self.lock().changes);
+        self.filled.notify_one();
     }
 
     /// Ends the writer once it has dealt with what is there.

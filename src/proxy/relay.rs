@@ -11,7 +11,6 @@ use crate::{
         body::Framing,
         head::{ResponseHead, Version},
     },
-    observe::error_log::About,
     reactor::Either,
     request::Request,
     stream::Stream,
@@ -81,20 +80,19 @@ impl Relay<'_> {
     }
 
     fn ended(&self, request: &mut Request, result: Result<(), DownloadError>, keep: bool) -> Next {
-        let log =
-            |request: &Request, level, message| self.round.client.worker.log(level, &About::Request(request), message);
+        let client = self.round.client;
         request.completed = result.is_ok();
         match result {
             Ok(()) if keep => Next::KeepAlive,
             Ok(()) => Next::Linger,
             Err(DownloadError::Client(why)) => {
                 request.close_reason = Some("client_closed");
-                log(request, Level::Info, format_args!("{why}"));
+                client.log(Level::Info, request, format_args!("{why}"));
                 Next::Cut
             }
             Err(DownloadError::Backend(refusal)) => {
                 request.close_reason = Some(refusal.reason);
-                log(request, Level::Error, format_args!("{} ({})", refusal.detail, refusal.reason));
+                client.log(Level::Error, request, format_args!("{} ({})", refusal.detail, refusal.reason));
                 Next::Cut
             }
         }

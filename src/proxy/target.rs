@@ -40,7 +40,7 @@ impl Target<'_> {
 /// # Errors
 /// 500 where variables come to no address, 502 where they come to a name, which is resolved only at start.
 pub(super) fn target<'a>(client: Client<'a>, request: &mut Request, pass: &ProxyPass) -> Result<Target<'a>, Refusal> {
-    let groups = &client.worker.upstreams.groups;
+    let groups = &client.generation.upstreams.groups;
     let (name, tls, group) = match &pass.target {
         ProxyTarget::Upstream(index, name) => (name.clone(), pass.tls, Route::Group(&groups[*index])),
         ProxyTarget::Variable(template) => {

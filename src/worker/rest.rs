@@ -26,14 +26,12 @@ mod tests {
     use monoio::{LegacyDriver, RuntimeBuilder};
 
     use super::*;
-    use crate::{limits::BURST, observe::Logs, reactor::yield_now, request::tests::config, upstream::Upstreams};
+    use crate::{generation::tests::generation, limits::BURST, reactor::yield_now, request::tests::config};
 
     fn worker() -> Rc<Worker> {
-        let config = Arc::new(config(Vec::new(), Vec::new()));
-        let upstreams = Arc::new(Upstreams::resolve(&config).unwrap());
-        let logs = Logs::open(&config).unwrap();
-        Worker::new(0, config, upstreams, logs, Arc::default(), Arc::new(crate::balance::Balance::new(1).unwrap()))
-            .unwrap()
+        let generation = generation(Arc::new(config(Vec::new(), Vec::new())));
+        let balance = Arc::new(crate::balance::Balance::new(1).unwrap());
+        Worker::new(0, generation, Arc::default(), balance).unwrap()
     }
 
     /// Runs the worker for so long, with a piece of work every now and then; true when it was at rest meanwhile.
