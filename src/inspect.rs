@@ -59,5 +59,5 @@ fn gather(worker: &Worker) -> Status {
 }
 
 fn accepts(request: &Request, media_type: &str) -> bool {
-    request.head.fields.all("accept").any(|value| String::from_utf8_lossy(value).contains(media_type))
+    request.head.fields.all("Accept").any(|value| String::from_utf8_lossy(value).contains(media_type))
 }

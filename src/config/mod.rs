@@ -53,6 +53,8 @@ pub struct Config {
     pub maps: Vec<Map>,
     /// Names of the writable variables, by slot.
     pub slots: Vec<Box<str>>,
+    /// Size of its text, includes too, bytes.
+    pub bytes: u64,
 }
 
 /// The main context.

@@ -13,7 +13,7 @@ use crate::{
 
 /// The limits of a process whose figures are known already.
 pub fn of(worker: &Worker, status: &Status) -> Limits {
-    let connections = worker.config().main.worker_connections;
+    let connections = worker.generation().config.main.worker_connections;
     let workers = status.workers.len() as u64;
     Limits {
         descriptors: descriptors(status),

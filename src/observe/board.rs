@@ -68,8 +68,7 @@ struct Loads {
 /// A configuration in use: kept by whatever is served by it.
 #[derive(Debug)]
 pub struct Loaded {
-    /// 1, 2, ...
-    pub number: u64,
+    number: u64,
     /// Tunnels that were opened under it and have not ended.
     pub tunnels: AtomicU64,
     /// Size of its text, bytes.
@@ -123,12 +122,12 @@ impl Board {
         Counters::sum(workers.present.iter().map(|present| &*present.counters).chain([&workers.past]))
     }
 
-    /// A configuration of so many bytes is in use from now on.
-    pub fn load(&self, bytes: u64) -> Arc<Loaded> {
+    /// The configuration of this number, a text of so many bytes, is in use from now on.
+    pub fn load(&self, number: u64, bytes: u64) -> Arc<Loaded> {
         let mut loads = self.loads();
-        loads.number += 1;
+        loads.number = number;
         loads.alive.retain(|loaded| loaded.strong_count() > 0);
-        let loaded = Arc::new(Loaded { number: loads.number, tunnels: AtomicU64::new(0), bytes, at_ms: unix_ms() });
+        let loaded = Arc::new(Loaded { number, tunnels: AtomicU64::new(0), bytes, at_ms: unix_ms() });
         loads.alive.push_back(Arc::downgrade(&loaded));
         loaded
     }
@@ -191,11 +190,11 @@ mod tests {
     #[test]
     fn a_configuration_is_named_until_nothing_is_served_by_it() {
         let board = Board::default();
-        let first = board.load(100);
+        let first = board.load(1, 100);
         first.tunnels.store(3, Relaxed);
         board.reload_failed("no such file");
         assert_eq!(told(&board).config.last_error.as_deref(), Some("no such file"));
-        let second = board.load(200);
+        let second = board.load(2, 200);
         board.reloaded();
         let config = told(&board).config;
         assert_eq!((config.generation, config.reloads, config.reloads_failed, config.last_error), (2, 1, 1, None));

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::latency::Latency;
-use crate::limits::COUNTED_REASONS;
+use crate::{limits::COUNTED_REASONS, tls::TlsFacts};
 
 /// The counts of one worker, from its start.
 #[derive(Debug, Default)]
@@ -97,9 +97,11 @@ impl Counted {
 
     /// Goes on to another stage.
     pub fn enter(&mut self, stage: Stage) {
-        self.leave();
-        self.stage = stage;
-        self.gauge().store(self.gauge().load(Relaxed).wrapping_add(1), Relaxed);
+        if self.stage != stage {
+            self.leave();
+            self.stage = stage;
+            self.gauge().store(self.gauge().load(Relaxed).wrapping_add(1), Relaxed);
+        }
     }
 
     fn leave(&self) {
@@ -121,6 +123,14 @@ impl Counters {
     /// Adds one.
     pub fn bump(counter: &AtomicU64) {
         counter.fetch_add(1, Relaxed);
+    }
+
+    /// Counts a TLS handshake with a client.
+    pub fn count_tls(&self, facts: &TlsFacts) {
+        Self::bump(if facts.protocol == "TLSv1.2" { &self.tls_1_2 } else { &self.tls_1_3 });
+        if facts.resumed {
+            Self::bump(&self.tls_resumed);
+        }
     }
 
     /// Tunnels open now.

@@ -112,6 +112,7 @@ pub(crate) fn config(servers: Vec<Server>, maps: Vec<Map>) -> Config {
         upstreams: Vec::new(),
         maps,
         slots: (0..4).map(|slot| format!("s{slot}").into()).collect(),
+        bytes: 0,
     }
 }
 

@@ -152,9 +152,8 @@ impl Build<'_> {
 
     /// A request has one answer: nginx takes the last of these directives, silently.
     fn one_content(&mut self, own: &[Directive]) {
-        let is_content = |directive: &&Directive| {
-            directive.is("proxy_pass") || EYES.iter().any(|name| directive.is(name))
-        };
+        let is_content =
+            |directive: &&Directive| directive.is("proxy_pass") || EYES.iter().any(|name| directive.is(name));
         let mut contents = own.iter().filter(is_content);
         let first = contents.next();
         for other in contents.filter(|other| !first.is_some_and(|first| first.is(&other.name.text))) {

@@ -58,7 +58,8 @@ const NO_COMPRESSION: &str = "bodies are not compressed here: let the backend do
 const NO_HTTP2: &str = "HTTP/2 is not spoken yet: clients get HTTP/1.1, which is what WebSocket uses";
 const KERNEL_COPIES: &str = "bulk data goes through splice(2), or one shared buffer, on its own";
 const NO_POOL: &str = "connections to backends are not kept between requests yet";
-const ACCESS: &str = "it protects something, so it is not ignored: `allow` and `deny` must let a client pass, whatever else does";
+const ACCESS: &str =
+    "it protects something, so it is not ignored: `allow` and `deny` must let a client pass, whatever else does";
 
 #[rustfmt::skip]
 pub(super) static TABLE: &[Definition] = &[

@@ -153,11 +153,15 @@ fn cpu_ns(thread: u64) -> u64 {
 
 fn process() -> Process {
     let cpu_s = getrusage(UsageWho::RUSAGE_SELF).map_or(0.0, |usage| {
-        [usage.user_time(), usage.system_time()].iter().map(|time| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6).sum()
+        [usage.user_time(), usage.system_time()]
+            .iter()
+            .map(|time| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6)
+            .sum()
     });
     // proc(5), `statm`: all of it, and what is resident, in pages.
     let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten().and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(4096);
+    let page =
+        sysconf(SysconfVar::PAGE_SIZE).ok().flatten().and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(4096);
     let mut bytes = statm.split(' ').map(|pages| pages.parse::<u64>().unwrap_or(0) * page);
     Process { cpu_s, virtual_bytes: bytes.next().unwrap_or(0), resident_bytes: bytes.next().unwrap_or(0) }
 }

@@ -127,7 +127,8 @@ impl Families<'_> {
             ("failed", handshakes.failed),
         ];
         let outcomes = outcomes.map(|(outcome, count)| ([("outcome", outcome)], count));
-        let help = "Upgrade requests: a tunnel, declined by the backend, refused by us, or failed for want of an answer.";
+        let help =
+            "Upgrade requests: a tunnel, declined by the backend, refused by us, or failed for want of an answer.";
         self.counters("longsplice_handshakes", help, outcomes)?;
         self.handshake_duration(status)?;
         self.gauge("longsplice_tunnels", "Tunnels open.", status.tunnels.open)?;
@@ -168,7 +169,11 @@ impl Families<'_> {
         self.gauges("longsplice_worker_connections", "Connections of clients.", each(|worker| worker.connections))?;
         self.gauges("longsplice_worker_tunnels", "Tunnels open.", each(|worker| worker.tunnels))?;
         self.counters("longsplice_worker_tunnels_opened", "Tunnels opened.", each(|worker| worker.opened))?;
-        self.counters("longsplice_worker_connections_accepted", "Connections accepted.", each(|worker| worker.accepted))?;
+        self.counters(
+            "longsplice_worker_connections_accepted",
+            "Connections accepted.",
+            each(|worker| worker.accepted),
+        )?;
         self.counters("longsplice_worker_requests", "Requests answered.", each(|worker| worker.requests))?;
         let bytes = |worker: &super::Worker| worker.bytes_from_client + worker.bytes_from_upstream;
         self.counters("longsplice_worker_tunnel_bytes", "Bytes through tunnels, both ways.", each(bytes))?;
