@@ -7,6 +7,7 @@ use std::{
     net::{Ipv4Addr, TcpListener, TcpStream},
     os::fd::OwnedFd,
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
@@ -39,7 +40,7 @@ fn connection() -> (TcpStream, OwnedFd) {
 impl Bench {
     fn new(tunnels: usize) -> Self {
         let reactor = Reactor::new().expect("epoll");
-        let mut table = Table::new(reactor.clone());
+        let mut table = Table::new(reactor.clone(), Arc::default());
         let mut scratch = Scratch::default();
         let end = |fd| End { fd: reactor.watch(fd).expect("watched").release(), tls: None };
         let far = (0..tunnels)

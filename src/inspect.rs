@@ -9,7 +9,10 @@ use std::borrow::Cow;
 use crate::{
     config::Content,
     http::refusal::Refusal,
-    observe::status::{self, Status},
+    observe::{
+        status::{self, Status},
+        status_page,
+    },
     request::Request,
     worker::Worker,
 };
@@ -19,14 +22,25 @@ use crate::{
 pub struct Told {
     /// Its status.
     pub status: u16,
-    /// Its Content-Type.
-    pub content_type: &'static str,
+    /// Its fields but for those of every answer.
+    pub fields: Vec<(&'static str, &'static [u8])>,
     /// It.
     pub body: Cow<'static, [u8]>,
 }
 
-/// No cache shall keep it.
-pub const FIELDS: &[(&str, &[u8])] = &[("Cache-Control", b"no-store")];
+impl Told {
+    /// Figures, which no cache shall keep.
+    fn now(content_type: &'static str, body: impl Into<Vec<u8>>) -> Self {
+        let fields = vec![("Content-Type", content_type.as_bytes()), ("Cache-Control", b"no-store".as_slice())];
+        Self { status: 200, fields, body: body.into().into() }
+    }
+
+    /// The page that asks for them.
+    fn page() -> Self {
+        let fields = status_page::fields().into_iter().map(|(name, value)| (name, value.as_bytes())).collect();
+        Self { status: 200, fields, body: status_page::html().into() }
+    }
+}
 
 /// Answers a request for a location that is about the program itself.
 ///
@@ -36,18 +50,21 @@ pub fn answer(worker: &Worker, request: &Request, content: &Content) -> Result<T
     if !matches!(&*request.head.method, "GET" | "HEAD") {
         return Err(Refusal::new(405, "method_not_allowed", "GET and HEAD are answered here"));
     }
-    let status = gather(worker);
     Ok(match content {
         Content::Metrics => {
             let openmetrics = accepts(request, "application/openmetrics-text");
-            let status::Exposition { content_type, text } = status::metrics(status, openmetrics);
-            Told { status: 200, content_type, body: text.into_bytes().into() }
+            let status::Exposition { content_type, text } = status::metrics(gather(worker), openmetrics);
+            Told::now(content_type, text)
         }
-        Content::StubStatus => {
-            Told { status: 200, content_type: "text/plain", body: status::stub(&status).into_bytes().into() }
-        }
-        _ => Told { status: 200, content_type: "application/json", body: status::json(&status).into() },
+        Content::StubStatus => Told::now("text/plain", status::stub(&gather(worker))),
+        _ if asks_for_json(request) => Told::now("application/json", status::json(&gather(worker))),
+        _ => Told::page(),
     })
+}
+
+fn asks_for_json(request: &Request) -> bool {
+    let mut arguments = request.args.split(|byte| *byte == b'&');
+    arguments.any(|argument| argument == b"json") || accepts(request, "application/json")
 }
 
 /// The figures of the whole process.

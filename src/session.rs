@@ -352,7 +352,7 @@ impl Session {
             content @ (Content::Status { .. } | Content::Metrics | Content::StubStatus) => {
                 let told = inspect::answer(&self.worker, request, content)?;
                 let keep = self.may_keep(request);
-                Ok(self.own(request, told.status, told.content_type, &told.body, inspect::FIELDS, keep).await)
+                Ok(self.own(request, told.status, "", &told.body, &told.fields, keep).await)
             }
             Content::NotFound | Content::Fallback(_) => Err(of_the_file(404)),
         }

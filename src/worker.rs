@@ -90,7 +90,7 @@ impl Worker {
         let reactor = Reactor::new()?;
         let worker = Self {
             id,
-            tunnels: RefCell::new(Table::new(Rc::clone(&reactor))),
+            tunnels: RefCell::new(Table::new(Rc::clone(&reactor), Arc::clone(&counters))),
             reactor,
             scratch: Rc::default(),
             counters,

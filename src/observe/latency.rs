@@ -5,7 +5,10 @@ use std::{
     time::Duration,
 };
 
-use super::status::{self, Bucket};
+use super::{
+    counters::Counters,
+    status::{self, Bucket},
+};
 
 /// Upper bounds of the buckets, microseconds: a local backend answers in less than a millisecond, one across an ocean in 200.
 const BOUNDS_US: [u64; 14] = [
@@ -25,14 +28,14 @@ impl Latency {
     pub fn note(&self, time: Duration) {
         let us = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let bucket = BOUNDS_US.partition_point(|bound| *bound < us);
-        grow(&self.buckets[bucket], 1);
-        grow(&self.sum_us, us);
+        Counters::grow(&self.buckets[bucket], 1);
+        Counters::grow(&self.sum_us, us);
     }
 
     /// Adds another's times.
     pub fn add(&self, other: &Self) {
-        self.buckets.iter().zip(&other.buckets).for_each(|(sum, count)| grow(sum, count.load(Relaxed)));
-        grow(&self.sum_us, other.sum_us.load(Relaxed));
+        self.buckets.iter().zip(&other.buckets).for_each(|(sum, count)| Counters::grow(sum, count.load(Relaxed)));
+        Counters::grow(&self.sum_us, other.sum_us.load(Relaxed));
     }
 
     /// As it is told.
@@ -42,10 +45,6 @@ impl Latency {
         let buckets = bounds.zip(counts).map(|(le, count)| Bucket { le, count }).collect();
         status::Latency::of(buckets, self.sum_us.load(Relaxed) as f64 / 1000.0)
     }
-}
-
-fn grow(counter: &AtomicU64, by: u64) {
-    counter.store(counter.load(Relaxed).wrapping_add(by), Relaxed);
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ pub mod counters;
 pub mod error_log;
 pub mod library_log;
 pub mod status;
+pub mod status_page;
 
 mod clock;
 mod escape;

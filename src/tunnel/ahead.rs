@@ -70,18 +70,19 @@ impl Ahead {
         bytes >= SPLICE_FROM as u64 && bytes >= self.heads.len() as u64 * SHORT_FRAME
     }
 
-    /// Follows the frames over `bytes` that were moved, of those [`Ahead::look`] allowed.
-    pub fn follow(&self, frames: &mut Frames, bytes: u64, sender: Sender, rsv: u8) {
-        let mut followed = 0;
+    /// Follows the frames over `bytes` that were moved, of those [`Ahead::look`] allowed; how many began in them.
+    pub fn follow(&self, frames: &mut Frames, bytes: u64, sender: Sender, rsv: u8) -> u32 {
+        let (mut followed, mut begun) = (0, 0);
         for head in self.heads.iter().take_while(|head| head.at < bytes) {
             frames.skip(head.at - followed);
             let here = head.bytes();
             let moved = here.len().min((bytes - head.at) as usize);
             // What was peeked has been judged already.
-            let _ = frames.advance(&here[..moved], sender, rsv);
+            begun += frames.advance(&here[..moved], sender, rsv).unwrap_or(0);
             followed = head.at + moved as u64;
         }
         frames.skip(bytes - followed);
+        begun
     }
 }
 
@@ -123,8 +124,8 @@ mod tests {
         assert_eq!(limit, stream.len() as u64);
         for moved in (0..=stream.len()).filter(|moved| moved % 97 == 0 || (8990..9020).contains(moved)) {
             let (mut followed, mut read) = (Frames::default(), Frames::default());
-            ahead.follow(&mut followed, moved as u64, Sender::Server, 0);
-            read.advance(&stream[..moved], Sender::Server, 0).unwrap();
+            let begun = ahead.follow(&mut followed, moved as u64, Sender::Server, 0);
+            assert_eq!(read.advance(&stream[..moved], Sender::Server, 0), Ok(begun));
             assert_eq!(followed, read, "after {moved} bytes");
         }
         let mut taken = vec![0; stream.len()];

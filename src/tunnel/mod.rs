@@ -18,14 +18,15 @@ mod tests;
 use std::{
     collections::VecDeque,
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::OwnedFd,
     panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
 use ahead::Ahead;
-use half::{Marks, Waiting};
+use half::{Marks, Moved, Waiting};
 use nix::sys::epoll::EpollFlags;
 pub use outcome::{Outcome, Reason};
 use pipes::Pipes;
@@ -35,6 +36,7 @@ use state::Tunnel;
 
 use crate::{
     limits::BYTES_PER_ROUND,
+    observe::counters::Counters,
     reactor::{Event, Reactor},
     scratch::Scratch,
     sys, tls,
@@ -125,6 +127,8 @@ struct Cold<R> {
 pub struct Table<R> {
     tunnels: Places<Tunnel, Cold<R>>,
     reactor: Rc<Reactor>,
+    /// The worker's: what moves is counted as it does.
+    counters: Arc<Counters>,
     pipes: Pipes,
     ahead: Ahead,
     /// Something went through a pipe since [`Table::has_spliced`].
@@ -135,11 +139,12 @@ pub struct Table<R> {
 }
 
 impl<R> Table<R> {
-    /// An empty table on a worker's reactor.
-    pub fn new(reactor: Rc<Reactor>) -> Self {
+    /// An empty table on a worker's reactor, which counts what it moves.
+    pub fn new(reactor: Rc<Reactor>, counters: Arc<Counters>) -> Self {
         Self {
             tunnels: Places::default(),
             reactor,
+            counters,
             pipes: Pipes::default(),
             ahead: Ahead::default(),
             spliced: false,
@@ -186,7 +191,7 @@ impl<R> Table<R> {
         let number = self.tunnels.vacant();
         let mut tunnel = Tunnel::new(pair.client, pair.upstream, pair.frames);
         for side in [Side::Client, Side::Upstream] {
-            self.reactor.adopt(tunnel.half(side).fd.as_fd(), token(number, side), false)?;
+            self.reactor.adopt(tunnel.fd(side), token(number, side), false)?;
         }
         tunnel.last_active = self.reactor.tick() as u32;
         let idle = u32::try_from(ticks(pair.idle)).unwrap_or(u32::MAX);
@@ -305,7 +310,10 @@ impl<R> Table<R> {
             spliced: &mut self.spliced,
             tick: self.reactor.tick() as u32,
         };
-        match catch_unwind(AssertUnwindSafe(|| action(tunnel, &mut tools))) {
+        let before = tunnel.moved();
+        let result = catch_unwind(AssertUnwindSafe(|| action(tunnel, &mut tools)));
+        count(&self.counters, before, tunnel.moved());
+        match result {
             Ok(result) => self.settle(number, result, scratch),
             Err(_) => {
                 // Whatever panicked is not asked for last words, and nobody shall take this for a clean end.
@@ -325,7 +333,7 @@ impl<R> Table<R> {
                         return self.settle(number, Err(Break::Gone(side)), scratch);
                     }
                     Some((side, Flow::Ended)) => {
-                        let first = *tunnel.first.get_or_insert(side);
+                        let first = tunnel.ended(side);
                         // FIN without close_notify is no half-close (RFC 8446 section 6.1): that end is gone altogether.
                         let gone = tunnel.half(side).marks.intersects(Marks::TRUNCATED | Marks::GONE);
                         if gone || tunnel.half(side.other()).is(Marks::PASSED_ON) {
@@ -345,7 +353,7 @@ impl<R> Table<R> {
                 self.pump(number, side, scratch);
             }
             Err(Break::Gone(side)) => {
-                sys::reset_on_close(&tunnel.half(side.other()).fd);
+                sys::reset_on_close(&tunnel.fd(side.other()));
                 // close_notify would make a clean end of it.
                 tunnel.half_mut(side).set(Marks::NOTIFIED);
                 let reason = match side {
@@ -383,12 +391,29 @@ impl<R> Table<R> {
                 self.pipes.discard(filled.pipe);
             }
         }
+        let [from_client, from_upstream] = tunnel.moved();
         let outcome = Outcome {
             reason,
-            from_client: tunnel.half(Side::Client).bytes,
-            from_upstream: tunnel.half(Side::Upstream).bytes,
+            from_client: from_client.bytes(),
+            from_upstream: from_upstream.bytes(),
+            frames_from_client: from_client.frames(),
+            frames_from_upstream: from_upstream.frames(),
         };
         self.finished.push(Finished { record: cold.record, outcome, detail });
+    }
+}
+
+/// Counts what a tunnel moved between `before` and now.
+fn count(counters: &Counters, before: [Moved; 2], now: [Moved; 2]) {
+    let sums = [
+        (&counters.bytes_from_client, &counters.frames_from_client),
+        (&counters.bytes_from_upstream, &counters.frames_from_upstream),
+    ];
+    for ((bytes, frames), (before, now)) in sums.into_iter().zip(before.into_iter().zip(now)) {
+        if before != now {
+            Counters::grow(bytes, now.bytes() - before.bytes());
+            Counters::grow(frames, u64::from(now.frames() - before.frames()));
+        }
     }
 }
 

@@ -78,4 +78,8 @@ pub struct Outcome {
     pub from_client: u64,
     /// Bytes from the backend to the client, without TLS.
     pub from_upstream: u64,
+    /// Frames from the client, as far as they could be followed; none where the tunnel is no websocket.
+    pub frames_from_client: u32,
+    /// Frames from the backend.
+    pub frames_from_upstream: u32,
 }

@@ -116,7 +116,7 @@ impl Tunnel {
             return Ok(false);
         }
         let Some(extra) = &mut self.extra else { return Ok(true) };
-        let fd = self.halves[to as usize].fd.as_fd();
+        let fd = self.fds[to as usize].as_fd();
         let full = match &mut extra.waiting[from as usize] {
             Waiting::Nothing => return Ok(true),
             Waiting::Bytes(rest) => send_rest(rest, fd),
@@ -141,7 +141,7 @@ impl Tunnel {
         let splicing = self.half(from).is(Marks::SPLICING);
         let limit = if splicing { FRAME_HEAD_BYTES } else { buffer.len() };
         let kept = self.tls(from).map_or(0, |tls| tls.resume(buffer));
-        let received = match sys::recv(self.half(from).fd.as_fd(), &mut buffer[kept..limit]) {
+        let received = match sys::recv(self.fd(from), &mut buffer[kept..limit]) {
             Ok(received) => received,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.half_mut(from).clear(Marks::READABLE);
@@ -195,15 +195,15 @@ impl Tunnel {
             // So much was there that copying fell behind, and so much is to come that a pipe may pay.
             let half = self.half_mut(from);
             half.set(Marks::SPLICING);
-            half.small_splices = 0;
+            half.set_small_splices(0);
         }
         told.map(|()| received)
     }
 
     /// Moves bytes through a pipe, as far as frames can be followed; bytes moved.
     fn splice(&mut self, from: Side, tools: &mut Tools<'_>) -> Result<usize, Break> {
-        let (sender, rsv) = (sender(from), self.rsv);
-        let limit = tools.ahead.look(self.half(from).fd.as_fd(), &self.half(from).frames, sender, rsv);
+        let (sender, rsv) = (sender(from), self.half(from).rsv());
+        let limit = tools.ahead.look(self.fd(from), &self.half(from).frames, sender, rsv);
         if limit == 0 {
             return self.copy(from, tools);
         }
@@ -216,7 +216,7 @@ impl Tunnel {
             self.half_mut(from).clear(Marks::SPLICING);
             return Ok(0);
         };
-        let moved = match sys::splice_in(self.half(from).fd.as_fd(), &pipe, limit as usize) {
+        let moved = match sys::splice_in(self.fd(from), &pipe, limit as usize) {
             Ok(moved) => moved,
             Err(error) => {
                 tools.pipes.give_back(pipe);
@@ -238,17 +238,17 @@ impl Tunnel {
             tools.pipes.give_back(pipe);
             return if self.half(from).is(Marks::RESET) { Err(Break::Gone(from)) } else { Ok(0) };
         }
-        half.bytes += moved as u64;
-        tools.ahead.follow(&mut half.frames, moved as u64, sender, rsv);
-        half.small_splices = if moved < SPLICE_FROM { half.small_splices.saturating_add(1) } else { 0 };
-        if half.small_splices >= FEW_SMALL_SPLICES {
+        let begun = tools.ahead.follow(&mut half.frames, moved as u64, sender, rsv);
+        half.moved.add(moved as u64, begun);
+        half.set_small_splices(if moved < SPLICE_FROM { half.small_splices() + 1 } else { 0 });
+        if half.small_splices() >= FEW_SMALL_SPLICES {
             half.clear(Marks::SPLICING);
         }
         let to = from.other();
         let mut filled = Filled { pipe, bytes: moved };
         // Where no frame's end is known, these may be the last bytes for a long time: they must not wait for more.
         let more = (moved as u64) < limit && !self.half(from).frames.is_lost();
-        match drain(&mut filled, self.half(to).fd.as_fd(), more) {
+        match drain(&mut filled, self.fd(to), more) {
             Ok(false) => tools.pipes.give_back(filled.pipe),
             Ok(true) => {
                 self.wait(from, Waiting::Piped(filled));
@@ -264,19 +264,17 @@ impl Tunnel {
 
     /// Counts bytes and follows the frames in them.
     fn account(&mut self, from: Side, bytes: &[u8]) -> Result<(), Break> {
-        let (sender, rsv) = (sender(from), self.rsv);
         let half = self.half_mut(from);
         // The first frame's two bytes have been judged once its head is complete.
-        let began = half.bytes > 1;
-        half.bytes += bytes.len() as u64;
-        match half.frames.advance(bytes, sender, rsv) {
-            Ok(_) => {}
+        let began = half.moved.bytes() > 1;
+        let begun = half.frames.advance(bytes, sender(from), half.rsv());
+        half.moved.add(bytes.len() as u64, begun.unwrap_or(0));
+        match begun {
             // Only the client's first frame decides whether this is a websocket at all. What either side sends later is
             // theirs to judge; the proxy only stops following frames.
-            Err(violation) if from == Side::Client && !began => return Err(Break::Violation(violation.0)),
-            Err(_) => half.frames.lost(),
+            Err(violation) if from == Side::Client && !began => Err(Break::Violation(violation.0)),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Sends bytes to the other side, as TLS records where it speaks TLS; what the socket does not take now waits.
@@ -304,7 +302,7 @@ impl Tunnel {
             *rest = Rest { bytes: joined.into(), sent: 0 };
             return Ok(());
         }
-        let fd = self.half(to).fd.as_fd();
+        let fd = self.fd(to);
         let sent = match if more { sys::send_more(fd, bytes) } else { sys::send(fd, bytes) } {
             Ok(sent) if sent == bytes.len() => return Ok(()),
             Ok(sent) => sent,
@@ -337,7 +335,7 @@ impl Tunnel {
         // With both directions ended the tunnel is closed next, and close(2) sends FIN as well.
         if !self.half(to).is(Marks::PASSED_ON) {
             // ENOTCONN: the receiver is gone already, and its own direction will say so.
-            let _ = sys::shutdown_write(self.half(to).fd.as_fd());
+            let _ = sys::shutdown_write(self.fd(to));
         }
         Ok(true)
     }

@@ -1,12 +1,15 @@
 //! What is known of a tunnel between two events.
 
-use std::{io, os::fd::AsFd};
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
 
 use socket2::SockRef;
 
 use super::{
     End, Reason, Side,
-    half::{Extra, Half, Marks, Waiting},
+    half::{Extra, Half, Marks, Moved, Waiting},
     token,
 };
 use crate::{reactor::Reactor, scratch::Scratch, sys, sys::Pipe, tls};
@@ -15,15 +18,13 @@ use crate::{reactor::Reactor, scratch::Scratch, sys, sys::Pipe, tls};
 #[derive(Debug)]
 #[repr(align(64))]
 pub(super) struct Tunnel {
+    /// Watched by the worker's reactor.
+    pub fds: [OwnedFd; 2],
     pub halves: [Half; 2],
     /// TLS, and bytes that wait: a plain tunnel whose ends keep up has neither.
     pub extra: Option<Box<Extra>>,
     /// Tick of the last byte in either direction.
     pub last_active: u32,
-    /// The RSV bits frames may use.
-    pub rsv: u8,
-    /// The side that ended first.
-    pub first: Option<Side>,
 }
 
 const _: () = assert!(size_of::<Tunnel>() == 64);
@@ -33,11 +34,10 @@ impl Tunnel {
         let has_closed = |end: &End| end.tls.as_ref().is_some_and(|tls| tls.peer_has_closed());
         let ended = [has_closed(&client), has_closed(&upstream)];
         let mut tunnel = Self {
-            halves: [Half::new(client.fd), Half::new(upstream.fd)],
+            fds: [client.fd, upstream.fd],
+            halves: [0, 1].map(|_| Half::new(frames.unwrap_or(0))),
             extra: Extra::of([client.tls, upstream.tls]),
             last_active: 0,
-            rsv: frames.unwrap_or(0),
-            first: None,
         };
         for (half, ended) in tunnel.halves.iter_mut().zip(ended) {
             half.marks.set(Marks::ENDED, ended);
@@ -54,6 +54,15 @@ impl Tunnel {
 
     pub fn half_mut(&mut self, side: Side) -> &mut Half {
         &mut self.halves[side as usize]
+    }
+
+    pub fn fd(&self, side: Side) -> BorrowedFd<'_> {
+        self.fds[side as usize].as_fd()
+    }
+
+    /// What went each way so far.
+    pub fn moved(&self) -> [Moved; 2] {
+        [self.halves[0].moved, self.halves[1].moved]
     }
 
     pub fn tls(&mut self, side: Side) -> Option<&mut tls::Session> {
@@ -89,6 +98,17 @@ impl Tunnel {
         waiting
     }
 
+    /// Takes note that a side has ended; which was the first.
+    pub fn ended(&mut self, side: Side) -> Side {
+        match self.half(side.other()).is(Marks::FIRST) {
+            true => side.other(),
+            false => {
+                self.half_mut(side).set(Marks::FIRST);
+                side
+            }
+        }
+    }
+
     pub fn end_reason(&self, side: Side) -> Reason {
         match (side, self.half(side).is(Marks::TRUNCATED)) {
             (Side::Client, false) => Reason::ClientClosed,
@@ -105,13 +125,13 @@ impl Tunnel {
             return false;
         }
         // EPIPE: RST behind a FIN (tcp_reset, in CLOSE_WAIT). What it said is complete, and waits with us.
-        let error = SockRef::from(&half.fd).take_error();
+        let error = SockRef::from(&self.fds[side as usize]).take_error();
         half.is(Marks::RESET) || error.ok().flatten().is_some_and(|error| error.kind() != io::ErrorKind::BrokenPipe)
     }
 
     /// A side takes nothing more: ends the direction towards it. Returns the pipe that was filled for it.
     pub fn give_up(&mut self, side: Side, reset: bool) -> Option<Pipe> {
-        self.first.get_or_insert(side);
+        self.ended(side);
         let half = self.half_mut(side);
         half.set(Marks::READABLE | Marks::LEFT);
         if reset {
@@ -129,7 +149,7 @@ impl Tunnel {
             let half = self.half_mut(side);
             if half.is(Marks::WANTS_OUTPUT) && !half.is(Marks::HAS_OUTPUT) {
                 half.set(Marks::HAS_OUTPUT);
-                reactor.adopt(half.fd.as_fd(), token(number, side), true)?;
+                reactor.adopt(self.fd(side), token(number, side), true)?;
             }
         }
         Ok(())
@@ -144,7 +164,7 @@ impl Tunnel {
             scratch.cipher.clear();
             tls.close(&mut scratch.cipher);
             // The connection is closed next, whether the alert arrives or not.
-            let _ = sys::send(self.half(to).fd.as_fd(), &scratch.cipher);
+            let _ = sys::send(self.fd(to), &scratch.cipher);
         }
     }
 }

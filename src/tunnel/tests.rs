@@ -8,6 +8,7 @@ use std::{
     net::{Shutdown, TcpListener, TcpStream},
     ops::{Index, IndexMut},
     os::fd::OwnedFd,
+    sync::atomic::Ordering::Relaxed,
     time::{Duration, Instant},
 };
 
@@ -63,8 +64,13 @@ impl Bench {
             idle,
             record: "the record",
         };
-        let mut bench =
-            Self { table: Table::new(Rc::clone(&reactor)), reactor, scratch: Scratch::default(), client, backend };
+        let mut bench = Self {
+            table: Table::new(Rc::clone(&reactor), Arc::default()),
+            reactor,
+            scratch: Scratch::default(),
+            client,
+            backend,
+        };
         bench.table.carry(pair, &mut bench.scratch).unwrap();
         bench
     }
@@ -168,7 +174,7 @@ fn a_large_frame_is_spliced_and_those_after_it_arrive() {
     (0..200).for_each(|_| stream.extend(frame(Side::Upstream, 100)));
     stream.extend(frame(Side::Upstream, 3 << 20));
     bench.pass(Side::Upstream, &stream, usize::MAX);
-    assert_eq!(bench.table.tunnels[0].half(Side::Upstream).bytes, stream.len() as u64);
+    assert_eq!(bench.table.tunnels[0].half(Side::Upstream).moved.bytes(), stream.len() as u64);
     assert!(bench.table.tunnels[0].half(Side::Upstream).frames.at_boundary());
     assert!(bench.table.pipes.idle() > 0, "no pipe was used");
 }
@@ -212,6 +218,44 @@ fn an_opaque_tunnel_passes_anything() {
     let mut bench = Bench::new(None);
     bench.pass(Side::Client, &vec![0xff; 3 << 20], 70_001);
     bench.pass(Side::Upstream, b"SSH-2.0-x\r\n", 3);
+    assert_eq!(bench.table.counters.frames_from_client.load(Relaxed), 0);
+}
+
+#[test]
+fn bytes_and_frames_are_counted_as_they_move_copied_or_spliced() {
+    let early = frame(Side::Client, 10);
+    let mut bench = Bench::with(Some(0), Duration::ZERO, &early, b"");
+    let mut moved = [early.len(), 0];
+    let mut frames = [1, 0];
+    for from in [Side::Client, Side::Upstream] {
+        let lengths = [0, 125, 300_000, 65_536, 9_000, 3 << 20, 1, 2, 3];
+        let stream: Vec<u8> = lengths.into_iter().flat_map(|length| frame(from, length)).collect();
+        moved[from as usize] += stream.len();
+        frames[from as usize] += lengths.len();
+        if from == Side::Client {
+            bench.backend.read_exact(&mut vec![0; early.len()]).unwrap();
+        }
+        bench.pass(from, &stream, usize::MAX);
+    }
+    assert!(bench.table.pipes.idle() > 0, "nothing was spliced");
+    let counters = &bench.table.counters;
+    let bytes = [&counters.bytes_from_client, &counters.bytes_from_upstream].map(|sum| sum.load(Relaxed) as usize);
+    assert_eq!(bytes, moved, "before the tunnel's end");
+    let counted = [&counters.frames_from_client, &counters.frames_from_upstream].map(|sum| sum.load(Relaxed) as usize);
+    assert_eq!(counted, frames);
+    bench.table.close_all(Reason::Shutdown, &mut bench.scratch);
+    let outcome = bench.outcome();
+    assert_eq!([outcome.from_client, outcome.from_upstream].map(|bytes| bytes as usize), moved);
+    assert_eq!([outcome.frames_from_client, outcome.frames_from_upstream].map(|count| count as usize), frames);
+}
+
+#[test]
+fn what_moved_is_counted_up_to_its_bounds_and_stays_there() {
+    let mut moved = half::Moved::default();
+    moved.add((1 << 40) + 7, u32::MAX - 1);
+    assert_eq!((moved.bytes(), moved.frames()), ((1 << 40) + 7, u32::MAX - 1));
+    moved.add(u64::MAX, 3);
+    assert_eq!((moved.bytes(), moved.frames()), ((1 << 48) - 1, u32::MAX));
 }
 
 #[test]

@@ -15,7 +15,9 @@ use nix::{
 use super::{
     super::{
         counters::{Reasons, Stage},
-        status::{self, Connections, Errors, Generation, Generations, Handshakes, Process, Status, Tls, Tunnels},
+        status::{
+            self, BothWays, Connections, Errors, Generation, Generations, Handshakes, Process, Status, Tls, Tunnels,
+        },
     },
     Board, Counters, Present, State, unix_ms,
 };
@@ -91,13 +93,16 @@ impl Present {
             opened: value(&counters.tunnels),
             accepted: value(&counters.accepted),
             requests: value(&counters.requests),
+            bytes_from_client: value(&counters.bytes_from_client),
+            bytes_from_upstream: value(&counters.bytes_from_upstream),
+            frames_from_client: value(&counters.frames_from_client),
+            frames_from_upstream: value(&counters.frames_from_upstream),
             pipes: value(&counters.gauges.pipes),
             timers: value(&counters.gauges.timers),
             busy: self.busy,
             cpu_s: Duration::from_nanos(cpu_ns).as_secs_f64(),
             handed_over: value(&counters.handed_over),
             taken_over: value(&counters.taken_over),
-            ..status::Worker::default()
         }
     }
 }
@@ -126,6 +131,10 @@ fn counts(sum: &Counters, status: &mut Status) {
         failed: value(&sum.upgrades_failed),
     };
     status.handshake_ms = sum.upgrade_times.told();
+    status.bytes =
+        BothWays { from_client: value(&sum.bytes_from_client), from_upstream: value(&sum.bytes_from_upstream) };
+    status.frames =
+        BothWays { from_client: value(&sum.frames_from_client), from_upstream: value(&sum.frames_from_upstream) };
     status.closes = by_reason(&sum.closes);
     status.refusals = by_reason(&sum.refusals);
     status.tls = Tls {

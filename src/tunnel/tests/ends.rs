@@ -99,9 +99,9 @@ fn a_busy_tunnel_leaves_the_others_their_turn() {
         bench.reactor.turn(&mut events).unwrap();
         bench.table.note(&events);
         events.clear();
-        let before = bench.table.tunnels[0].half(Side::Client).bytes;
+        let before = bench.table.tunnels[0].half(Side::Client).moved.bytes();
         bench.table.resume(&mut bench.scratch);
-        let moved = bench.table.tunnels[0].half(Side::Client).bytes - before;
+        let moved = bench.table.tunnels[0].half(Side::Client).moved.bytes() - before;
         assert!(moved < 2 * BYTES_PER_TURN as u64, "{moved} bytes in one turn");
     }
     bench.table.close_all(Reason::Shutdown, &mut bench.scratch);
