@@ -126,6 +126,10 @@ fn inside_the_copy() {
     let mut tunnel = tunnel();
     tunnel.echoes("through a fresh installation");
 
+    for place in ["/longsplice/status", "/longsplice/metrics"] {
+        assert_eq!(Wire::connect(address(8080)).get(place).status(), 200, "{place}");
+    }
+
     a_broken_file_is_refused();
     a_site_with_tls_on_a_low_port_comes_by_reload(&packages);
     logs_are_rotated();
