@@ -1,5 +1,6 @@
 //! The command line: nginx's options, a proxy in one line, and a demo when nothing is said.
 
+mod doctor;
 mod quick;
 mod version;
 
@@ -10,12 +11,12 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Parser, ValueEnum, error::ErrorKind};
+use clap::{Parser, Subcommand, ValueEnum, error::ErrorKind};
 use nix::sys::signal::Signal;
 
-use self::quick::Quick;
+use self::{doctor::Doctor, quick::Quick};
 use crate::{
-    config::{self, Config, LoadOptions, Loaded, Source, lint},
+    config::{self, Config, LoadOptions, Loaded, Source},
     demo, host,
     server::{self, pid_file},
 };
@@ -29,7 +30,8 @@ const QUICK_NAME: &str = "--listen/--to";
 const USAGE: &str = "longsplice                              a demo: chat through the proxy in your browser
        longsplice -c FILE                      serve what an nginx file says
        longsplice -c FILE -t                   test the file
-       longsplice --listen ADDR --to ADDR      serve without a file";
+       longsplice --listen ADDR --to ADDR      serve without a file
+       longsplice doctor [-c FILE]             what of this host will bite, and how to mend it";
 
 const EXAMPLES: &str = "Examples:
   longsplice -t -c /etc/nginx/conf.d/websocket.conf
@@ -44,6 +46,8 @@ const EXAMPLES: &str = "Examples:
           wss:// in front of two, in turn
   longsplice --listen 8080 --to 3000 -T > nginx.conf
           the same as a file, to go on from
+  longsplice doctor -c nginx.conf --connections 100000
+          is this host ready for so many tunnels?
 
 Exit status: 0, or 1 for any error.";
 
@@ -54,9 +58,15 @@ Exit status: 0, or 1 for any error.";
     override_usage = USAGE,
     after_help = EXAMPLES,
     disable_help_flag = true,
+    disable_help_subcommand = true,
+    args_conflicts_with_subcommands = true,
+    subcommand_help_heading = "Commands",
     max_term_width = 100,
 )]
 struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+
     /// Configuration file, or a conf.d fragment [/etc/longsplice/nginx.conf]
     #[arg(short, value_name = "FILE", overrides_with = "config", help_heading = "nginx's options")]
     config: Option<PathBuf>,
@@ -115,6 +125,12 @@ struct Arguments {
     help: Option<bool>,
 }
 
+/// What is no option of nginx: words in front, each with options of its own.
+#[derive(Debug, Subcommand)]
+enum Command {
+    Doctor(Doctor),
+}
+
 /// `-s`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Order {
@@ -132,12 +148,14 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     if arguments.len() <= 1 {
         return demo::run();
     }
+    let failure = if arguments[1] == "doctor" { doctor::CANNOT_TELL.into() } else { ExitCode::FAILURE };
     match Arguments::try_parse_from(arguments) {
+        Ok(Arguments { command: Some(Command::Doctor(doctor)), .. }) => doctor.run(),
         Ok(arguments) => arguments.run(),
         Err(error) => {
             // Nobody may be reading; the exit code says it too.
             let _ = error.print();
-            if error.kind() == ErrorKind::DisplayHelp { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            if error.kind() == ErrorKind::DisplayHelp { ExitCode::SUCCESS } else { failure }
         }
     }
 }
@@ -176,7 +194,7 @@ impl Arguments {
         };
         let name = name_of(&options.file);
         let Loaded { config, mut report, files } = config::load(&options);
-        let of_host = config.as_ref().map(|config| lint::host(config, &host::limits()));
+        let of_host = config.as_ref().map(host::lint);
         of_host.into_iter().flatten().for_each(|finding| report.push(finding));
         let findings = report.render(has_colour(), true);
         let Some(config) = config else {
@@ -316,7 +334,11 @@ fn name_of(file: &Source) -> String {
 
 /// Colours are for people: none in a file or a pipe, and none for whoever set NO_COLOR (no-color.org).
 fn has_colour() -> bool {
-    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+    has_colour_on(&io::stderr())
+}
+
+fn has_colour_on(output: &impl IsTerminal) -> bool {
+    output.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 #[cfg(test)]

@@ -3,9 +3,13 @@
 //! A session, its requests and its tunnel are served by the generation that was current when they began; a reload makes the next one
 //! current and changes nothing in those before it. A generation is freed when the last who was served by it has gone.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{collections::HashMap, sync::Arc, time::SystemTime};
 
-use crate::{config::Config, observe::Logs, upstream::Upstreams};
+use crate::{
+    config::{Config, ListenAddress},
+    observe::Logs,
+    upstream::Upstreams,
+};
 
 /// See the module.
 #[derive(Debug)]
@@ -20,12 +24,29 @@ pub struct Generation {
     pub logs: Arc<Logs>,
     /// When it was read.
     pub loaded: SystemTime,
+    listeners: HashMap<ListenAddress, usize>,
 }
 
 impl Generation {
     /// The first of a program.
     pub fn first(config: Arc<Config>, upstreams: Arc<Upstreams>, logs: Arc<Logs>) -> Arc<Self> {
-        Arc::new(Self { number: 1, config, upstreams, logs, loaded: SystemTime::now() })
+        Self::numbered(1, config, upstreams, logs)
+    }
+
+    /// The one that follows this.
+    pub fn next(&self, config: Arc<Config>, upstreams: Arc<Upstreams>, logs: Arc<Logs>) -> Arc<Self> {
+        Self::numbered(self.number + 1, config, upstreams, logs)
+    }
+
+    fn numbered(number: u64, config: Arc<Config>, upstreams: Arc<Upstreams>, logs: Arc<Logs>) -> Arc<Self> {
+        let addresses = config.listeners.iter().map(|listener| listener.address.clone());
+        let listeners = addresses.enumerate().map(|(index, address)| (address, index)).collect();
+        Arc::new(Self { number, config, upstreams, logs, loaded: SystemTime::now(), listeners })
+    }
+
+    /// Index of the listener at an address; none: its configuration names no such address.
+    pub fn listener(&self, address: &ListenAddress) -> Option<usize> {
+        self.listeners.get(address).copied()
     }
 }
 

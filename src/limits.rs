@@ -154,3 +154,8 @@ pub const RESOLVERS: usize = 32;
 pub const REGEX_PROGRAM_BYTES: usize = 2 << 20;
 /// Automaton states an expression may cache for each thread that runs it, bytes; a full cache begins anew.
 pub const REGEX_CACHE_BYTES: usize = 1 << 20;
+
+/// Bytes read of one file of /proc or /sys by `doctor`.
+pub const HOST_FILE_BYTES: u64 = 1 << 20;
+/// Most tunnels whose needs are reckoned: a hundred times what one host has carried.
+pub const DOCTOR_TUNNELS: u64 = 100_000_000;

@@ -29,7 +29,7 @@ use crate::{
     generation::Generation,
     host,
     limits::{STOP_POLL_MS, STOP_WAIT_SECS, SUPERVISE_MS},
-    listener,
+    listener::{self, Listening},
     observe::{
         Logs, check_file,
         counters::Counters,
@@ -168,7 +168,7 @@ impl Server {
         let balance = Arc::new(balance);
         for (id, sockets) in sockets.into_iter().enumerate() {
             if let Err(error) = server.start_worker(id, &balance, sockets) {
-                server.tell(Message::Stop);
+                server.tell(|| Message::Stop);
                 return Err(vec![format!("worker {id} cannot be started ({})", os_error(&error))]);
             }
         }
@@ -182,13 +182,15 @@ impl Server {
         sockets: Vec<std::os::fd::OwnedFd>,
     ) -> std::io::Result<()> {
         let counters = Arc::new(Counters::default());
+        let addresses = self.generation.config.listeners.iter().map(|listener| listener.address.clone());
+        let listen = addresses.zip(sockets).map(|(address, socket)| Listening { address, socket }).collect();
         let handle = runtime::start(Plan {
             id,
             cpus: self.generation.config.main.affinity.as_ref().and_then(|cpus| cpus.get(id).cloned()),
             generation: Arc::clone(&self.generation),
             counters: Arc::clone(&counters),
             balance: Arc::clone(balance),
-            sockets,
+            listen,
         })?;
         self.workers.push(Some(handle));
         self.counters.push(counters);
@@ -233,7 +235,7 @@ impl Server {
                 self.notice(format_args!("SIGQUIT: quitting when the last tunnel has gone"));
                 if self.phase == Phase::Serving {
                     self.phase = Phase::Quitting;
-                    self.tell(Message::Quit);
+                    self.tell(|| Message::Quit);
                 }
             }
             other => {
@@ -246,12 +248,12 @@ impl Server {
     fn stop(&mut self) {
         if !matches!(self.phase, Phase::Stopping(_)) {
             self.phase = Phase::Stopping(Instant::now() + Duration::from_secs(STOP_WAIT_SECS));
-            self.tell(Message::Stop);
+            self.tell(|| Message::Stop);
         }
     }
 
-    fn tell(&self, message: Message) {
-        self.workers.iter().flatten().for_each(|worker| worker.send(message));
+    fn tell(&self, message: impl Fn() -> Message) {
+        self.workers.iter().flatten().for_each(|worker| worker.send(message()));
     }
 
     /// Joins the workers that have ended. One that was not told to takes the others along: whoever supervises the process

@@ -6,6 +6,7 @@ pub mod access_log;
 pub mod counters;
 pub mod error_log;
 pub mod library_log;
+pub mod status_page;
 
 mod clock;
 mod escape;
