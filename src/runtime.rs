@@ -31,8 +31,10 @@ use crate::{
     },
     reactor::{Descriptor, Event},
     session,
-    tunnel::Reason,
-    worker::{State, Worker},
+    worker::{
+        Worker,
+        drain::{self, Drain, Quit},
+    },
 };
 
 /// What a worker starts with.
@@ -58,15 +60,15 @@ pub enum Message {
     Reload(Arc<Generation>, Arc<Balance>, Vec<Listening>),
     /// All that it accepts from, from now on.
     Listen(Vec<Listening>),
-    /// Close everything now.
-    Stop,
-    /// Accept nothing more; finish requests; end when the last tunnel has gone.
-    Quit,
+    /// Ask some tunnels to end.
+    Drain(Arc<Drain>),
+    /// End, as soon as the last connection has gone.
+    Quit(Quit),
 }
 
 /// A running worker.
 pub struct Handle {
-    /// Its thread; ends after `Stop` or a finished `Quit`.
+    /// Its thread; ends after a `Quit`.
     pub thread: JoinHandle<()>,
     /// Where it gets messages.
     pub inbox: Arc<Inbox>,
@@ -220,7 +222,7 @@ impl Turns {
     }
 
     fn end(&self) {
-        self.worker.tunnels.borrow_mut().close_all(Reason::Shutdown, &mut self.worker.scratch.borrow_mut());
+        self.worker.tunnels.borrow_mut().close_all(self.worker.end(), &mut self.worker.scratch.borrow_mut());
         bury(&self.worker);
     }
 }
@@ -243,8 +245,11 @@ async fn read_inbox(worker: Rc<Worker>, doors: Doors, inbox: Arc<Inbox>, bell: D
 
 fn obey(worker: &Rc<Worker>, doors: &Doors, message: Message) {
     match message {
-        Message::Stop => worker.change(State::Stopping),
-        Message::Quit => worker.change(State::Quitting),
+        Message::Drain(drain) => {
+            let own = Rc::clone(worker);
+            worker.spawn(async move { drain::drain(&own, &drain).await });
+        }
+        Message::Quit(quit) => worker.spawn(drain::quit(Rc::clone(worker), quit)),
         Message::Listen(all) => listen(worker, doors, all),
         Message::Reload(generation, balance, all) => {
             // Who waits at a listener that goes is let in while there is one.

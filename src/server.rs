@@ -1,6 +1,7 @@
 //! The control plane: from a configuration to running workers, and from a signal to their end.
 
 mod daemon;
+mod ending;
 pub(crate) mod pid_file;
 mod process;
 mod signals;
@@ -136,8 +137,11 @@ struct Server {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Serving,
-    Quitting,
-    /// They have until then.
+    /// Nothing yet, but at this time to quit.
+    Leaving(Instant),
+    /// To quit. They have until then.
+    Quitting(Instant),
+    /// To stop. They have until then.
     Stopping(Instant),
 }
 
@@ -168,7 +172,7 @@ impl Server {
         let balance = Arc::new(balance);
         for (id, sockets) in sockets.into_iter().enumerate() {
             if let Err(error) = server.start_worker(id, &balance, sockets) {
-                server.tell(|| Message::Stop);
+                server.stop();
                 return Err(vec![format!("worker {id} cannot be started ({})", os_error(&error))]);
             }
         }
@@ -215,6 +219,7 @@ impl Server {
                     self.stop();
                 }
             }
+            self.go_on();
             self.look_after_workers();
         }
         self.end()
@@ -231,24 +236,11 @@ impl Server {
             Signal::SIGUSR2 => {
                 self.notice(format_args!("SIGUSR2: upgrading the program is not supported yet, nothing was done"))
             }
-            Signal::SIGQUIT => {
-                self.notice(format_args!("SIGQUIT: quitting when the last tunnel has gone"));
-                if self.phase == Phase::Serving {
-                    self.phase = Phase::Quitting;
-                    self.tell(|| Message::Quit);
-                }
-            }
+            Signal::SIGQUIT => self.quit(),
             other => {
                 self.notice(format_args!("{other}: stopping"));
                 self.stop();
             }
-        }
-    }
-
-    fn stop(&mut self) {
-        if !matches!(self.phase, Phase::Stopping(_)) {
-            self.phase = Phase::Stopping(Instant::now() + Duration::from_secs(STOP_WAIT_SECS));
-            self.tell(|| Message::Stop);
         }
     }
 
@@ -264,7 +256,7 @@ impl Server {
             let ended = self.workers.get_mut(id).and_then(|slot| slot.take_if(|worker| worker.thread.is_finished()));
             let Some(worker) = ended else { continue };
             let panic = worker.thread.join().err();
-            if panic.is_some() || self.phase == Phase::Serving {
+            if panic.is_some() || matches!(self.phase, Phase::Serving | Phase::Leaving(_)) {
                 let words = panic.as_deref().map_or("without a word", words_of);
                 self.log(Level::Alert, format_args!("worker {id} ended: {words}; stopping"));
                 unexpected = true;
@@ -276,20 +268,10 @@ impl Server {
         }
     }
 
-    fn has_ended(&self) -> bool {
-        let late = matches!(self.phase, Phase::Stopping(deadline) if Instant::now() >= deadline);
-        late || self.workers.iter().all(Option::is_none)
-    }
-
-    /// How long to wait for a signal before looking after the workers.
-    fn patience(&self) -> Duration {
-        Duration::from_millis(if self.phase == Phase::Serving { SUPERVISE_MS } else { STOP_POLL_MS })
-    }
-
     fn end(mut self) -> ExitCode {
         let late = self.workers.iter().flatten().count();
         if late > 0 {
-            self.log(Level::Alert, format_args!("{late} workers did not stop within {STOP_WAIT_SECS} seconds"));
+            self.log(Level::Alert, format_args!("{late} workers did not end in time"));
         }
         // As nginx: a socket that nobody listens on must not be found, nor the number of a process that has ended.
         remove_all(&unix_sockets(&self.generation.config));

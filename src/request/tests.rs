@@ -104,6 +104,12 @@ pub(crate) fn config(servers: Vec<Server>, maps: Vec<Map>) -> Config {
             worker_connections: None,
             user: None,
             pid: None,
+            drain: crate::config::Drain {
+                delay: Duration::ZERO,
+                window: Duration::ZERO,
+                timeout: Duration::ZERO,
+                code: 1001,
+            },
             daemon: false,
             driver: Driver::Epoll,
             error_logs: Vec::new(),

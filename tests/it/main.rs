@@ -7,6 +7,7 @@
 mod balance;
 mod cli;
 mod clients;
+mod drain;
 mod handshake;
 mod http;
 mod logs;

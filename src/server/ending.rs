@@ -1,0 +1,76 @@
+//! How the process ends: quickly, or when its tunnels have been let go.
+
+use std::time::{Duration, Instant};
+
+use super::{Phase, Server};
+use crate::{
+    limits::{STOP_LINGER_MS, STOP_POLL_MS, STOP_WAIT_SECS, SUPERVISE_MS},
+    runtime::Message,
+    tunnel::Reason,
+    websocket::close::GOING_AWAY,
+    worker::drain::Quit,
+};
+
+impl Server {
+    /// Lets the tunnels go, finishes requests, and ends; with `drain_delay` not at once. Told again, it goes on.
+    pub(super) fn quit(&mut self) {
+        if self.phase != Phase::Serving {
+            return self.notice(format_args!("SIGQUIT: quitting already; SIGTERM ends it now"));
+        }
+        let drain = self.generation.config.main.drain;
+        self.notice(format_args!(
+            "SIGQUIT: quitting; tunnels are closed over {:?} after {:?}, all connections within {:?}",
+            drain.window, drain.delay, drain.timeout
+        ));
+        self.phase = Phase::Leaving(Instant::now() + drain.delay);
+        self.go_on();
+    }
+
+    /// Closes everything now, as well as half a second allows.
+    pub(super) fn stop(&mut self) {
+        if !matches!(self.phase, Phase::Stopping(_)) {
+            self.phase = Phase::Stopping(Instant::now() + Duration::from_secs(STOP_WAIT_SECS));
+            self.tell(|| {
+                Message::Quit(Quit {
+                    keep_listeners: false,
+                    window: Duration::ZERO,
+                    timeout: Duration::from_millis(STOP_LINGER_MS),
+                    reason: Reason::Shutdown,
+                    code: GOING_AWAY,
+                })
+            });
+        }
+    }
+
+    /// What its phase brings with time.
+    pub(super) fn go_on(&mut self) {
+        if matches!(self.phase, Phase::Leaving(until) if Instant::now() >= until) {
+            let drain = self.generation.config.main.drain;
+            self.phase = Phase::Quitting(Instant::now() + drain.timeout + Duration::from_secs(STOP_WAIT_SECS));
+            self.tell(|| {
+                Message::Quit(Quit {
+                    keep_listeners: true,
+                    window: drain.window,
+                    timeout: drain.timeout,
+                    reason: Reason::Drain,
+                    code: drain.code,
+                })
+            });
+        }
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        let late = matches!(self.phase, Phase::Quitting(until) | Phase::Stopping(until) if Instant::now() >= until);
+        late || self.workers.iter().all(Option::is_none)
+    }
+
+    /// How long to wait for a signal before looking after the workers.
+    pub(super) fn patience(&self) -> Duration {
+        let most = Duration::from_millis(SUPERVISE_MS);
+        match self.phase {
+            Phase::Serving => most,
+            Phase::Leaving(until) => most.min(until.saturating_duration_since(Instant::now())),
+            Phase::Quitting(_) | Phase::Stopping(_) => Duration::from_millis(STOP_POLL_MS),
+        }
+    }
+}
