@@ -223,7 +223,7 @@ impl Arguments {
             Order::Stop => Signal::SIGTERM,
             Order::Quit => Signal::SIGQUIT,
             Order::Reload => return Err("-s reload is not supported yet: start it again, after -s quit".to_owned()),
-            Order::Reopen => return Err("-s reopen is not supported yet: let logrotate use copytruncate".to_owned()),
+            Order::Reopen => Signal::SIGUSR1,
         };
         let config = self.load()?;
         let Some(pid) = &config.main.pid else {

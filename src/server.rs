@@ -231,7 +231,8 @@ impl Server {
                 self.notice(format_args!("SIGHUP: reload is not supported yet, nothing was done"))
             }
             Signal::SIGUSR1 => {
-                self.notice(format_args!("SIGUSR1: reopening logs is not supported yet, nothing was done"))
+                self.notice(format_args!("SIGUSR1: reopening logs"));
+                self.generation.logs.reopen();
             }
             Signal::SIGUSR2 => {
                 self.notice(format_args!("SIGUSR2: upgrading the program is not supported yet, nothing was done"))
