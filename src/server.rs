@@ -7,13 +7,7 @@ mod process;
 mod signals;
 mod user;
 
-use std::{
-    any::Any,
-    mem, panic,
-    process::ExitCode,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{any::Any, mem, panic, process::ExitCode, sync::Arc, time::Instant};
 
 use nix::sys::signal::Signal;
 
@@ -29,7 +23,6 @@ use crate::{
     config::{Config, Driver, Level, ListenAddress, LogTarget},
     generation::Generation,
     host,
-    limits::{STOP_POLL_MS, STOP_WAIT_SECS, SUPERVISE_MS},
     listener::{self, Listening},
     observe::{
         Logs, check_file,

@@ -231,9 +231,15 @@ impl Worker {
         *self.reserve.borrow_mut() = File::open("/dev/null").ok();
     }
 
-    /// True from the moment the worker was told to end: connections are not kept for another request, and none becomes a tunnel.
+    /// True from the moment the worker was told to end: connections are not kept for another request.
     pub fn is_draining(&self) -> bool {
         self.state.get() >= State::Draining
+    }
+
+    /// True while it accepts connections only so that nobody meets a closed door. Later ones it has accepted before, as somebody who was
+    /// to stay: they are served whatever they want.
+    pub fn refuses_tunnels(&self) -> bool {
+        self.state.get() == State::Draining
     }
 
     /// Waits until it makes no sense to wait for a first request any more.

