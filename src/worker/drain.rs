@@ -162,7 +162,20 @@ impl Order {
 
 #[cfg(test)]
 mod tests {
+    use std::{io::Read, os::unix::net::UnixStream, sync::Arc};
+
+    use monoio::{LegacyDriver, RuntimeBuilder};
+
     use super::*;
+    use crate::{
+        balance::Balance,
+        generation::tests::generation,
+        request::{
+            Attempt,
+            tests::{config, head, location, request, server},
+        },
+        tunnel::{End, Pair, Terms},
+    };
 
     #[test]
     fn every_place_comes_once_and_neighbours_do_not_come_together() {
@@ -193,5 +206,65 @@ mod tests {
         assert_eq!(order.due(window, window), 1024);
         assert_eq!(order.due(Duration::ZERO, Duration::ZERO), 1024);
         assert_eq!(Order::of(0).due(Duration::ZERO, window), 0);
+    }
+
+    /// A worker with one tunnel to each of these backends; the clients' ends.
+    fn tunnels(backends: &[&str]) -> (Rc<Worker>, Vec<UnixStream>) {
+        let config = || {
+            let server = crate::config::Server { locations: vec![location("/")], ..server("a.example") };
+            config(vec![server], Vec::new())
+        };
+        let generation = generation(Arc::new(config()));
+        let balance = Arc::new(Balance::new(1).unwrap());
+        let worker = Worker::new(0, Arc::clone(&generation), Arc::default(), balance).unwrap();
+        let end = |near: UnixStream| {
+            near.set_nonblocking(true).unwrap();
+            End { fd: worker.reactor.watch(near.into()).unwrap().release(), tls: None }
+        };
+        let clients = backends.iter().map(|address| {
+            let ((client, near_client), (_backend, near_backend)) =
+                (UnixStream::pair().unwrap(), UnixStream::pair().unwrap());
+            let mut request = Box::new(request(config(), head("/", &[])));
+            request.location = Some(0);
+            request.attempts = vec![Attempt { address: (*address).into(), ..Attempt::default() }];
+            let pair = Pair {
+                client: end(near_client),
+                upstream: end(near_backend),
+                from_client: Vec::new(),
+                from_upstream: Vec::new(),
+                frames: Some(0),
+                terms: Terms::default(),
+                record: Record::of(request, Arc::clone(&generation)),
+            };
+            worker.tunnels.borrow_mut().carry(pair, &mut worker.scratch.borrow_mut()).unwrap();
+            client.set_nonblocking(true).unwrap();
+            client
+        });
+        let clients = clients.collect();
+        (worker, clients)
+    }
+
+    /// Which of these clients have been told to go.
+    fn told(worker: &Worker, clients: &mut [UnixStream]) -> Vec<bool> {
+        worker.tunnels.borrow_mut().resume(&mut worker.scratch.borrow_mut());
+        let told = |client: &mut UnixStream| client.read(&mut [0; 64]).is_ok_and(|count| count > 0);
+        clients.iter_mut().map(told).collect()
+    }
+
+    #[test]
+    fn a_part_of_those_that_are_meant_is_told() {
+        let backends: Vec<&str> = ["10.0.0.1:80", "10.0.0.2:80"].into_iter().cycle().take(400).collect();
+        let (worker, mut clients) = tunnels(&backends);
+        let farewell = Farewell { reason: Reason::Drain, code: 1001, patience: Duration::from_secs(5) };
+        let some = Drain {
+            select: Box::new(|record| record.upstream() == Some("10.0.0.2:80")),
+            percent: 30,
+            window: Duration::ZERO,
+            farewell,
+        };
+        RuntimeBuilder::<LegacyDriver>::new().build().unwrap().block_on(drain(&worker, &some));
+        let told = told(&worker, &mut clients);
+        let count = |backend: &str| backends.iter().zip(&told).filter(|(of, told)| **of == backend && **told).count();
+        assert_eq!((count("10.0.0.1:80"), count("10.0.0.2:80")), (0, 60));
     }
 }
