@@ -32,7 +32,7 @@ use crate::{
     reactor::{Descriptor, Event},
     session,
     worker::{
-        Worker,
+        State, Worker,
         drain::{self, Drain, Quit},
     },
 };
@@ -257,7 +257,13 @@ fn obey(worker: &Rc<Worker>, doors: &Doors, message: Message) {
             worker.spawn(async move { drain::drain(&own, &drain).await });
         }
         Message::Quit(quit) => worker.spawn(drain::quit(Rc::clone(worker), quit)),
-        Message::Listen(all) => listen(worker, doors, all),
+        Message::Listen(all) => {
+            let nowhere = all.is_empty();
+            listen(worker, doors, all);
+            if nowhere && worker.is_draining() {
+                worker.change(State::Quitting);
+            }
+        }
         Message::Reload(generation, balance, all) => {
             // Who waits at a listener that goes is let in while there is one.
             listen(worker, doors, all);

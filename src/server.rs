@@ -132,7 +132,9 @@ enum Phase {
     Serving,
     /// Nothing yet, but at this time to quit.
     Leaving(Instant),
-    /// To quit. They have until then.
+    /// To let their tunnels go; new connections still come. They have until then.
+    Draining(Instant),
+    /// To accept nothing more, either.
     Quitting(Instant),
     /// To stop. They have until then.
     Stopping(Instant),

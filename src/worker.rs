@@ -296,7 +296,7 @@ impl Worker {
     /// To be called when sessions or tunnels have gone.
     pub fn connections_ended(&self) {
         self.publish();
-        if self.is_done() || self.is_draining() && self.tunnels.borrow().is_empty() {
+        if self.is_done() {
             self.changed.wake();
         }
     }

@@ -44,23 +44,37 @@ impl Server {
 
     /// What its phase brings with time.
     pub(super) fn go_on(&mut self) {
-        if matches!(self.phase, Phase::Leaving(until) if Instant::now() >= until) {
-            let drain = self.generation.config.main.drain;
-            self.phase = Phase::Quitting(Instant::now() + drain.timeout + Duration::from_secs(STOP_WAIT_SECS));
-            self.tell(|| {
-                Message::Quit(Quit {
-                    keep_listeners: true,
-                    window: drain.window,
-                    timeout: drain.timeout,
-                    reason: Reason::Drain,
-                    code: drain.code,
-                })
-            });
+        match self.phase {
+            Phase::Leaving(until) if Instant::now() >= until => self.drain(),
+            // With the last tunnel nobody is left who could come back at once.
+            Phase::Draining(until) if self.tunnels() == 0 => {
+                self.phase = Phase::Quitting(until);
+                self.tell(|| Message::Listen(Vec::new()));
+            }
+            _ => {}
         }
     }
 
+    fn drain(&mut self) {
+        let drain = self.generation.config.main.drain;
+        self.phase = Phase::Draining(Instant::now() + drain.timeout + Duration::from_secs(STOP_WAIT_SECS));
+        self.tell(|| {
+            Message::Quit(Quit {
+                keep_listeners: true,
+                window: drain.window,
+                timeout: drain.timeout,
+                reason: Reason::Drain,
+                code: drain.code,
+            })
+        });
+    }
+
+    fn tunnels(&self) -> u64 {
+        self.counters.iter().map(|worker| worker.tunnels_open()).sum()
+    }
+
     pub(super) fn has_ended(&self) -> bool {
-        let late = matches!(self.phase, Phase::Quitting(until) | Phase::Stopping(until) if Instant::now() >= until);
+        let late = matches!(self.phase, Phase::Draining(until) | Phase::Quitting(until) | Phase::Stopping(until) if Instant::now() >= until);
         late || self.workers.iter().all(Option::is_none)
     }
 
@@ -70,7 +84,7 @@ impl Server {
         match self.phase {
             Phase::Serving => most,
             Phase::Leaving(until) => most.min(until.saturating_duration_since(Instant::now())),
-            Phase::Quitting(_) | Phase::Stopping(_) => Duration::from_millis(STOP_POLL_MS),
+            Phase::Draining(_) | Phase::Quitting(_) | Phase::Stopping(_) => Duration::from_millis(STOP_POLL_MS),
         }
     }
 }

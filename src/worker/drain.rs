@@ -52,7 +52,7 @@ impl fmt::Debug for Drain {
 /// How a worker ends.
 #[derive(Debug, Clone, Copy)]
 pub struct Quit {
-    /// It goes on to accept connections, and to answer plain requests, until its last tunnel has gone: nobody else listens there.
+    /// It goes on to accept connections, and to answer plain requests, until it is told to listen nowhere: no other process does.
     pub keep_listeners: bool,
     /// Time over which tunnels are asked to end.
     pub window: Duration,
@@ -103,9 +103,8 @@ fn part(worker: &Worker, number: u32, farewell: &Farewell, wanted: impl FnOnce(&
 /// Takes a worker to its end.
 pub async fn quit(worker: Rc<Worker>, quit: Quit) {
     let Quit { keep_listeners, timeout, reason, code, .. } = quit;
-    let is_empty = || worker.tunnels.borrow().is_empty();
     worker.ends_by(reason);
-    worker.change(if keep_listeners && !is_empty() { State::Draining } else { State::Quitting });
+    worker.change(if keep_listeners { State::Draining } else { State::Quitting });
     // Half of the time is for who is slow: to end a frame, to answer.
     let window = quit.window.min(timeout / 2);
     let began = worker.reactor.now();
@@ -120,14 +119,7 @@ pub async fn quit(worker: Rc<Worker>, quit: Quit) {
             drain(&worker, &Drain::all(Duration::ZERO, farewell(passed))).await;
         }
     };
-    let listening = async {
-        worker.until(is_empty).await;
-        worker.change(State::Quitting);
-        // What others have handed over is taken for the last time.
-        worker.balance().ring(worker.id);
-        std::future::pending::<()>().await;
-    };
-    race(worker.reactor.sleep(timeout), race(asking, listening)).await;
+    race(worker.reactor.sleep(timeout), asking).await;
     worker.change(State::Stopping);
 }
 
