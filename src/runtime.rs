@@ -64,6 +64,8 @@ pub enum Message {
     Drain(Arc<Drain>),
     /// End, as soon as the last connection has gone.
     Quit(Quit),
+    /// Drop this: whoever has sent it to all workers and is left alone with it knows that they take turns.
+    Pulse(Arc<()>),
 }
 
 /// A running worker.
@@ -264,6 +266,7 @@ fn obey(worker: &Rc<Worker>, doors: &Doors, message: Message) {
                 worker.change(State::Quitting);
             }
         }
+        Message::Pulse(pulse) => drop(pulse),
         Message::Reload(generation, balance, all) => {
             // Who waits at a listener that goes is let in while there is one.
             listen(worker, doors, all);

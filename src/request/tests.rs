@@ -112,6 +112,7 @@ pub(crate) fn config(servers: Vec<Server>, maps: Vec<Map>) -> Config {
                 code: 1001,
             },
             daemon: false,
+            upgrade_timeout: Duration::from_secs(60),
             driver: Driver::Epoll,
             error_logs: Vec::new(),
             prefix: PathBuf::new(),

@@ -22,7 +22,10 @@ impl Server {
             "SIGQUIT: quitting; tunnels are closed over {:?} after {:?}, all connections within {:?}",
             drain.window, drain.delay, drain.timeout
         ));
-        self.phase = Phase::Leaving(Instant::now() + drain.delay);
+        self.let_go("draining");
+        // With a successor nobody has to be told to send no more.
+        let delay = if self.is_accompanied() { Duration::ZERO } else { drain.delay };
+        self.phase = Phase::Leaving(Instant::now() + delay);
         self.go_on();
     }
 
@@ -30,6 +33,7 @@ impl Server {
     pub(super) fn stop(&mut self) {
         if !matches!(self.phase, Phase::Stopping(_)) {
             self.phase = Phase::Stopping(Instant::now() + Duration::from_secs(STOP_WAIT_SECS));
+            self.let_go("stopping");
             self.tell(|| {
                 Message::Quit(Quit {
                     keep_listeners: false,
@@ -57,10 +61,12 @@ impl Server {
 
     fn drain(&mut self) {
         let drain = self.generation.config.main.drain;
-        self.phase = Phase::Draining(Instant::now() + drain.timeout + Duration::from_secs(STOP_WAIT_SECS));
+        let until = Instant::now() + drain.timeout + Duration::from_secs(STOP_WAIT_SECS);
+        let keep_listeners = !self.is_accompanied();
+        self.phase = if keep_listeners { Phase::Draining(until) } else { Phase::Quitting(until) };
         self.tell(|| {
             Message::Quit(Quit {
-                keep_listeners: true,
+                keep_listeners,
                 window: drain.window,
                 timeout: drain.timeout,
                 reason: Reason::Drain,
@@ -81,10 +87,11 @@ impl Server {
     /// How long to wait for a signal before looking after the workers.
     pub(super) fn patience(&self) -> Duration {
         let most = Duration::from_millis(SUPERVISE_MS);
-        match self.phase {
+        let patience = match self.phase {
             Phase::Serving => most,
             Phase::Leaving(until) => most.min(until.saturating_duration_since(Instant::now())),
             Phase::Draining(_) | Phase::Quitting(_) | Phase::Stopping(_) => Duration::from_millis(STOP_POLL_MS),
-        }
+        };
+        self.watchdog.as_ref().map_or(patience, |watchdog| patience.min(watchdog.patience()))
     }
 }

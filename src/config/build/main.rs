@@ -38,6 +38,7 @@ impl Build<'_> {
             drain: self.drain(&level),
             daemon: self.value(&level, "daemon", &values::FLAG),
             driver: self.driver(&events),
+            upgrade_timeout: self.value(&level, "upgrade_timeout", &values::TIME),
             error_logs,
             prefix: self.paths.prefix.clone(),
         }
