@@ -258,7 +258,7 @@ fn obey(worker: &Rc<Worker>, doors: &Doors, message: Message) {
             let own = Rc::clone(worker);
             worker.spawn(async move { drain::drain(&own, &drain).await });
         }
-        Message::Quit(quit) => worker.spawn(drain::quit(Rc::clone(worker), quit)),
+        Message::Quit(quit) => drain::quit(worker, quit),
         Message::Listen(all) => {
             let nowhere = all.is_empty();
             listen(worker, doors, all);

@@ -100,11 +100,15 @@ fn part(worker: &Worker, number: u32, farewell: &Farewell, wanted: impl FnOnce(&
     }
 }
 
-/// Takes a worker to its end.
-pub async fn quit(worker: Rc<Worker>, quit: Quit) {
-    let Quit { keep_listeners, timeout, reason, code, .. } = quit;
-    worker.ends_by(reason);
-    worker.change(if keep_listeners { State::Draining } else { State::Quitting });
+/// Takes a worker to its end, from this moment on.
+pub fn quit(worker: &Rc<Worker>, quit: Quit) {
+    worker.ends_by(quit.reason);
+    worker.change(if quit.keep_listeners { State::Draining } else { State::Quitting });
+    worker.spawn(end(Rc::clone(worker), quit));
+}
+
+async fn end(worker: Rc<Worker>, quit: Quit) {
+    let Quit { timeout, reason, code, .. } = quit;
     // Half of the time is for who is slow: to end a frame, to answer.
     let window = quit.window.min(timeout / 2);
     let began = worker.reactor.now();
