@@ -56,7 +56,7 @@ pub fn examine(patient: &Patient<'_>) -> Examination {
     let (tunnels, number_from) = match (patient.tunnels, config.and_then(needs::tunnels_of)) {
         (Some(tunnels), _) => (tunnels, "--connections"),
         (None, Some(tunnels)) => (tunnels, "the file's limits"),
-        (None, None) => (DEFAULT_TUNNELS, "no limit in the file"),
+        (None, None) => (DEFAULT_TUNNELS, "the default"),
     };
     let needs = match config {
         Some(config) => Needs::of_config(tunnels, config),

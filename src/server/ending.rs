@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{Phase, Server};
 use crate::{
-    limits::{STOP_LINGER_MS, STOP_POLL_MS, STOP_WAIT_SECS, SUPERVISE_MS},
+    limits::{RELOAD_POLL_MS, STOP_LINGER_MS, STOP_POLL_MS, STOP_WAIT_SECS, SUPERVISE_MS},
     runtime::Message,
     tunnel::Reason,
     websocket::close::GOING_AWAY,
@@ -81,13 +81,14 @@ impl Server {
 
     pub(super) fn has_ended(&self) -> bool {
         let late = matches!(self.phase, Phase::Draining(until) | Phase::Quitting(until) | Phase::Stopping(until) if Instant::now() >= until);
-        late || self.workers.iter().all(Option::is_none)
+        late || self.workers.iter().all(Option::is_none) && self.leaving.is_empty()
     }
 
     /// How long to wait for a signal before looking after the workers.
     pub(super) fn patience(&self) -> Duration {
         let most = Duration::from_millis(SUPERVISE_MS);
         let patience = match self.phase {
+            Phase::Serving if self.reloads.are_under_way() => Duration::from_millis(RELOAD_POLL_MS),
             Phase::Serving => most,
             Phase::Leaving(until) => most.min(until.saturating_duration_since(Instant::now())),
             Phase::Draining(_) | Phase::Quitting(_) | Phase::Stopping(_) => Duration::from_millis(STOP_POLL_MS),

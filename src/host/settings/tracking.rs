@@ -11,7 +11,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         key: "net.netfilter.nf_conntrack_max",
         wanted: "four for each tunnel, where connections are tracked",
         line: Line::Offered(
-            "hosts that track connections (the leading `-` lets hosts without the module ignore the line)",
+            "for hosts that track connections (the leading `-` lets hosts without the module ignore the line)",
             &[("-net.netfilter.nf_conntrack_max", "524288")],
         ),
         since: "",
