@@ -77,6 +77,11 @@ pub fn examine(patient: &Patient<'_>) -> Examination {
 }
 
 impl Examination {
+    /// True when no sysctl is visible: whatever else was found tells nothing.
+    pub fn is_blind(&self) -> bool {
+        self.kernel.is_none()
+    }
+
     /// True when something will bite.
     pub fn bites(&self) -> bool {
         self.mark() == Mark::Bad

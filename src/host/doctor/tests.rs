@@ -134,7 +134,10 @@ fn the_smallest_limit_of_the_groups_around_counts() {
 fn a_bare_container_is_no_error() {
     let examination = Host::with(&[]).examine(10_000);
     assert!(!examination.bites(), "{}", examination.text(100, false));
+    assert!(examination.is_blind() && !Host::stock(&[]).examine(1).is_blind());
     assert!(examination.text(80, false).contains("Not visible here: LimitNOFILE"));
+    let seen = marks(&examination, Mark::Ok);
+    assert_eq!(seen, ["SELinux"], "what cannot be seen is not fine");
     let json = examination.json();
     assert_eq!(json["findings"][0]["mark"], "unseen");
 }

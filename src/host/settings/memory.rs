@@ -256,6 +256,9 @@ fn pipe_pages(seen: &Seen<'_>) -> Option<Finding> {
 fn threads(seen: &Seen<'_>) -> Option<Finding> {
     let needed = seen.needs.threads();
     let words = format!("at least {}", grouped(needed));
+    if !seen.files.exists(&format!("{}/cgroup", seen.process)) {
+        return Some(Finding::unseen(words));
+    }
     let Some(most) = cgroup::limit(seen, cgroup::PIDS) else { return Some(Finding::ok("no limit", words)) };
     let finding = Finding::ok(grouped(most), words);
     if most >= needed {
