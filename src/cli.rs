@@ -1,5 +1,6 @@
 //! The command line: nginx's options, a proxy in one line, and a demo when nothing is said.
 
+mod command;
 mod quick;
 mod version;
 
@@ -13,11 +14,15 @@ use std::{
 use clap::{Parser, ValueEnum, error::ErrorKind};
 use nix::sys::signal::Signal;
 
-use self::quick::Quick;
+use self::{
+    command::{Command, Top},
+    quick::Quick,
+};
 use crate::{
     config::{self, Config, LoadOptions, Loaded, Source, lint},
     demo, host,
     server::{self, pid_file},
+    top,
 };
 
 /// Prefix (`-p`) and file (`-c`) when other options of nginx are given without them.
@@ -29,7 +34,8 @@ const QUICK_NAME: &str = "--listen/--to";
 const USAGE: &str = "longsplice                              a demo: chat through the proxy in your browser
        longsplice -c FILE                      serve what an nginx file says
        longsplice -c FILE -t                   test the file
-       longsplice --listen ADDR --to ADDR      serve without a file";
+       longsplice --listen ADDR --to ADDR      serve without a file
+       longsplice top [URL]                    watch a running one";
 
 const EXAMPLES: &str = "Examples:
   longsplice -t -c /etc/nginx/conf.d/websocket.conf
@@ -44,6 +50,8 @@ const EXAMPLES: &str = "Examples:
           wss:// in front of two, in turn
   longsplice --listen 8080 --to 3000 -T > nginx.conf
           the same as a file, to go on from
+  longsplice top -c nginx.conf
+          what the running one does, at its first `status` location
 
 Exit status: 0, or 1 for any error.";
 
@@ -57,8 +65,10 @@ Exit status: 0, or 1 for any error.";
     max_term_width = 100,
 )]
 struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Configuration file, or a conf.d fragment [/etc/longsplice/nginx.conf]
-    #[arg(short, value_name = "FILE", overrides_with = "config", help_heading = "nginx's options")]
+    #[arg(short, value_name = "FILE", overrides_with = "config", global = true, help_heading = "nginx's options")]
     config: Option<PathBuf>,
     /// What log and pid files are relative to [the file's directory]
     #[arg(short, value_name = "PREFIX", overrides_with = "prefix", help_heading = "nginx's options")]
@@ -150,10 +160,11 @@ impl Arguments {
                 return ExitCode::SUCCESS;
             }
         }
-        let result = match self.signal {
+        let result = match (&self.command, self.signal) {
+            (Some(Command::Top(top)), _) => self.top(top),
             _ if self.test || self.dump => return self.run_test(),
-            Some(order) => self.send(order),
-            None => self.load().map(|config| self.serve(config)),
+            (None, Some(order)) => self.send(order),
+            (None, None) => self.load().map(|config| self.serve(config)),
         };
         result.unwrap_or_else(|error| {
             say(&format!("longsplice: {error}"));
@@ -221,6 +232,13 @@ impl Arguments {
     fn serve(&self, config: Config) -> ExitCode {
         let hangup_ends = !self.listen.is_empty();
         server::serve(config, server::Options { hangup_ends, ..server::Options::default() })
+    }
+
+    /// `top`: of a URL, or of the file that `-c` names.
+    fn top(&self, top: &Top) -> Result<ExitCode, String> {
+        let config = self.config.is_some().then(|| self.load()).transpose()?;
+        top::run(&top.options, config.as_ref()).map_err(|error| format!("[error] {error}"))?;
+        Ok(ExitCode::SUCCESS)
     }
 
     /// The configuration; its errors are told where they are found, so the text here is only the rest.
@@ -339,6 +357,12 @@ mod tests {
         assert!(parse(&["-s", "nonsense"]).is_err());
         assert!(parse(&["-Z"]).is_err());
         assert!(parse(&["stray"]).is_err());
+        for form in [&["-c", "x.conf", "top", "--once"][..], &["top", "-c", "x.conf", "--once"]] {
+            let arguments = parse(form).unwrap();
+            assert_eq!(arguments.config.as_deref(), Some(Path::new("x.conf")));
+            assert!(matches!(arguments.command, Some(Command::Top(top)) if top.options.once));
+        }
+        assert_eq!(parse(&["top", "--help"]).unwrap_err().kind(), ErrorKind::DisplayHelp);
         for help in ["-h", "-?", "--help"] {
             assert_eq!(parse(&[help]).unwrap_err().kind(), ErrorKind::DisplayHelp);
         }

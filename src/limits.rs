@@ -149,3 +149,8 @@ pub const RESOLVERS: usize = 32;
 pub const REGEX_PROGRAM_BYTES: usize = 2 << 20;
 /// Automaton states an expression may cache for each thread that runs it, bytes; a full cache begins anew.
 pub const REGEX_CACHE_BYTES: usize = 1 << 20;
+
+/// Largest answer of a status location that `longsplice top` reads: thousands of backends are some hundred kilobytes.
+pub const STATUS_ANSWER_BYTES: usize = 16 << 20;
+/// Longest wait of `longsplice top` for an answer, or for the next piece of one.
+pub const STATUS_ANSWER_MS: u64 = 5_000;
