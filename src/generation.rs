@@ -3,9 +3,16 @@
 //! A session, its requests and its tunnel are served by the generation that was current when they began; a reload makes the next one
 //! current and changes nothing in those before it. A generation is freed when the last who was served by it has gone.
 
-use std::{sync::Arc, time::SystemTime};
+use std::sync::Arc;
 
-use crate::{config::Config, observe::Logs, upstream::Upstreams};
+use crate::{
+    config::Config,
+    observe::{
+        Logs,
+        board::{Board, Loaded},
+    },
+    upstream::Upstreams,
+};
 
 /// See the module.
 #[derive(Debug)]
@@ -18,14 +25,15 @@ pub struct Generation {
     pub upstreams: Arc<Upstreams>,
     /// The logs that its configuration names.
     pub logs: Arc<Logs>,
-    /// When it was read.
-    pub loaded: SystemTime,
+    /// What is known of it beyond its own life: when it was read, how many tunnels it has.
+    pub loaded: Arc<Loaded>,
 }
 
 impl Generation {
     /// The first of a program.
-    pub fn first(config: Arc<Config>, upstreams: Arc<Upstreams>, logs: Arc<Logs>) -> Arc<Self> {
-        Arc::new(Self { number: 1, config, upstreams, logs, loaded: SystemTime::now() })
+    pub fn first(config: Arc<Config>, upstreams: Arc<Upstreams>, logs: Arc<Logs>, board: &Board) -> Arc<Self> {
+        let loaded = board.load(1, config.bytes);
+        Arc::new(Self { number: 1, config, upstreams, logs, loaded })
     }
 }
 
@@ -37,6 +45,6 @@ pub(crate) mod tests {
     pub(crate) fn generation(config: Arc<Config>) -> Arc<Generation> {
         let upstreams = Arc::new(Upstreams::resolve(&config).unwrap());
         let logs = Logs::open(&config).unwrap();
-        Generation::first(config, upstreams, logs)
+        Generation::first(config, upstreams, logs, &Board::default())
     }
 }

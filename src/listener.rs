@@ -254,7 +254,7 @@ mod tests {
 
     fn worker() -> Rc<Worker> {
         let generation = generation(Arc::new(config(Vec::new(), Vec::new())));
-        Worker::new(0, generation, Arc::default(), Arc::new(Balance::new(1).unwrap())).unwrap()
+        Worker::new(0, generation, Arc::default(), Arc::default(), Arc::new(Balance::new(1).unwrap())).unwrap()
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::{
     rc::Rc,
     sync::{
         Arc,
+        atomic::Ordering::Relaxed,
         mpsc::{Receiver, Sender, channel},
     },
     thread::{self, JoinHandle},
@@ -25,6 +26,7 @@ use crate::{
     limits::{BATCHES_PER_TURN, BULK_NAP_US, EVENTS_PER_BATCH},
     listener,
     observe::{
+        board::Board,
         counters::Counters,
         error_log::{self, About},
     },
@@ -44,6 +46,8 @@ pub struct Plan {
     pub generation: Arc<Generation>,
     /// What this worker counts; the server reads it.
     pub counters: Arc<Counters>,
+    /// What is known of the whole process, shared.
+    pub board: Arc<Board>,
     /// What it knows of the other workers, shared.
     pub balance: Arc<Balance>,
     /// A bound and listening socket for each of the configuration's listeners, in its order.
@@ -63,6 +67,8 @@ pub enum Message {
 pub struct Handle {
     /// Its thread; ends after `Stop` or a finished `Quit`.
     pub thread: JoinHandle<()>,
+    /// What it counts.
+    pub counters: Arc<Counters>,
     id: usize,
     inbox: Sender<Message>,
     balance: Arc<Balance>,
@@ -83,10 +89,10 @@ impl Handle {
 /// No thread, no descriptor.
 pub fn start(plan: Plan) -> io::Result<Handle> {
     let (inbox, messages) = channel();
-    let (id, balance) = (plan.id, Arc::clone(&plan.balance));
+    let (id, counters, balance) = (plan.id, Arc::clone(&plan.counters), Arc::clone(&plan.balance));
     let bell = balance.bell(id).try_clone_to_owned()?;
     let thread = thread::Builder::new().name(format!("worker {id}")).spawn(move || run(plan, messages, bell))?;
-    Ok(Handle { thread, id, inbox, balance })
+    Ok(Handle { thread, counters, id, inbox, balance })
 }
 
 fn run(plan: Plan, messages: Receiver<Message>, bell: OwnedFd) {
@@ -96,6 +102,7 @@ fn run(plan: Plan, messages: Receiver<Message>, bell: OwnedFd) {
     }
     // Else every nap takes 50 us longer (PR_SET_TIMERSLACK, prctl(2)). It does not fail for a thread's own.
     let _ = nix::sys::prctl::set_timerslack(1);
+    plan.counters.gauges.thread.store(nix::unistd::gettid().as_raw() as u64, Relaxed);
     let logs = Arc::clone(&plan.generation.logs);
     let result = runtime(&plan).and_then(|mut runtime| serve(&mut runtime, plan, messages, bell));
     if let Err(error) = result {
@@ -157,7 +164,7 @@ struct Turns {
 
 impl Turns {
     fn start(plan: Plan, messages: Receiver<Message>, bell: OwnedFd, has_ring: bool) -> io::Result<Self> {
-        let worker = Worker::new(plan.id, plan.generation, plan.counters, plan.balance)?;
+        let worker = Worker::new(plan.id, plan.generation, plan.counters, plan.board, plan.balance)?;
         let reactor = &worker.reactor;
         for (index, socket) in plan.sockets.into_iter().enumerate() {
             worker.spawn(listener::accept_all(Rc::clone(&worker), index, reactor.watch(socket)?));
@@ -174,6 +181,7 @@ impl Turns {
         let count = self.wait().await?;
         self.serve(count)?;
         bury(&self.worker);
+        self.worker.tell();
         Ok(())
     }
 

@@ -31,8 +31,9 @@ use crate::{
     limits::{STOP_POLL_MS, STOP_WAIT_SECS, SUPERVISE_MS},
     listener,
     observe::{
-        Logs, check_file,
-        counters::Counters,
+        Logs,
+        board::{Board, State},
+        check_file,
         error_log::{self, About},
         library_log, os_error,
     },
@@ -126,7 +127,7 @@ struct Server {
     daemon: Option<Daemon>,
     signals: Signals,
     workers: Vec<Option<runtime::Handle>>,
-    counters: Vec<Arc<Counters>>,
+    board: Arc<Board>,
     pid_file: Option<PidFile>,
     phase: Phase,
     failed: bool,
@@ -153,12 +154,13 @@ impl Server {
         let sockets = listener::bind(&config, config.main.workers)?;
         let pid_file = pid_path.map(|path| PidFile::write(path, identity.as_ref())).transpose().map_err(one)?;
         identity.as_ref().map_or(Ok(()), Identity::assume).map_err(one)?;
+        let board = Arc::<Board>::default();
         let mut server = Self {
-            generation: Generation::first(config, upstreams, Arc::clone(logs)),
+            generation: Generation::first(config, upstreams, Arc::clone(logs), &board),
             daemon,
             signals,
             workers: Vec::new(),
-            counters: Vec::new(),
+            board,
             pid_file,
             phase: Phase::Serving,
             failed: false,
@@ -181,17 +183,18 @@ impl Server {
         balance: &Arc<Balance>,
         sockets: Vec<std::os::fd::OwnedFd>,
     ) -> std::io::Result<()> {
-        let counters = Arc::new(Counters::default());
+        let cpus = self.generation.config.main.affinity.as_ref().and_then(|cpus| cpus.get(id).cloned());
+        let cpu = cpus.as_deref().and_then(|cpus| if let [cpu] = cpus { Some(*cpu) } else { None });
         let handle = runtime::start(Plan {
             id,
-            cpus: self.generation.config.main.affinity.as_ref().and_then(|cpus| cpus.get(id).cloned()),
+            cpus,
             generation: Arc::clone(&self.generation),
-            counters: Arc::clone(&counters),
+            counters: self.board.join(id, cpu),
+            board: Arc::clone(&self.board),
             balance: Arc::clone(balance),
             sockets,
         })?;
         self.workers.push(Some(handle));
-        self.counters.push(counters);
         Ok(())
     }
 
@@ -233,6 +236,7 @@ impl Server {
                 self.notice(format_args!("SIGQUIT: quitting when the last tunnel has gone"));
                 if self.phase == Phase::Serving {
                     self.phase = Phase::Quitting;
+                    self.board.set_state(State::Draining);
                     self.tell(Message::Quit);
                 }
             }
@@ -246,6 +250,7 @@ impl Server {
     fn stop(&mut self) {
         if !matches!(self.phase, Phase::Stopping(_)) {
             self.phase = Phase::Stopping(Instant::now() + Duration::from_secs(STOP_WAIT_SECS));
+            self.board.set_state(State::Stopping);
             self.tell(Message::Stop);
         }
     }
@@ -262,6 +267,7 @@ impl Server {
             let ended = self.workers.get_mut(id).and_then(|slot| slot.take_if(|worker| worker.thread.is_finished()));
             let Some(worker) = ended else { continue };
             let panic = worker.thread.join().err();
+            self.board.leave(&worker.counters);
             if panic.is_some() || self.phase == Phase::Serving {
                 let words = panic.as_deref().map_or("without a word", words_of);
                 self.log(Level::Alert, format_args!("worker {id} ended: {words}; stopping"));
@@ -292,7 +298,7 @@ impl Server {
         // As nginx: a socket that nobody listens on must not be found, nor the number of a process that has ended.
         remove_all(&unix_sockets(&self.generation.config));
         drop(self.pid_file.take());
-        self.notice(format_args!("exit: {}", Counters::sum(self.counters.iter().map(Arc::as_ref))));
+        self.notice(format_args!("exit: {}", self.board.sum()));
         if mem::take(&mut self.failed) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
     }
 
