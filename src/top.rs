@@ -2,11 +2,11 @@
 //! the server's own is used here.
 
 mod dashboard;
+mod find;
 mod history;
 mod lines;
 mod place;
 mod source;
-mod status;
 mod terminal;
 mod units;
 mod view;
@@ -17,8 +17,8 @@ use std::{
     time::Duration,
 };
 
-use self::{history::History, place::Place, source::Source, status::Status};
-use crate::config::Config;
+use self::{history::History, source::Source};
+use crate::{config::Config, observe::status::Status};
 
 /// What `top` is asked for.
 #[derive(Debug, Clone, clap::Args)]
@@ -57,7 +57,7 @@ pub fn run(options: &Options, config: Option<&Config>) -> Result<(), String> {
     let source = Source::new(place, options.insecure)?;
     if options.json {
         let json = source.get()?;
-        Status::read(&json)?;
+        read(&json)?;
         return print(&json);
     }
     let delay = Duration::from_secs_f64(options.delay);
@@ -69,7 +69,16 @@ pub fn run(options: &Options, config: Option<&Config>) -> Result<(), String> {
 }
 
 fn ask(source: &Source) -> Result<Status, String> {
-    Status::read(&source.get()?)
+    read(&source.get()?)
+}
+
+/// Reads the JSON. What an older server does not say is zero or empty, but it says who it is.
+fn read(json: &[u8]) -> Result<Status, String> {
+    let status: Status = serde_json::from_slice(json).map_err(|error| format!("no status JSON: {error}"))?;
+    if status.version.is_empty() || status.pid == 0 {
+        return Err("JSON, but not of a status location".to_owned());
+    }
+    Ok(status)
 }
 
 /// One snapshot. Rates need two answers.

@@ -5,10 +5,10 @@ use std::time::Instant;
 use super::{
     history::History,
     lines::{Line, Style},
-    status::Status,
     units::span,
     view::{self, Kind, Plots},
 };
+use crate::observe::status::Status;
 
 /// What a key asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::status::{Status, Worker};
+use crate::observe::status::{Status, Tunnel, Worker};
 
 /// As many samples as the widest terminal has columns for a sparkline.
 const SAMPLES: usize = 512;
@@ -60,12 +60,12 @@ impl History {
     }
 
     /// By worker: messages and bytes a second.
-    pub fn workers(&self) -> HashMap<u64, (Option<f64>, Option<f64>)> {
+    pub fn workers(&self) -> HashMap<usize, (Option<f64>, Option<f64>)> {
         let Some(before) = &self.before else { return HashMap::new() };
-        let earlier: HashMap<u64, &Worker> = before.workers.iter().map(|worker| (worker.id, worker)).collect();
+        let earlier: HashMap<usize, &Worker> = before.workers.iter().map(|worker| (worker.id, worker)).collect();
         let rates = self.now.workers.iter().filter_map(|now| {
             let before = earlier.get(&now.id)?;
-            let rates = (self.between(now.frames(), before.frames()), self.between(now.bytes(), before.bytes()));
+            let rates = (self.between(frames(now), frames(before)), self.between(bytes_of_worker(now), bytes_of_worker(before)));
             Some((now.id, rates))
         });
         rates.collect()
@@ -75,14 +75,14 @@ impl History {
     pub fn tunnels(&self) -> HashMap<u64, f64> {
         let Some(before) = &self.before else { return HashMap::new() };
         let earlier: HashMap<u64, u64> =
-            before.busiest.iter().chain(&before.longest).map(|tunnel| (tunnel.id, tunnel.bytes())).collect();
+            before.busiest.iter().chain(&before.longest).map(|tunnel| (tunnel.id, bytes(tunnel))).collect();
         let now = self.now.busiest.iter().chain(&self.now.longest);
-        now.filter_map(|now| Some((now.id, self.between(now.bytes(), *earlier.get(&now.id)?)?))).collect()
+        now.filter_map(|now| Some((now.id, self.between(bytes(now), *earlier.get(&now.id)?)?))).collect()
     }
 
     fn between(&self, now: u64, before: u64) -> Option<f64> {
-        let seconds = (self.now.now_ms - self.before.as_ref()?.now_ms) / 1000.0;
-        (seconds > 0.0).then(|| now.saturating_sub(before) as f64 / seconds)
+        let ms = self.now.now_ms.saturating_sub(self.before.as_ref()?.now_ms);
+        (ms > 0).then(|| now.saturating_sub(before) as f64 * 1000.0 / ms as f64)
     }
 
     fn sample(&self) -> Sample {
@@ -118,11 +118,23 @@ impl Sample {
     }
 }
 
+fn bytes(tunnel: &Tunnel) -> u64 {
+    tunnel.bytes_from_client.saturating_add(tunnel.bytes_from_upstream)
+}
+
+fn bytes_of_worker(worker: &Worker) -> u64 {
+    worker.bytes_from_client.saturating_add(worker.bytes_from_upstream)
+}
+
+fn frames(worker: &Worker) -> u64 {
+    worker.frames_from_client.saturating_add(worker.frames_from_upstream)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn status(pid: u32, now_ms: f64, opened: u64) -> Status {
+    fn status(pid: u32, now_ms: u64, opened: u64) -> Status {
         let mut status = Status { pid, now_ms, ..Status::default() };
         status.tunnels.opened = opened;
         status
@@ -131,23 +143,23 @@ mod tests {
     #[test]
     fn rates_lie_between_two_answers_of_one_process() {
         let mut history = History::default();
-        history.add(status(1, 1000.0, 10));
+        history.add(status(1, 1000, 10));
         assert_eq!(history.last().opened, None, "nothing to compare with");
-        history.add(status(1, 3000.0, 20));
+        history.add(status(1, 3000, 20));
         assert_eq!(history.last().opened, Some(5.0));
-        history.add(status(2, 4000.0, 1));
+        history.add(status(2, 4000, 1));
         assert_eq!(history.last().opened, None, "another process counts from the beginning");
-        history.add(status(2, 4000.0, 2));
+        history.add(status(2, 4000, 2));
         assert_eq!(history.last().opened, None, "no time has passed");
-        history.add(status(2, 5000.0, 1));
+        history.add(status(2, 5000, 1));
         assert_eq!(history.last().opened, Some(0.0), "a counter that sank did not grow");
     }
 
     #[test]
     fn only_so_much_is_kept() {
         let mut history = History::default();
-        for n in 0..2 * SAMPLES {
-            history.add(status(1, n as f64, 0));
+        for n in 0..2 * SAMPLES as u64 {
+            history.add(status(1, n, 0));
         }
         assert_eq!(history.all(|sample| sample.tunnels).count(), SAMPLES);
     }

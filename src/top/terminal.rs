@@ -23,9 +23,10 @@ use nix::sys::signal::{SigSet, Signal};
 use super::{
     dashboard::{Action, Dashboard},
     lines::{Line, Style},
+    read,
     source::Source,
-    status::Status,
 };
+use crate::observe::status::Status;
 
 /// What the loop waits for.
 enum Event {
@@ -97,7 +98,7 @@ fn asker(source: Source, events: Sender<Event>) -> io::Result<Sender<()>> {
     let (requests, orders) = mpsc::channel();
     spawn("asker", move || {
         for () in orders {
-            let answer = source.get().and_then(|json| Status::read(&json));
+            let answer = source.get().and_then(|json| read(&json));
             if events.send(Event::Answer(answer)).is_err() {
                 return;
             }

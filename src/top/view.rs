@@ -5,8 +5,9 @@ mod tables;
 use super::{
     history::{History, Sample},
     lines::{Line, Style, nearness, sparkline},
-    units::{bytes, count, millis, percent, rate, span, speed, whole},
+    units::{count, millis, percent, rate, span, speed, whole},
 };
+use crate::observe::status::State;
 
 pub(super) use self::tables::Kind;
 
@@ -21,13 +22,13 @@ const WIDEST_SPARKLINE: usize = 80;
 /// Whose figures, and whether all is well.
 pub(super) fn heading(history: &History) -> Vec<Line> {
     let now = &history.now;
-    let (state, style) = match now.state.as_str() {
-        "serving" => ("serving", Style::Good),
-        "draining" => ("draining", Style::Warn),
-        other => (other, Style::Bad),
+    let (state, style) = match now.state {
+        State::Serving => ("serving", Style::Good),
+        State::Draining => ("draining", Style::Warn),
+        State::Stopping => ("stopping", Style::Bad),
     };
     let first = Line::new(Style::Strong, format!("longsplice {}", now.version))
-        .and(Style::Plain, format!("  {}  pid {}  up {}", now.hostname, now.pid, span(now.uptime_s)))
+        .and(Style::Plain, format!("  {}  pid {}  up {}", now.hostname, now.pid, span(now.uptime_s as f64)))
         .and(Style::Plain, format!("  configuration {}  ", now.config.generation))
         .and(style, state);
     let mut lines = vec![first];
@@ -94,7 +95,7 @@ fn times(history: &History) -> Line {
 /// How even the workers are, and how busy.
 fn workers(history: &History) -> Line {
     let workers = &history.now.workers;
-    let busy: Vec<f64> = workers.iter().filter_map(|worker| worker.busy).collect();
+    let busy: Vec<f64> = workers.iter().map(|worker| worker.busy).collect();
     let tunnels: Vec<f64> = workers.iter().map(|worker| worker.tunnels as f64).collect();
     let (mean, highest) = mean_and_highest(&tunnels);
     let spread = if mean > 0.0 { format!("{:.2}", highest / mean) } else { "-".to_owned() };
@@ -106,7 +107,7 @@ fn workers(history: &History) -> Line {
 
 fn limits(history: &History) -> Line {
     let limits = &history.now.limits;
-    let (descriptors, ports) = (limits.descriptors, &limits.ports);
+    let (descriptors, ports) = (&limits.descriptors, &limits.ports);
     let near = |used: u64, max: u64| nearness(if max > 0 { used as f64 / max as f64 } else { 0.0 });
     let of = |used, max| format!("{} of {}", whole(used), whole(max));
     let to = ports.busiest.as_deref().map(|backend| format!(" to {backend}")).unwrap_or_default();

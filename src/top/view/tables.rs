@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::top::{
-    history::History,
-    lines::{Cell, Style, Table, figure, name, nearness},
-    status::{Tunnel, UpstreamServer},
-    units::{bytes, count, millis, none, percent, rate, span, speed, whole},
+use crate::{
+    observe::status::{Tunnel, UpstreamServer, UpstreamState},
+    top::{
+        history::History,
+        lines::{Cell, Style, Table, figure, name, nearness},
+        units::{bytes, count, millis, none, percent, rate, span, speed, whole},
+    },
 };
 
 /// One of the tables.
@@ -112,11 +114,11 @@ fn upstreams(history: &History) -> Table {
     ];
     let servers = history.now.upstreams.iter().flat_map(|upstream| {
         upstream.servers.iter().map(|server| {
-            let state = Cell::name(&server.state).styled(mood(&server.state));
+            let (state, mood) = state(server.state);
             vec![
                 Cell::name(&upstream.name),
                 Cell::name(&both_names(server)),
-                state,
+                Cell::name(state).styled(mood),
                 exact(server.tunnels_open),
                 counted(server.tunnels),
                 counted(server.fails),
@@ -144,11 +146,12 @@ fn weight(server: &UpstreamServer) -> Cell {
     }
 }
 
-fn mood(state: &str) -> Style {
+fn state(state: UpstreamState) -> (&'static str, Style) {
     match state {
-        "up" => Style::Good,
-        "failed" => Style::Bad,
-        _ => Style::Warn,
+        UpstreamState::Up => ("up", Style::Good),
+        UpstreamState::Down => ("down", Style::Warn),
+        UpstreamState::Drain => ("drain", Style::Warn),
+        UpstreamState::Failed => ("failed", Style::Bad),
     }
 }
 
@@ -169,13 +172,13 @@ fn workers(history: &History) -> Table {
         let (messages, traffic) = rates.get(&worker.id).copied().unwrap_or_default();
         let cpu = worker.cpu.map_or_else(none, |cpu| cpu.to_string());
         vec![
-            exact(worker.id),
+            exact(worker.id as u64),
             Cell::figure(worker.cpu.unwrap_or_default() as f64, cpu),
             exact(worker.tunnels),
             exact(worker.connections),
             maybe(messages, rate),
             maybe(traffic, speed),
-            maybe(worker.busy, |busy| busy.map_or_else(none, percent)).styled(nearness(worker.busy.unwrap_or(0.0))),
+            Cell::figure(worker.busy, percent(worker.busy)).styled(nearness(worker.busy)),
             counted(worker.handed_over),
             counted(worker.taken_over),
         ]
@@ -212,7 +215,7 @@ fn tunnels(history: &History, tunnels: &[Tunnel]) -> Table {
             maybe(speeds.get(&tunnel.id).copied(), speed),
             Cell::name(&format!("{} {}", tunnel.server, tunnel.location)),
             counted(messages),
-            exact(tunnel.worker),
+            exact(tunnel.worker as u64),
             exact(tunnel.generation),
         ]
     });
@@ -245,7 +248,7 @@ fn configurations(history: &History) -> Table {
     let rows = history.now.config.alive.iter().map(|generation| {
         vec![
             exact(generation.generation),
-            lasting((history.now.now_ms - generation.loaded_ms) / 1000.0),
+            lasting(history.now.now_ms.saturating_sub(generation.loaded_ms) as f64 / 1000.0),
             exact(generation.tunnels),
             in_bytes(generation.bytes),
         ]

@@ -1,11 +1,11 @@
 use super::*;
-use crate::top::status::Status;
+use crate::top::read;
 
 /// An answer, and a second later one in which everything counted grew.
 pub(in crate::top) fn history() -> History {
-    let first = Status::read(include_bytes!("status.json")).unwrap();
+    let first = read(include_bytes!("status.json")).unwrap();
     let mut second = first.clone();
-    second.now_ms += 2000.0;
+    second.now_ms += 2000;
     second.tunnels.opened += 600;
     second.frames.from_client += 5000;
     second.bytes.from_upstream += 4 << 20;
@@ -66,8 +66,8 @@ fn eighty_columns_have_room_for_sparklines_and_what_stands_beside() {
 #[test]
 fn what_is_no_status_is_refused() {
     for json in ["", "[]", "{}", "{\"version\":1}", "<html>", "{\"version\":\"1\",\"pid\":0}"] {
-        assert!(Status::read(json.as_bytes()).is_err(), "{json}");
+        assert!(read(json.as_bytes()).is_err(), "{json}");
     }
     // Older and newer servers say less and more.
-    assert!(Status::read(b"{\"version\":\"9\",\"pid\":1,\"something\":{\"new\":[]}}").is_ok());
+    assert!(read(b"{\"version\":\"9\",\"pid\":1,\"something\":{\"new\":[]}}").is_ok());
 }
