@@ -1,7 +1,7 @@
 //! The command line: nginx's options, a proxy in one line, and a demo when nothing is said.
 
-mod command;
 mod quick;
+mod top;
 mod version;
 
 use std::{
@@ -11,18 +11,14 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Parser, ValueEnum, error::ErrorKind};
+use clap::{Parser, Subcommand, ValueEnum, error::ErrorKind};
 use nix::sys::signal::Signal;
 
-use self::{
-    command::{Command, Top},
-    quick::Quick,
-};
+use self::{quick::Quick, top::Top};
 use crate::{
     config::{self, Config, LoadOptions, Loaded, Source, lint},
     demo, host,
     server::{self, pid_file},
-    top,
 };
 
 /// Prefix (`-p`) and file (`-c`) when other options of nginx are given without them.
@@ -35,7 +31,7 @@ const USAGE: &str = "longsplice                              a demo: chat throug
        longsplice -c FILE                      serve what an nginx file says
        longsplice -c FILE -t                   test the file
        longsplice --listen ADDR --to ADDR      serve without a file
-       longsplice top [URL]                    watch a running one";
+       longsplice top [URL | -c FILE]          watch a running one";
 
 const EXAMPLES: &str = "Examples:
   longsplice -t -c /etc/nginx/conf.d/websocket.conf
@@ -51,7 +47,7 @@ const EXAMPLES: &str = "Examples:
   longsplice --listen 8080 --to 3000 -T > nginx.conf
           the same as a file, to go on from
   longsplice top -c nginx.conf
-          what the running one does, at its first `status` location
+          what the running one does, as its `status` location tells it
 
 Exit status: 0, or 1 for any error.";
 
@@ -62,13 +58,17 @@ Exit status: 0, or 1 for any error.";
     override_usage = USAGE,
     after_help = EXAMPLES,
     disable_help_flag = true,
+    disable_help_subcommand = true,
+    args_conflicts_with_subcommands = true,
+    subcommand_help_heading = "Commands",
     max_term_width = 100,
 )]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
+
     /// Configuration file, or a conf.d fragment [/etc/longsplice/nginx.conf]
-    #[arg(short, value_name = "FILE", overrides_with = "config", global = true, help_heading = "nginx's options")]
+    #[arg(short, value_name = "FILE", overrides_with = "config", help_heading = "nginx's options")]
     config: Option<PathBuf>,
     /// What log and pid files are relative to [the file's directory]
     #[arg(short, value_name = "PREFIX", overrides_with = "prefix", help_heading = "nginx's options")]
@@ -125,6 +125,12 @@ struct Arguments {
     help: Option<bool>,
 }
 
+/// What is no option of nginx: words in front, each with options of its own.
+#[derive(Debug, Subcommand)]
+enum Command {
+    Top(Top),
+}
+
 /// `-s`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Order {
@@ -143,6 +149,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         return demo::run();
     }
     match Arguments::try_parse_from(arguments) {
+        Ok(Arguments { command: Some(Command::Top(top)), .. }) => top.run(),
         Ok(arguments) => arguments.run(),
         Err(error) => {
             // Nobody may be reading; the exit code says it too.
@@ -160,11 +167,10 @@ impl Arguments {
                 return ExitCode::SUCCESS;
             }
         }
-        let result = match (&self.command, self.signal) {
-            (Some(Command::Top(top)), _) => self.top(top),
+        let result = match self.signal {
             _ if self.test || self.dump => return self.run_test(),
-            (None, Some(order)) => self.send(order),
-            (None, None) => self.load().map(|config| self.serve(config)),
+            Some(order) => self.send(order),
+            None => self.load().map(|config| self.serve(config)),
         };
         result.unwrap_or_else(|error| {
             say(&format!("longsplice: {error}"));
@@ -232,13 +238,6 @@ impl Arguments {
     fn serve(&self, config: Config) -> ExitCode {
         let hangup_ends = !self.listen.is_empty();
         server::serve(config, server::Options { hangup_ends, ..server::Options::default() })
-    }
-
-    /// `top`: of a URL, or of the file that `-c` names.
-    fn top(&self, top: &Top) -> Result<ExitCode, String> {
-        let config = self.config.is_some().then(|| self.load()).transpose()?;
-        top::run(&top.options, config.as_ref()).map_err(|error| format!("[error] {error}"))?;
-        Ok(ExitCode::SUCCESS)
     }
 
     /// The configuration; its errors are told where they are found, so the text here is only the rest.
@@ -357,10 +356,10 @@ mod tests {
         assert!(parse(&["-s", "nonsense"]).is_err());
         assert!(parse(&["-Z"]).is_err());
         assert!(parse(&["stray"]).is_err());
-        for form in [&["-c", "x.conf", "top", "--once"][..], &["top", "-c", "x.conf", "--once"]] {
-            let arguments = parse(form).unwrap();
-            assert_eq!(arguments.config.as_deref(), Some(Path::new("x.conf")));
-            assert!(matches!(arguments.command, Some(Command::Top(top)) if top.options.once));
+        let top = parse(&["top", "-c", "x.conf", "--once"]).unwrap();
+        assert!(matches!(top.command, Some(Command::Top(_))));
+        for wrong in [&["top", "-c", "x", "http://y/"][..], &["top", "--once", "--json"], &["top", "-d", "0"]] {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
         }
         assert_eq!(parse(&["top", "--help"]).unwrap_err().kind(), ErrorKind::DisplayHelp);
         for help in ["-h", "-?", "--help"] {

@@ -65,7 +65,10 @@ impl History {
         let earlier: HashMap<usize, &Worker> = before.workers.iter().map(|worker| (worker.id, worker)).collect();
         let rates = self.now.workers.iter().filter_map(|now| {
             let before = earlier.get(&now.id)?;
-            let rates = (self.between(frames(now), frames(before)), self.between(bytes_of_worker(now), bytes_of_worker(before)));
+            let rates = (
+                self.between(frames(now), frames(before)),
+                self.between(bytes_of_worker(now), bytes_of_worker(before)),
+            );
             Some((now.id, rates))
         });
         rates.collect()

@@ -86,7 +86,9 @@ impl fmt::Display for Place {
         let scheme = if self.tls { "https" } else { "http" };
         match &self.address {
             Address::Unix(socket) => write!(formatter, "{scheme}://unix:{}:{}", socket.display(), self.path),
-            Address::Tcp(host, port) if host.contains(':') => write!(formatter, "{scheme}://[{host}]:{port}{}", self.path),
+            Address::Tcp(host, port) if host.contains(':') => {
+                write!(formatter, "{scheme}://[{host}]:{port}{}", self.path)
+            }
             Address::Tcp(host, port) => write!(formatter, "{scheme}://{host}:{port}{}", self.path),
         }
     }
@@ -115,8 +117,20 @@ mod tests {
     #[test]
     fn what_is_no_url_is_told_with_the_forms_that_are() {
         let wrong = [
-            "", "http://", "http:///x", "ftp://x/", "http://x:0/", "http://x:99999/", "http://[::1/", "http://[::1]x/",
-            "http://a b/", "http://a/\r\nX: y", "http://user@x/", "unix:x", "unix:/x:y", ":80",
+            "",
+            "http://",
+            "http:///x",
+            "ftp://x/",
+            "http://x:0/",
+            "http://x:99999/",
+            "http://[::1/",
+            "http://[::1]x/",
+            "http://a b/",
+            "http://a/\r\nX: y",
+            "http://user@x/",
+            "unix:x",
+            "unix:/x:y",
+            ":80",
         ];
         for url in wrong {
             let error = url.parse::<Place>().unwrap_err();

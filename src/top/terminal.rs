@@ -54,12 +54,7 @@ pub(super) fn run(source: Source, first: Status, delay: Duration) -> io::Result<
 }
 
 /// The loop: one event, then the screen as it is now.
-fn show(
-    dashboard: &mut Dashboard,
-    events: &Receiver<Event>,
-    requests: &Sender<()>,
-    delay: Duration,
-) -> io::Result<()> {
+fn show(dashboard: &mut Dashboard, events: &Receiver<Event>, requests: &Sender<()>, delay: Duration) -> io::Result<()> {
     // When to ask; none while an answer is under way.
     let mut next = Some(Instant::now() + delay);
     loop {

@@ -223,7 +223,8 @@ fn tunnels(history: &History, tunnels: &[Tunnel]) -> Table {
 }
 
 fn reasons(counts: &BTreeMap<String, u64>) -> Table {
-    let rows = counts.iter().filter(|(_, count)| **count > 0).map(|(reason, count)| vec![Cell::name(reason), exact(*count)]);
+    let rows =
+        counts.iter().filter(|(_, count)| **count > 0).map(|(reason, count)| vec![Cell::name(reason), exact(*count)]);
     let mut table = Table { columns: vec![name("Reason"), figure("Count")], rows: rows.collect() };
     table.sort(1, false);
     table
