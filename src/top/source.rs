@@ -147,7 +147,8 @@ impl Source {
             io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => {
                 "; is longsplice running there? `longsplice top URL` or `-c FILE` name another place"
             }
-            io::ErrorKind::InvalidData if self.tls.is_some() => "; --insecure takes any certificate",
+            _ if cause.contains("certificate") => "; --insecure takes any",
+            _ if cause.contains("InvalidContentType") => "; does it speak http:// there?",
             _ => "",
         };
         match what {

@@ -14,6 +14,8 @@ pub(super) use self::tables::Kind;
 /// Where the figures of the summary begin, and where its sparklines do.
 const FIGURES: usize = 12;
 const SPARKLINES: usize = 24;
+/// Of what a reload failed by: what is wrong, and where. The rest is in the log.
+const ERROR_LINES: usize = 2;
 /// What stands behind a sparkline.
 const BESIDE: usize = 32;
 const NARROWEST_SPARKLINE: usize = 8;
@@ -33,8 +35,9 @@ pub(super) fn heading(history: &History) -> Vec<Line> {
         .and(style, state);
     let mut lines = vec![first];
     if let Some(error) = &now.config.last_error {
-        let said: Vec<&str> = error.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-        lines.push(Line::new(Style::Bad, format!("The last reload failed: {}", said.join("  "))));
+        let mut said = error.lines().map(str::trim).filter(|line| !line.is_empty());
+        lines.push(Line::new(Style::Bad, format!("The last reload failed: {}", said.next().unwrap_or_default())));
+        lines.extend(said.take(ERROR_LINES - 1).map(|line| Line::new(Style::Bad, format!("  {line}"))));
     }
     lines
 }
@@ -109,7 +112,7 @@ fn limits(history: &History) -> Line {
     let limits = &history.now.limits;
     let (descriptors, ports) = (&limits.descriptors, &limits.ports);
     let near = |used: u64, max: u64| nearness(if max > 0 { used as f64 / max as f64 } else { 0.0 });
-    let of = |used, max| format!("{} of {}", whole(used), whole(max));
+    let of = |used, max| format!("{}/{}", whole(used), whole(max));
     let to = ports.busiest.as_deref().map(|backend| format!(" to {backend}")).unwrap_or_default();
     let line = labelled("Limits")
         .and(Style::Plain, "descriptors ")

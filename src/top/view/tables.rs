@@ -245,7 +245,7 @@ fn servers(history: &History) -> Table {
 }
 
 fn configurations(history: &History) -> Table {
-    let columns = vec![figure("Generation"), figure("Loaded"), figure("Tunnels"), figure("Memory")];
+    let columns = vec![figure("Generation"), figure("Loaded"), figure("Tunnels"), figure("Size")];
     let rows = history.now.config.alive.iter().map(|generation| {
         vec![
             exact(generation.generation),

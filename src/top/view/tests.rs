@@ -26,12 +26,13 @@ fn the_snapshot_has_every_figure_and_every_table() {
     for word in [
         "edge-7.fra  pid 4711  up 3d4h  configuration 12  serving",
         "The last reload failed: error: unknown directive",
+        "\n  --> nginx.conf:15:1\n",
         "12,340",
         "300/s opened",
         "2.50k/s in",
         "2.00 MiB/s out",
         "2/s refused",
-        "24,130 of 65,536",
+        "24,130/65,536",
     ] {
         assert!(text.contains(word), "no {word:?} in:\n{text}");
     }
