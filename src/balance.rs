@@ -41,7 +41,8 @@ pub struct Accepted {
 /// What the workers know of each other.
 #[derive(Debug)]
 pub struct Balance {
-    seats: Box<[Seat]>,
+    /// Shared by all that know the worker, whoever else they know.
+    seats: Box<[Arc<Seat>]>,
 }
 
 /// One worker. On cache lines of its own (processors fetch them in pairs): the others read `load` at each accept.
@@ -73,8 +74,18 @@ impl Balance {
     /// # Errors
     /// eventfd(2)'s.
     pub fn new(workers: usize) -> io::Result<Self> {
-        let seats = (0..workers).map(|_| Seat::new()).collect::<io::Result<_>>()?;
-        Ok(Self { seats })
+        Self { seats: Box::default() }.of(workers)
+    }
+
+    /// The same workers, so many of them: the last are left out, or new ones are there too, without connections. Who knows them by
+    /// the one and who by the other still hand connections to each other.
+    ///
+    /// # Errors
+    /// eventfd(2)'s.
+    pub fn of(&self, workers: usize) -> io::Result<Self> {
+        let known = self.seats.iter().take(workers).map(|seat| Ok(Arc::clone(seat)));
+        let new = (self.seats.len()..workers).map(|_| Seat::new().map(Arc::new));
+        Ok(Self { seats: known.chain(new).collect::<io::Result<_>>()? })
     }
 
     /// Connections of a worker, those on their way to it included.
@@ -223,6 +234,21 @@ mod tests {
         assert_eq!(with_loads(&loads).compare(loads.len() - 1).unwrap().least, 0, "neighbours go round");
         assert_eq!(with_loads(&loads).compare(1).unwrap().least, LOADS_COMPARED);
         assert_eq!(with_loads(&loads).compare(LOADS_COMPARED + 1).unwrap().fewest, 100);
+    }
+
+    #[test]
+    fn workers_come_and_go_and_the_others_stay_who_they_are() {
+        let four = with_loads(&[1, 2, 3, 4]);
+        let two = four.of(2).unwrap();
+        assert_eq!(two.compare(1), Some(Comparison { has_too_many: false, least: 0, fewest: 1 }));
+        two.publish(0, 1, 9);
+        assert_eq!(four.load(0), 9);
+        let three = two.of(3).unwrap();
+        assert_eq!((three.load(1), three.load(2), four.load(2)), (2, 0, 3), "the third is another");
+        // Who has not heard of it yet hands on what the one that leaves takes no more.
+        four.leave(3);
+        let (connection, _client) = connection();
+        assert!(four.hand(3, connection).is_err());
     }
 
     #[test]

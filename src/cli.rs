@@ -1,5 +1,6 @@
 //! The command line: nginx's options, a proxy in one line, and a demo when nothing is said.
 
+mod doctor;
 mod quick;
 mod top;
 mod version;
@@ -14,9 +15,9 @@ use std::{
 use clap::{Parser, Subcommand, ValueEnum, error::ErrorKind};
 use nix::sys::signal::Signal;
 
-use self::{quick::Quick, top::Top};
+use self::{doctor::Doctor, quick::Quick, top::Top};
 use crate::{
-    config::{self, Config, LoadOptions, Loaded, Source, lint},
+    config::{self, Config, LoadOptions, Loaded, Source},
     demo, host,
     server::{self, pid_file},
 };
@@ -31,6 +32,7 @@ const USAGE: &str = "longsplice                              a demo: chat throug
        longsplice -c FILE                      serve what an nginx file says
        longsplice -c FILE -t                   test the file
        longsplice --listen ADDR --to ADDR      serve without a file
+       longsplice doctor [-c FILE]             what of this host will bite, and how to mend it
        longsplice top [URL | -c FILE]          watch a running one";
 
 const EXAMPLES: &str = "Examples:
@@ -46,6 +48,8 @@ const EXAMPLES: &str = "Examples:
           wss:// in front of two, in turn
   longsplice --listen 8080 --to 3000 -T > nginx.conf
           the same as a file, to go on from
+  longsplice doctor -c nginx.conf --connections 100000
+          is this host ready for so many tunnels?
   longsplice top -c nginx.conf
           what the running one does, as its `status` location tells it
 
@@ -128,6 +132,7 @@ struct Arguments {
 /// What is no option of nginx: words in front, each with options of its own.
 #[derive(Debug, Subcommand)]
 enum Command {
+    Doctor(Doctor),
     Top(Top),
 }
 
@@ -148,13 +153,15 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     if arguments.len() <= 1 {
         return demo::run();
     }
+    let failure = if arguments[1] == "doctor" { doctor::CANNOT_TELL.into() } else { ExitCode::FAILURE };
     match Arguments::try_parse_from(arguments) {
+        Ok(Arguments { command: Some(Command::Doctor(doctor)), .. }) => doctor.run(),
         Ok(Arguments { command: Some(Command::Top(top)), .. }) => top.run(),
         Ok(arguments) => arguments.run(),
         Err(error) => {
             // Nobody may be reading; the exit code says it too.
             let _ = error.print();
-            if error.kind() == ErrorKind::DisplayHelp { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            if error.kind() == ErrorKind::DisplayHelp { ExitCode::SUCCESS } else { failure }
         }
     }
 }
@@ -193,7 +200,7 @@ impl Arguments {
         };
         let name = name_of(&options.file);
         let Loaded { config, mut report, files } = config::load(&options);
-        let of_host = config.as_ref().map(|config| lint::host(config, &host::limits()));
+        let of_host = config.as_ref().map(host::lint);
         of_host.into_iter().flatten().for_each(|finding| report.push(finding));
         let findings = report.render(has_colour(), true);
         let Some(config) = config else {
@@ -222,7 +229,7 @@ impl Arguments {
             Order::Stop => Signal::SIGTERM,
             Order::Quit => Signal::SIGQUIT,
             Order::Reload => return Err("-s reload is not supported yet: start it again, after -s quit".to_owned()),
-            Order::Reopen => return Err("-s reopen is not supported yet: let logrotate use copytruncate".to_owned()),
+            Order::Reopen => Signal::SIGUSR1,
         };
         let config = self.load()?;
         let Some(pid) = &config.main.pid else {
@@ -333,7 +340,11 @@ fn name_of(file: &Source) -> String {
 
 /// Colours are for people: none in a file or a pipe, and none for whoever set NO_COLOR (no-color.org).
 fn has_colour() -> bool {
-    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+    has_colour_on(&io::stderr())
+}
+
+fn has_colour_on(output: &impl IsTerminal) -> bool {
+    output.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 #[cfg(test)]

@@ -1,11 +1,27 @@
-//! What this host gives: descriptors, queues, ports.
+//! What this host gives: descriptors, queues, ports, memory. The table of what to set, and who reads it.
 
-use std::{fs, str::FromStr};
+mod cgroup;
+pub mod doctor;
+pub mod files;
+pub mod finding;
+#[cfg(test)]
+mod guide;
+pub mod needs;
+pub mod settings;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+use self::{
+    files::Files,
+    finding::Mark,
+    needs::Needs,
+    settings::{CHAPTERS, Seen},
+};
 use crate::{
-    config::{Config, lint::HostLimits},
+    config::{
+        Config,
+        diagnostic::{Diagnostic, Severity},
+    },
     limits::{NOFILE_RESERVE, PIPES_POOLED},
     observe::os_error,
 };
@@ -50,28 +66,27 @@ pub fn nofile_needed(config: &Config) -> Option<u64> {
     Some(NOFILE_RESERVE.saturating_add((config.main.workers as u64).saturating_mul(per_worker as u64)))
 }
 
-/// The limits that a configuration is held against by `-t`. What cannot be read (no /proc) is the kernel's default.
-pub fn limits() -> HostLimits {
-    HostLimits {
-        nofile_hard: getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(_, hard)| hard),
-        somaxconn: sysctl("net/core/somaxconn").and_then(|text| numbers(&text).next()).unwrap_or(4_096),
-        local_ports: sysctl("net/ipv4/ip_local_port_range")
-            .and_then(|text| port_range(&text))
-            .unwrap_or((32_768, 60_999)),
-    }
+/// Settings that a file by itself can be too large for: `-t` speaks of these, `doctor` of all.
+const LINTED: [&str; 3] = ["LimitNOFILE", "net.core.somaxconn", "net.ipv4.ip_local_port_range"];
+
+/// What of this host is too small for what a file asks for: for `-t`.
+pub fn lint(config: &Config) -> Vec<Diagnostic> {
+    lint_on(&Files::default(), config)
 }
 
-fn sysctl(name: &str) -> Option<String> {
-    fs::read_to_string(format!("/proc/sys/{name}")).ok()
-}
-
-fn port_range(text: &str) -> Option<(u16, u16)> {
-    let mut ports = numbers(text);
-    Some((ports.next()?, ports.next()?))
-}
-
-fn numbers<T: FromStr>(text: &str) -> impl Iterator<Item = T> {
-    text.split_ascii_whitespace().map_while(|word| word.parse().ok())
+fn lint_on(files: &Files, config: &Config) -> Vec<Diagnostic> {
+    // A file without limits asks for what there is.
+    let needs = Needs::of_config(needs::tunnels_of(config).unwrap_or(1), config);
+    let seen = Seen { files, process: "proc/self", running: false, needs: &needs, config: Some(config) };
+    let settings = CHAPTERS.iter().flat_map(|chapter| chapter.settings).filter(|setting| LINTED.contains(&setting.key));
+    let findings = settings.filter_map(|setting| Some((setting.key, (setting.judge)(&seen)?)));
+    findings
+        .filter(|(_, finding)| finding.mark == Mark::Bad)
+        .map(|(key, finding)| {
+            let message = format!("{key} is {}, this file needs {}: {}", finding.found, finding.wanted, finding.says);
+            Diagnostic::new(Severity::Warning, message).help(format!("`{}`; to keep it: {}", finding.now, finding.keep))
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -79,11 +94,15 @@ mod tests {
     use super::*;
     use crate::config::{self, LoadOptions, Source};
 
-    fn needed(text: &str) -> Option<u64> {
-        let text = format!("{text} http {{ server {{ listen 80; return 204; }} }}");
-        let file = Source::Text { name: "test".to_owned(), text };
+    pub(super) fn config(text: &str) -> Config {
+        let file = Source::Text { name: "test".to_owned(), text: text.to_owned() };
         let options = LoadOptions { file, prefix: "/".into(), globals: None, conf_error_log: None };
-        nofile_needed(&config::load(&options).config.unwrap())
+        let loaded = config::load(&options);
+        loaded.config.unwrap_or_else(|| panic!("{}", loaded.report.render(false, false)))
+    }
+
+    fn needed(text: &str) -> Option<u64> {
+        nofile_needed(&config(&format!("{text} http {{ server {{ listen 80; return 204; }} }}")))
     }
 
     #[test]
@@ -98,11 +117,40 @@ mod tests {
     }
 
     #[test]
-    fn sysctls_are_read_as_the_kernel_writes_them() {
-        assert_eq!(port_range("32768\t60999\n"), Some((32_768, 60_999)));
-        assert_eq!(port_range("32768\n"), None);
-        assert_eq!(numbers::<u32>("4096\n").next(), Some(4_096));
-        let limits = limits();
-        assert!(limits.nofile_hard > 0 && limits.local_ports.0 < limits.local_ports.1);
+    fn a_file_that_is_too_large_for_this_host_is_warned_about() {
+        let config = config(
+            "worker_processes 2; events { worker_connections 60000; } \
+             http { server { listen 127.0.0.1:1; location / { proxy_pass http://127.0.0.1:2; } } }",
+        );
+        let host = doctor::tests::Host::with(&[
+            ("proc/self/limits", "Max open files            1024                 100000               files"),
+            ("proc/sys/net/core/somaxconn", "128"),
+            ("proc/sys/net/ipv4/ip_local_port_range", "32768\t60999"),
+        ]);
+        let found = lint_on(host.files(), &config);
+        let text: String = found.iter().map(|found| found.message.as_str()).collect();
+        assert_eq!(found.len(), 3, "{text}");
+        for words in ["LimitNOFILE is 100,000", "needs at least 120,", "somaxconn is 128", "28,232 fit"] {
+            assert!(text.contains(words), "{words} in {text}");
+        }
+        let large = doctor::tests::Host::with(&[
+            ("proc/self/limits", "Max open files            1024                 1000000              files"),
+            ("proc/sys/net/core/somaxconn", "6000"),
+            ("proc/sys/net/ipv4/ip_local_port_range", "1024\t65535"),
+        ]);
+        assert_eq!(lint_on(large.files(), &config), []);
+    }
+
+    #[test]
+    fn a_file_without_limits_is_as_large_as_the_host() {
+        let config = config("events {} http { server { listen 80; location / { proxy_pass http://127.0.0.1:2; } } }");
+        let tiny = [("proc/self/limits", "Max open files            1024                 1024                 files")];
+        assert_eq!(lint_on(doctor::tests::Host::with(&tiny).files(), &config), []);
+    }
+
+    #[test]
+    fn every_linted_setting_is_in_the_table() {
+        let is_there = |key| CHAPTERS.iter().flat_map(|chapter| chapter.settings).any(|setting| setting.key == key);
+        assert!(LINTED.into_iter().all(is_there));
     }
 }

@@ -91,8 +91,14 @@ pub const LOG_QUEUE_RECORDS: usize = 65_536;
 pub const LOG_QUEUE_BYTES: usize = 64 << 20;
 /// How long the log writer gathers lines after a write before the next one, milliseconds: at most 200 writes a second a file.
 pub const LOG_GATHER_MS: u64 = 5;
-/// Lines given to the kernel in one writev(2); IOV_MAX is 1024 (limits.h, Linux 2.2 and later).
-pub const LOG_LINES_PER_WRITE: usize = 1024;
+/// Bytes of lines gathered for one write(2), where no `buffer=` says how many.
+pub const LOG_WRITE_BYTES: usize = 256 << 10;
+/// Bytes of lines that may wait for the reader of a pipe, a terminal or a socket: a burst; past it lines are lost, and counted.
+pub const LOG_BACKLOG_BYTES: usize = 1 << 20;
+/// Bytes given to a pipe at once: PIPE_BUF, what is written whole or not at all (pipe(7)), and does not wait where poll(2) saw room.
+pub const LOG_PIPE_BYTES: usize = 4096;
+/// How long until a pipe that was full is tried again, milliseconds.
+pub const LOG_RETRY_MS: u64 = 20;
 /// How long the end of the program waits for the log writer, milliseconds.
 pub const LOG_FLUSH_MS: u64 = 1000;
 /// Seconds between two messages about lines that one log lost.
@@ -150,6 +156,10 @@ pub const REGEX_PROGRAM_BYTES: usize = 2 << 20;
 /// Automaton states an expression may cache for each thread that runs it, bytes; a full cache begins anew.
 pub const REGEX_CACHE_BYTES: usize = 1 << 20;
 
+/// Bytes read of one file of /proc or /sys by `doctor`.
+pub const HOST_FILE_BYTES: u64 = 1 << 20;
+/// Most tunnels whose needs are reckoned: a hundred times what one host has carried.
+pub const DOCTOR_TUNNELS: u64 = 100_000_000;
 /// Largest answer of a status location that `longsplice top` reads: thousands of backends are some hundred kilobytes.
 pub const STATUS_ANSWER_BYTES: usize = 16 << 20;
 /// Longest wait of `longsplice top` for an answer, or for the next piece of one.

@@ -1,5 +1,7 @@
 //! Listening sockets: bound once by the control plane, accepted from by every worker.
 
+mod doors;
+
 use std::{
     fs, io,
     os::{
@@ -14,12 +16,14 @@ use std::{
 
 use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 
+use self::doors::Door;
+pub use self::doors::{Doors, Listening};
 use crate::{
     balance::Accepted,
     config::{Config, KeepAlive, Level, ListenAddress, ListenOptions, Listener},
     limits::{ACCEPT_PAUSE_MS, ACCEPTS_PER_TURN, BIND_RETRY_MS},
     observe::{counters::Counters, os_error},
-    reactor::{Descriptor, Either, race, yield_now},
+    reactor::Descriptor,
     request::Address,
     session, sys,
     worker::Worker,
@@ -156,30 +160,31 @@ fn explain(address: &ListenAddress, error: &io::Error) -> String {
     format!("bind() to {address} failed ({}): {cure}", os_error(error))
 }
 
-/// Accepts connections of one listener and starts a session for each, until the worker closes its listeners.
-pub async fn accept_all(worker: Rc<Worker>, index: usize, socket: Descriptor) {
-    while let Either::Right(()) = race(worker.listeners_closed(), accept_turn(&worker, index, &socket)).await {
-        yield_now().await;
-    }
-}
-
 /// Accepts up to [`ACCEPTS_PER_TURN`] connections, waiting for the first.
-async fn accept_turn(worker: &Rc<Worker>, index: usize, socket: &Descriptor) {
+async fn accept_turn(worker: &Rc<Worker>, door: &Door) {
+    let socket = &door.socket;
     let mut failed = None;
     for _ in 0..ACCEPTS_PER_TURN {
         if worker.is_full() && worker.relief().is_none() {
             worker.warn_full();
             return worker.reactor.sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
         }
+        let generation = worker.generation();
+        // It was told of both together, so that each listening socket has its listener.
+        let Some(listener) = generation.listener(&door.address) else {
+            return worker.reactor.sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
+        };
         match sys::accept(socket.as_fd()) {
             Ok((fd, peer)) => {
                 failed = None;
                 Counters::bump(&worker.counters.accepted);
-                let generation = worker.generation();
-                serve_or_hand_over(worker, Accepted { fd, peer: Address::from(&peer), generation, listener: index });
+                serve_or_hand_over(worker, Accepted { fd, peer: Address::from(&peer), generation, listener });
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.readable().await,
-            Err(error) if is_shortage(&error) => return shortage(worker, index, socket, &error).await,
+            Err(error) if is_shortage(&error) => {
+                let ssl = generation.config.listeners[listener].ssl;
+                return shortage(worker, ssl, socket, &error).await;
+            }
             // The connection itself went wrong before it was accepted (accept(2), "Error handling"): the next one may be fine.
             Err(error) => {
                 Counters::bump(&worker.counters.accept_errors);
@@ -198,7 +203,7 @@ async fn accept_turn(worker: &Rc<Worker>, index: usize, socket: &Descriptor) {
 /// Serves a connection, or leaves that to the worker that has fewer.
 fn serve_or_hand_over(worker: &Rc<Worker>, connection: Accepted) {
     let handed = match worker.relief() {
-        Some(other) => worker.balance.hand(other, connection),
+        Some(other) => worker.balance().hand(other, connection),
         None => Err(connection),
     };
     match handed {
@@ -222,7 +227,7 @@ fn is_shortage(error: &io::Error) -> bool {
 
 /// No descriptor or memory for a connection. The reserve descriptor lets one waiting client in to be told so; then the listener
 /// rests: asking again at once would only spin.
-async fn shortage(worker: &Rc<Worker>, index: usize, socket: &Descriptor, error: &io::Error) {
+async fn shortage(worker: &Rc<Worker>, ssl: bool, socket: &Descriptor, error: &io::Error) {
     Counters::bump(&worker.counters.accept_errors);
     worker.log(
         Level::Crit,
@@ -233,7 +238,7 @@ async fn shortage(worker: &Rc<Worker>, index: usize, socket: &Descriptor, error:
     );
     if worker.reserve.take().is_some()
         && let Ok((fd, _)) = sys::accept(socket.as_fd())
-        && !worker.generation().config.listeners[index].ssl
+        && !ssl
     {
         // One short answer fits any socket buffer; a client that cannot take it is closed all the same.
         let refusal = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
@@ -250,11 +255,27 @@ mod tests {
     use monoio::{LegacyDriver, RuntimeBuilder};
 
     use super::*;
-    use crate::{balance::Balance, generation::tests::generation, request::tests::config, worker::State};
+    use crate::{
+        balance::Balance, generation::tests::generation, reactor::yield_now, request::tests::config, worker::State,
+    };
 
+    /// One whose file listens on port 80.
     fn worker() -> Rc<Worker> {
-        let generation = generation(Arc::new(config(Vec::new(), Vec::new())));
-        Worker::new(0, generation, Arc::default(), Arc::default(), Arc::new(Balance::new(1).unwrap())).unwrap()
+        let listener = crate::config::Listener {
+            address: address(),
+            options: ListenOptions::default(),
+            ssl: false,
+            default: 0,
+            names: Default::default(),
+            servers: Vec::new(),
+        };
+        let config = Config { listeners: vec![listener], ..config(Vec::new(), Vec::new()) };
+        Worker::new(0, generation(Arc::new(config)), Arc::default(), Arc::default(), Arc::new(Balance::new(1).unwrap()))
+            .unwrap()
+    }
+
+    fn address() -> ListenAddress {
+        ListenAddress::Tcp(([127, 0, 0, 1], 80).into())
     }
 
     #[test]
@@ -263,15 +284,14 @@ mod tests {
         let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None).unwrap();
         let worker = worker();
         let errors = RuntimeBuilder::<LegacyDriver>::new().build().unwrap().block_on(async {
-            let socket = worker.reactor.watch(socket.into()).unwrap();
-            let accepting = monoio::spawn(accept_all(Rc::clone(&worker), 0, socket));
+            let doors = Doors::default();
+            doors.open(&worker, vec![Listening { address: address(), socket: socket.into() }]).unwrap();
             for _ in 0..100 {
                 worker.reactor.turn(&mut Vec::new()).unwrap();
                 worker.reactor.advance(&mut Vec::new()).unwrap();
                 yield_now().await;
             }
             worker.change(State::Quitting);
-            accepting.await;
             worker.counters.accept_errors.load(std::sync::atomic::Ordering::Relaxed)
         });
         assert!(errors <= 2 * ACCEPTS_PER_TURN as u64, "{errors} errors in a few milliseconds");

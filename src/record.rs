@@ -165,6 +165,7 @@ mod tests {
                 template: Template { parts: vec![Part::Variable(Variable::Known(Known::named(variable).unwrap()))] },
             }),
             condition: None,
+            buffer: None,
         }));
         let location = crate::config::Location { settings: Arc::new(settings), ..location("/") };
         let server = crate::config::Server { locations: vec![location], ..server("a.example") };

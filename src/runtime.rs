@@ -1,14 +1,12 @@
 //! A worker's thread: pinned to its core, with its own monoio runtime, listening sockets, wheel and inbox.
 
+mod inbox;
+
 use std::{
     io,
     os::fd::OwnedFd,
     rc::Rc,
-    sync::{
-        Arc,
-        atomic::Ordering::Relaxed,
-        mpsc::{Receiver, Sender, channel},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed},
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -19,16 +17,18 @@ use nix::{
     unistd::Pid,
 };
 
+pub use self::inbox::Inbox;
 use crate::{
     balance::Balance,
     config::{Driver, Level},
     generation::Generation,
     limits::{BATCHES_PER_TURN, BULK_NAP_US, EVENTS_PER_BATCH},
-    listener,
+    listener::{self, Doors, Listening},
     observe::{
         board::Board,
         counters::Counters,
         error_log::{self, About},
+        os_error,
     },
     reactor::{Descriptor, Event},
     session,
@@ -50,13 +50,17 @@ pub struct Plan {
     pub board: Arc<Board>,
     /// What it knows of the other workers, shared.
     pub balance: Arc<Balance>,
-    /// A bound and listening socket for each of the configuration's listeners, in its order.
-    pub sockets: Vec<OwnedFd>,
+    /// What it accepts from at first.
+    pub listen: Vec<Listening>,
 }
 
 /// A message to a worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Message {
+    /// Another configuration for new sessions, other workers beside it.
+    Reload(Arc<Generation>, Arc<Balance>, Vec<Listening>),
+    /// All that it accepts from, from now on.
+    Listen(Vec<Listening>),
     /// Close everything now.
     Stop,
     /// Accept nothing more; finish requests; end when the last tunnel has gone.
@@ -69,17 +73,14 @@ pub struct Handle {
     pub thread: JoinHandle<()>,
     /// What it counts.
     pub counters: Arc<Counters>,
-    id: usize,
-    inbox: Sender<Message>,
-    balance: Arc<Balance>,
+    /// Where it gets messages.
+    pub inbox: Arc<Inbox>,
 }
 
 impl Handle {
-    /// Sends a message; a worker that has ended does not get it.
+    /// Sends a message; a worker that has ended needs none.
     pub fn send(&self, message: Message) {
-        if self.inbox.send(message).is_ok() {
-            self.balance.ring(self.id);
-        }
+        let _ = self.inbox.send(message);
     }
 }
 
@@ -88,14 +89,15 @@ impl Handle {
 /// # Errors
 /// No thread, no descriptor.
 pub fn start(plan: Plan) -> io::Result<Handle> {
-    let (inbox, messages) = channel();
-    let (id, counters, balance) = (plan.id, Arc::clone(&plan.counters), Arc::clone(&plan.balance));
-    let bell = balance.bell(id).try_clone_to_owned()?;
-    let thread = thread::Builder::new().name(format!("worker {id}")).spawn(move || run(plan, messages, bell))?;
-    Ok(Handle { thread, counters, id, inbox, balance })
+    let (id, counters) = (plan.id, Arc::clone(&plan.counters));
+    let bell = plan.balance.bell(id).try_clone_to_owned()?;
+    let inbox = Arc::new(Inbox::new(id, Arc::clone(&plan.balance)));
+    let own = Arc::clone(&inbox);
+    let thread = thread::Builder::new().name(format!("worker {id}")).spawn(move || run(plan, own, bell))?;
+    Ok(Handle { thread, counters, inbox })
 }
 
-fn run(plan: Plan, messages: Receiver<Message>, bell: OwnedFd) {
+fn run(plan: Plan, inbox: Arc<Inbox>, bell: OwnedFd) {
     if let Err(error) = pin_to(plan.cpus.as_deref()) {
         let message = format_args!("worker {} runs on any core: sched_setaffinity() failed ({error})", plan.id);
         error_log::event(&plan.generation.logs, Level::Warn, &About::Process, message);
@@ -104,7 +106,7 @@ fn run(plan: Plan, messages: Receiver<Message>, bell: OwnedFd) {
     let _ = nix::sys::prctl::set_timerslack(1);
     plan.counters.gauges.thread.store(nix::unistd::gettid().as_raw() as u64, Relaxed);
     let logs = Arc::clone(&plan.generation.logs);
-    let result = runtime(&plan).and_then(|mut runtime| serve(&mut runtime, plan, messages, bell));
+    let result = runtime(&plan).and_then(|mut runtime| serve(&mut runtime, plan, inbox, bell));
     if let Err(error) = result {
         error_log::event(&logs, Level::Emerg, &About::Process, format_args!("a worker ended: {error}"));
     }
@@ -142,9 +144,9 @@ fn runtime(plan: &Plan) -> io::Result<Runtime> {
 }
 
 /// The life of a worker: run the tasks that can run, wait, hand out what came, let the tunnels move.
-fn serve(runtime: &mut Runtime, plan: Plan, messages: Receiver<Message>, bell: OwnedFd) -> io::Result<()> {
+fn serve(runtime: &mut Runtime, plan: Plan, inbox: Arc<Inbox>, bell: OwnedFd) -> io::Result<()> {
     let has_ring = matches!(runtime, FusionRuntime::Uring(_));
-    let mut turns = runtime.block_on(async { Turns::start(plan, messages, bell, has_ring) })?;
+    let mut turns = runtime.block_on(async { Turns::start(plan, inbox, bell, has_ring) })?;
     while !turns.worker.is_done() {
         // monoio runs every task that is ready before it looks at the future it is given.
         runtime.block_on(turns.take())?;
@@ -163,13 +165,12 @@ struct Turns {
 }
 
 impl Turns {
-    fn start(plan: Plan, messages: Receiver<Message>, bell: OwnedFd, has_ring: bool) -> io::Result<Self> {
+    fn start(plan: Plan, inbox: Arc<Inbox>, bell: OwnedFd, has_ring: bool) -> io::Result<Self> {
         let worker = Worker::new(plan.id, plan.generation, plan.counters, plan.board, plan.balance)?;
         let reactor = &worker.reactor;
-        for (index, socket) in plan.sockets.into_iter().enumerate() {
-            worker.spawn(listener::accept_all(Rc::clone(&worker), index, reactor.watch(socket)?));
-        }
-        worker.spawn(read_inbox(Rc::clone(&worker), messages, reactor.watch(bell)?));
+        let doors = Doors::default();
+        doors.open(&worker, plan.listen)?;
+        worker.spawn(read_inbox(Rc::clone(&worker), doors, inbox, reactor.watch(bell)?));
         // monoio takes the descriptor for a stream's; all it does with it is to wait until it is readable.
         let poller = |fd: OwnedFd| monoio::net::TcpStream::from_std(fd.into());
         let ring = has_ring.then(|| reactor.epoll().try_clone_to_owned().and_then(poller)).transpose()?;
@@ -231,22 +232,38 @@ impl Turns {
     }
 }
 
-async fn read_inbox(worker: Rc<Worker>, messages: Receiver<Message>, bell: Descriptor) {
+async fn read_inbox(worker: Rc<Worker>, doors: Doors, inbox: Arc<Inbox>, bell: Descriptor) {
     let mut count = [0; 8];
     loop {
-        for message in messages.try_iter() {
-            worker.change(match message {
-                Message::Stop => State::Stopping,
-                Message::Quit => State::Quitting,
-            });
-        }
-        let handed = &worker.balance;
+        inbox.take().into_iter().for_each(|message| obey(&worker, &doors, message));
         // One that ends serves what it was handed before, and is handed nothing more.
-        let handed = if worker.is_quitting() { handed.leave(worker.id) } else { handed.take(worker.id) };
+        let handed = match worker.is_quitting() {
+            true => worker.balance().leave(worker.id),
+            false => worker.balance().take(worker.id),
+        };
         handed.into_iter().for_each(|connection| listener::take_over(&worker, connection));
         bell.readable().await;
         // How often it rang does not matter; read, the next ring is an edge again (eventfd(2)).
         let _ = nix::unistd::read(&bell, &mut count);
+    }
+}
+
+fn obey(worker: &Rc<Worker>, doors: &Doors, message: Message) {
+    match message {
+        Message::Stop => worker.change(State::Stopping),
+        Message::Quit => worker.change(State::Quitting),
+        Message::Listen(all) => listen(worker, doors, all),
+        Message::Reload(generation, balance, all) => {
+            // Who waits at a listener that goes is let in while there is one.
+            listen(worker, doors, all);
+            worker.renew(generation, balance);
+        }
+    }
+}
+
+fn listen(worker: &Rc<Worker>, doors: &Doors, all: Vec<Listening>) {
+    if let Err(error) = doors.open(worker, all) {
+        worker.log(Level::Alert, format_args!("a listening socket cannot be watched ({})", os_error(&error)));
     }
 }
 

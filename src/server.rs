@@ -29,7 +29,7 @@ use crate::{
     generation::Generation,
     host,
     limits::{STOP_POLL_MS, STOP_WAIT_SECS, SUPERVISE_MS},
-    listener,
+    listener::{self, Listening},
     observe::{
         Logs,
         board::{Board, State},
@@ -156,7 +156,7 @@ impl Server {
         identity.as_ref().map_or(Ok(()), Identity::assume).map_err(one)?;
         let board = Arc::<Board>::default();
         let mut server = Self {
-            generation: Generation::first(config, upstreams, Arc::clone(logs), &board),
+            generation: Generation::first(config, upstreams, Arc::clone(logs), Arc::clone(&board)),
             daemon,
             signals,
             workers: Vec::new(),
@@ -170,7 +170,7 @@ impl Server {
         let balance = Arc::new(balance);
         for (id, sockets) in sockets.into_iter().enumerate() {
             if let Err(error) = server.start_worker(id, &balance, sockets) {
-                server.tell(Message::Stop);
+                server.tell(|| Message::Stop);
                 return Err(vec![format!("worker {id} cannot be started ({})", os_error(&error))]);
             }
         }
@@ -185,6 +185,8 @@ impl Server {
     ) -> std::io::Result<()> {
         let cpus = self.generation.config.main.affinity.as_ref().and_then(|cpus| cpus.get(id).cloned());
         let cpu = cpus.as_deref().and_then(|cpus| if let [cpu] = cpus { Some(*cpu) } else { None });
+        let addresses = self.generation.config.listeners.iter().map(|listener| listener.address.clone());
+        let listen = addresses.zip(sockets).map(|(address, socket)| Listening { address, socket }).collect();
         let handle = runtime::start(Plan {
             id,
             cpus,
@@ -192,7 +194,7 @@ impl Server {
             counters: self.board.join(id, cpu),
             board: Arc::clone(&self.board),
             balance: Arc::clone(balance),
-            sockets,
+            listen,
         })?;
         self.workers.push(Some(handle));
         Ok(())
@@ -227,7 +229,8 @@ impl Server {
                 self.notice(format_args!("SIGHUP: reload is not supported yet, nothing was done"))
             }
             Signal::SIGUSR1 => {
-                self.notice(format_args!("SIGUSR1: reopening logs is not supported yet, nothing was done"))
+                self.notice(format_args!("SIGUSR1: reopening logs"));
+                self.generation.logs.reopen();
             }
             Signal::SIGUSR2 => {
                 self.notice(format_args!("SIGUSR2: upgrading the program is not supported yet, nothing was done"))
@@ -237,7 +240,7 @@ impl Server {
                 if self.phase == Phase::Serving {
                     self.phase = Phase::Quitting;
                     self.board.set_state(State::Draining);
-                    self.tell(Message::Quit);
+                    self.tell(|| Message::Quit);
                 }
             }
             other => {
@@ -251,12 +254,12 @@ impl Server {
         if !matches!(self.phase, Phase::Stopping(_)) {
             self.phase = Phase::Stopping(Instant::now() + Duration::from_secs(STOP_WAIT_SECS));
             self.board.set_state(State::Stopping);
-            self.tell(Message::Stop);
+            self.tell(|| Message::Stop);
         }
     }
 
-    fn tell(&self, message: Message) {
-        self.workers.iter().flatten().for_each(|worker| worker.send(message));
+    fn tell(&self, message: impl Fn() -> Message) {
+        self.workers.iter().flatten().for_each(|worker| worker.send(message()));
     }
 
     /// Joins the workers that have ended. One that was not told to takes the others along: whoever supervises the process

@@ -165,15 +165,40 @@ impl Session {
 
     /// Between two requests: ends with the first byte of the next.
     async fn idle(&mut self) -> Result<(), Gone> {
-        let mut first = Vec::new();
-        let reading = self.worker.reactor.within(self.keepalive_timeout, self.stream.read(&mut first));
-        match race(reading, self.worker.listeners_closed()).await {
-            Either::Left(Ok(Ok(count))) if count > 0 => {
-                *self.buffer.get_mut() = first;
-                Ok(())
+        let deadline = Instant::now() + self.keepalive_timeout;
+        loop {
+            self.renew()?;
+            let mut first = Vec::new();
+            let limit = deadline.saturating_duration_since(Instant::now());
+            let reading = self.worker.reactor.within(limit, self.stream.read(&mut first));
+            let told = self.worker.until(|| self.worker.is_quitting() || !self.worker.serves_by(&self.generation));
+            match race(reading, told).await {
+                Either::Left(Ok(Ok(count))) if count > 0 => {
+                    *self.buffer.get_mut() = first;
+                    return Ok(());
+                }
+                Either::Right(()) if !self.worker.is_quitting() => {}
+                _ => return Err(Gone::Quietly),
             }
-            _ => Err(Gone::Quietly),
         }
+    }
+
+    /// Goes over to what new sessions are served by, as long as there is a listener where this one came in, and it speaks the same.
+    fn renew(&mut self) -> Result<(), Gone> {
+        if self.worker.serves_by(&self.generation) {
+            return Ok(());
+        }
+        let generation = self.worker.generation();
+        let index = generation.listener(&self.listener().address).ok_or(Gone::Quietly)?;
+        let listener = &generation.config.listeners[index];
+        if listener.ssl != self.listener().ssl {
+            return Err(Gone::Quietly);
+        }
+        let name = self.client.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
+        let named = name.and_then(|name| listener.names.find(name.as_bytes()));
+        self.server = named.map_or(listener.default, |named| named.server);
+        (self.listener, self.generation) = (index, generation);
+        Ok(())
     }
 
     async fn head(&mut self) -> Result<RequestHead, Gone> {

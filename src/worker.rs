@@ -3,7 +3,7 @@
 mod rest;
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, Ref, RefCell},
     fs::File,
     future::{Future, poll_fn},
     io,
@@ -45,10 +45,10 @@ pub struct Worker {
     pub counters: Arc<Counters>,
     /// What is known of the whole process.
     pub board: Arc<Board>,
-    /// The other workers.
-    pub balance: Arc<Balance>,
     /// A descriptor to give up when there is no other.
     pub reserve: RefCell<Option<File>>,
+    /// What it knows of the other workers.
+    balance: RefCell<Arc<Balance>>,
     /// What new sessions are served by.
     generation: RefCell<Arc<Generation>>,
     sessions: Cell<usize>,
@@ -95,8 +95,8 @@ impl Worker {
             scratch: Rc::default(),
             counters,
             board,
-            balance,
             reserve: RefCell::default(),
+            balance: RefCell::new(balance),
             generation: RefCell::new(generation),
             sessions: Cell::new(0),
             published: Cell::new(0),
@@ -113,6 +113,23 @@ impl Worker {
     /// What new sessions are served by; who has begun keeps the one it began with.
     pub fn generation(&self) -> Arc<Generation> {
         Arc::clone(&self.generation.borrow())
+    }
+
+    /// True for the generation that new sessions are served by.
+    pub fn serves_by(&self, generation: &Arc<Generation>) -> bool {
+        Arc::ptr_eq(&self.generation.borrow(), generation)
+    }
+
+    /// What new sessions are served by from now on, and who the workers are.
+    pub fn renew(&self, generation: Arc<Generation>, balance: Arc<Balance>) {
+        self.generation.replace(generation);
+        self.balance.replace(balance);
+        self.changed.wake();
+    }
+
+    /// What it knows of the other workers.
+    pub fn balance(&self) -> Ref<'_, Balance> {
+        Ref::map(self.balance.borrow(), |balance| &**balance)
     }
 
     /// Writes to the error log about the program. What a session has to say goes to the logs of its own generation.
@@ -169,7 +186,7 @@ impl Worker {
 
     fn publish(&self) {
         let now = self.sessions.get() + self.tunnels.borrow().len();
-        self.balance.publish(self.id, self.published.replace(now), now);
+        self.balance().publish(self.id, self.published.replace(now), now);
         self.counters.gauges.sessions.store(self.sessions.get() as u64, Relaxed);
     }
 
@@ -183,7 +200,7 @@ impl Worker {
     /// The worker that ought to serve the next connection, when it is another: this one has clearly more than its share, or its
     /// `worker_connections` are used up.
     pub fn relief(&self) -> Option<usize> {
-        let comparison = self.balance.compare(self.id)?;
+        let comparison = self.balance().compare(self.id)?;
         let wanted = comparison.has_too_many || self.is_full();
         (wanted && !self.fills(comparison.fewest)).then_some(comparison.least)
     }
@@ -199,7 +216,7 @@ impl Worker {
 
     /// `worker_connections` is used up: a tunnel counts two, a session two (it may be about to connect to its backend).
     pub fn is_full(&self) -> bool {
-        self.fills(self.balance.load(self.id))
+        self.fills(self.balance().load(self.id))
     }
 
     fn fills(&self, connections: usize) -> bool {
@@ -226,9 +243,14 @@ impl Worker {
         self.state.get() >= State::Quitting
     }
 
-    /// Waits until the worker was told to end.
-    pub async fn listeners_closed(&self) {
-        self.changed.until(|| self.is_quitting()).await;
+    /// Waits until something holds that a message to the worker brings about: its end, another generation.
+    pub async fn until(&self, condition: impl Fn() -> bool) {
+        self.changed.until(condition).await;
+    }
+
+    /// What waits with [`Worker::until`] looks again.
+    pub fn look_again(&self) {
+        self.changed.wake();
     }
 
     /// True when it may end.

@@ -1,7 +1,6 @@
 //! What works, and will surprise: each finding names the line, what will happen and the better line.
 
 use super::{
-    BackendAddress, Config,
     diagnostic::{Diagnostic, Report, Severity, Span, did_you_mean},
     level::Level,
     tree::Directive,
@@ -10,75 +9,6 @@ use super::{
 
 /// A `keepalive_timeout` this long was meant for tunnels: no browser keeps an idle HTTP connection so long.
 const LONG_KEEPALIVE_SECS: u64 = 300;
-
-/// Numbers of a host that a configuration can be too large for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HostLimits {
-    /// Hard limit of descriptors of this process (RLIMIT_NOFILE).
-    pub nofile_hard: u64,
-    /// `net.core.somaxconn`
-    pub somaxconn: u32,
-    /// `net.ipv4.ip_local_port_range`, both ends included.
-    pub local_ports: (u16, u16),
-}
-
-/// Findings about a configuration on this host.
-pub fn host(config: &Config, limits: &HostLimits) -> Vec<Diagnostic> {
-    let mut found = Vec::new();
-    let mut warn = |message: String, help: String| {
-        found.push(Diagnostic::new(Severity::Warning, message).help(help));
-    };
-    let connections =
-        config.main.worker_connections.map(|each| (each as u64).saturating_mul(config.main.workers as u64));
-    let (wanted, why) = match (config.main.nofile, connections) {
-        (Some(nofile), _) => (nofile, "worker_rlimit_nofile"),
-        (None, Some(connections)) => (connections, "worker_connections of all workers"),
-        (None, None) => (0, ""),
-    };
-    let hard = limits.nofile_hard;
-    if wanted > hard {
-        warn(
-            format!(
-                "{why} asks for {wanted} descriptors; this host allows a process {hard}, about {} tunnels",
-                hard / 2
-            ),
-            format!("raise the hard limit: `LimitNOFILE={wanted}` in the systemd unit, or /etc/security/limits.d"),
-        );
-    }
-    let somaxconn = limits.somaxconn;
-    for listener in &config.listeners {
-        let backlog = listener.options.backlog;
-        if u32::try_from(backlog).is_ok_and(|backlog| backlog > somaxconn) {
-            warn(
-                format!(
-                    "the backlog {backlog} of {} is cut to {somaxconn}, this host's net.core.somaxconn",
-                    listener.address
-                ),
-                format!("sysctl net.core.somaxconn={backlog}; a full queue drops connections silently"),
-            );
-        }
-    }
-    let (first, last) = limits.local_ports;
-    let ports = u64::from(last.saturating_sub(first)) + 1;
-    let tunnels = connections.unwrap_or(0).min(hard) / 2;
-    for upstream in &config.upstreams {
-        let addresses = upstream.servers.iter().filter(|server| !matches!(server.address, BackendAddress::Unix(_)));
-        let most = ports.saturating_mul(addresses.count() as u64);
-        if most > 0 && most < tunnels {
-            warn(
-                format!(
-                    "upstream \"{}\" can have {most} connections at once, and {tunnels} are configured",
-                    upstream.name
-                ),
-                format!(
-                    "a connection takes one of {ports} local ports for each backend address: widen \
-                         net.ipv4.ip_local_port_range, or add backend addresses"
-                ),
-            );
-        }
-    }
-    found
-}
 
 /// Findings about a file by itself.
 pub fn file(http: &[Directive], report: &mut Report) {

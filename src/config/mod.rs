@@ -377,6 +377,17 @@ pub struct AccessLog {
     pub format: Arc<LogFormat>,
     /// `if=`
     pub condition: Option<Template>,
+    /// `buffer=`; none: written at once.
+    pub buffer: Option<LogBuffer>,
+}
+
+/// `buffer=SIZE [flush=TIME]` of `access_log`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogBuffer {
+    /// Bytes that are gathered for one write.
+    pub bytes: usize,
+    /// Longest time a line waits for that; none: as long as it takes.
+    pub flush: Option<Duration>,
 }
 
 /// `log_format`.

@@ -5,7 +5,6 @@ use std::fs;
 use nix::sys::resource::{Resource, getrlimit};
 
 use crate::{
-    host,
     limits::NOFILE_RESERVE,
     observe::status::{Limits, Ports, Status, Used},
     worker::Worker,
@@ -35,7 +34,6 @@ fn descriptors(status: &Status) -> Used {
 
 /// The kernel needs another local port for each connection to one address; those to different addresses share them.
 fn ports(status: &Status) -> Ports {
-    let (first, last) = host::limits().local_ports;
     let mut by_address = std::collections::HashMap::new();
     for server in status.upstreams.iter().flat_map(|group| &group.servers) {
         if !server.address.starts_with("unix:") {
@@ -45,7 +43,17 @@ fn ports(status: &Status) -> Ports {
     let busiest = by_address.into_iter().filter(|(_, used)| *used > 0).max_by_key(|(address, used)| (*used, *address));
     Ports {
         used: busiest.map_or(0, |(_, used)| used),
-        max: u64::from(last.saturating_sub(first)) + 1,
+        max: local_ports(),
         busiest: busiest.map(|(address, _)| address.to_owned()),
+    }
+}
+
+/// ip(7), `ip_local_port_range`: the first and the last, both included.
+fn local_ports() -> u64 {
+    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let mut ports = text.split_ascii_whitespace().map_while(|port| port.parse::<u64>().ok());
+    match (ports.next(), ports.next()) {
+        (Some(first), Some(last)) => last.saturating_sub(first) + 1,
+        _ => 0,
     }
 }

@@ -208,6 +208,7 @@ mod tests {
             target: LogTarget::Stderr,
             format: format(Escape::Default),
             condition: Some(template(&[condition])),
+            buffer: None,
         };
         assert!(!holds(&log(known("remote_user")), &mut Values("200")));
         assert!(!holds(&log(known("args")), &mut Values("200")));
@@ -222,7 +223,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let logs = super::super::tests::logs_into(directory.path(), Level::Error, &["a.log"]);
         let target = LogTarget::File("a.log".into());
-        let log = AccessLog { target, format: format(Escape::Default), condition: None };
+        let log = AccessLog { target, format: format(Escape::Default), condition: None, buffer: None };
         write(&logs, &log, &mut Values("200"));
         write(&logs, &AccessLog { condition: Some(Template::text("0")), ..log }, &mut Values("200"));
         logs.flush();

@@ -1,6 +1,6 @@
 //! What the program says: access log, error log, counters. Never blocks a worker.
 //!
-//! A worker formats a line and pushes it to a bounded `queue`; one `writer` thread empties it, a writev(2) a file.
+//! A worker formats a line and pushes it to a bounded `queue`; one `writer` thread empties it, a write(2) a file.
 
 pub mod access_log;
 pub mod board;
@@ -18,23 +18,23 @@ mod sink;
 mod writer;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     io,
     os::unix::ffi::OsStrExt,
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU32, Ordering},
     },
     time::Duration,
 };
 
 use self::{
-    queue::{Queue, Record},
-    sink::Sink,
+    queue::{Queue, Record, SinkId},
+    sink::{Sink, is_fifo},
 };
 use crate::{
-    config::{Config, ErrorLog, Level, LogTarget, Settings},
+    config::{Config, ErrorLog, Level, LogBuffer, LogTarget, Settings},
     limits::{LOG_FLUSH_MS, LOG_RECORD_BYTES},
     request::Request,
 };
@@ -53,7 +53,7 @@ pub struct Logs {
 struct Writing {
     queue: Arc<Queue>,
     /// Number of the next log to be opened.
-    next: AtomicUsize,
+    next: AtomicU32,
 }
 
 impl Drop for Writing {
@@ -65,7 +65,7 @@ impl Drop for Writing {
 /// An open log of the writer's. Dropped, it is closed, behind its last line.
 #[derive(Debug)]
 struct Opened {
-    number: usize,
+    number: SinkId,
     queue: Arc<Queue>,
 }
 
@@ -99,12 +99,28 @@ impl Logs {
         self.writing.queue.change(|changes| changes.main = Some(main));
     }
 
+    /// Opens every file of the process anew, by its name, behind the lines handed over so far: for who has moved them away. One that
+    /// cannot be opened goes on as it is, and the main error log says why.
+    pub fn reopen(&self) {
+        self.writing.queue.change(|changes| changes.reopen = true);
+    }
+
+    /// Lines written to all logs of the process, ever.
+    pub fn written(&self) -> u64 {
+        self.writing.queue.tally.written()
+    }
+
+    /// Lines lost of all logs of the process, ever: a full disk, a pipe that nobody reads, more than the writer could take.
+    pub fn lost(&self) -> u64 {
+        self.writing.queue.tally.lost()
+    }
+
     /// Says which log files of a configuration could not be opened, without creating any.
     ///
     /// # Errors
     /// As [`Logs::open`].
     pub fn check(config: &Config) -> Result<(), Vec<String>> {
-        let files = targets(config).into_iter().filter_map(|target| match target {
+        let files = targets(config).into_keys().filter_map(|target| match target {
             LogTarget::File(path) => Some(config.main.prefix.join(path)),
             LogTarget::Stderr | LogTarget::Stdout => None,
         });
@@ -128,11 +144,11 @@ impl Logs {
         self.writing.queue.flush(Duration::from_millis(LOG_FLUSH_MS));
     }
 
-    fn open_targets(main: &[ErrorLog], targets: &HashSet<&LogTarget>, prefix: &Path) -> Result<Arc<Logs>, Vec<String>> {
+    fn open_targets(main: &[ErrorLog], targets: &Targets<'_>, prefix: &Path) -> Result<Arc<Logs>, Vec<String>> {
         let queue = Arc::new(Queue::default());
         writer::start(Arc::clone(&queue))
             .map_err(|error| vec![format!("the log writer's thread cannot be started ({})", os_error(&error))])?;
-        let writing = Arc::new(Writing { queue, next: AtomicUsize::new(0) });
+        let writing = Arc::new(Writing { queue, next: AtomicU32::new(0) });
         let logs = Self::open_with(main, targets, prefix, writing, &Index::default())?;
         logs.lead();
         Ok(logs)
@@ -141,7 +157,7 @@ impl Logs {
     /// Opens what is not among the `known`.
     fn open_with(
         main: &[ErrorLog],
-        targets: &HashSet<&LogTarget>,
+        targets: &Targets<'_>,
         prefix: &Path,
         writing: Arc<Writing>,
         known: &Index,
@@ -150,13 +166,14 @@ impl Logs {
         let default = [ErrorLog { target: LogTarget::Stderr, level: Level::Error }];
         let main = if main.is_empty() { default.to_vec() } else { main.to_vec() };
         let (mut index, mut opened, mut errors) = (Index::default(), Vec::new(), Vec::new());
-        let all: HashSet<_> = main.iter().map(|log| &log.target).chain(targets.iter().copied()).collect();
-        for target in all {
+        let mut all: Targets<'_> = main.iter().map(|log| (&log.target, None)).collect();
+        all.extend(targets);
+        for target in all.keys().copied() {
             if let Some(log) = known.opened(target) {
                 index.insert(target, Arc::clone(log));
                 continue;
             }
-            match Sink::open(target, prefix) {
+            match Sink::open(target, prefix, &writing.queue.tally) {
                 Ok(sink) => opened.push((target, sink)),
                 Err(error) => errors.push(cannot_open(target, prefix, &error)),
             }
@@ -167,6 +184,8 @@ impl Logs {
         for (target, sink) in opened {
             index.insert(target, writing.open(sink));
         }
+        let buffers = all.into_iter().filter_map(|(target, buffer)| Some((index.get(target)?, buffer)));
+        writing.queue.change(|changes| changes.buffers.extend(buffers));
         Ok(Arc::new(Logs { index, main, writing }))
     }
 }
@@ -203,7 +222,7 @@ struct Index {
 }
 
 impl Index {
-    fn get(&self, target: &LogTarget) -> Option<usize> {
+    fn get(&self, target: &LogTarget) -> Option<SinkId> {
         self.opened(target).map(|log| log.number)
     }
 
@@ -226,14 +245,21 @@ impl Index {
     }
 }
 
-/// Every log a configuration names.
-fn targets(config: &Config) -> HashSet<&LogTarget> {
+/// Every log a configuration names, and how it is buffered.
+type Targets<'a> = HashMap<&'a LogTarget, Option<LogBuffer>>;
+
+fn targets(config: &Config) -> Targets<'_> {
     let locations = config.servers.iter().flat_map(|server| &server.locations).map(|location| &location.settings);
     let servers = config.servers.iter().map(|server| &server.settings);
-    let mut targets: HashSet<_> = config.main.error_logs.iter().map(|log| &log.target).collect();
+    let mut targets: Targets<'_> = config.main.error_logs.iter().map(|log| (&log.target, None)).collect();
     for settings in servers.chain(locations) {
-        targets.extend(settings.access_logs.iter().map(|log| &log.target));
-        targets.extend(settings.error_logs.iter().map(|log| &log.target));
+        for log in &settings.error_logs {
+            targets.entry(&log.target).or_default();
+        }
+        for log in &settings.access_logs {
+            let buffer = targets.entry(&log.target).or_default();
+            *buffer = buffer.or(log.buffer);
+        }
     }
     targets
 }
@@ -252,6 +278,7 @@ fn cannot_open_file(path: &Path, error: &io::Error) -> String {
         io::ErrorKind::PermissionDenied => {
             format!("; who starts longsplice must be able to write in {directory}")
         }
+        _ if is_fifo(path) => "; nobody reads this pipe: start its reader first".to_owned(),
         _ => String::new(),
     };
     format!("open() \"{}\" failed ({}){cure}", path.display(), os_error(error))
@@ -276,7 +303,11 @@ mod tests {
     pub(super) fn logs_into(directory: &Path, level: Level, others: &[&str]) -> Arc<Logs> {
         let main = [ErrorLog { target: LogTarget::File("error.log".into()), level }];
         let others: Vec<LogTarget> = others.iter().map(|name| LogTarget::File(name.into())).collect();
-        Logs::open_targets(&main, &others.iter().collect(), directory).unwrap()
+        Logs::open_targets(&main, &plain(&others), directory).unwrap()
+    }
+
+    fn plain(targets: &[LogTarget]) -> Targets<'_> {
+        targets.iter().map(|target| (target, None)).collect()
     }
 
     #[test]
@@ -299,7 +330,7 @@ mod tests {
     fn every_file_that_cannot_be_opened_is_named_with_its_cure() {
         let main = [ErrorLog { target: LogTarget::File("/nonexistent/e.log".into()), level: Level::Error }];
         let other = [main[0].target.clone(), LogTarget::File("/nonexistent/a.log".into()), LogTarget::Stdout];
-        let mut errors = Logs::open_targets(&main, &other.iter().collect(), Path::new("/")).unwrap_err();
+        let mut errors = Logs::open_targets(&main, &plain(&other), Path::new("/")).unwrap_err();
         errors.sort();
         assert_eq!(errors.len(), 2);
         assert_eq!(
@@ -334,7 +365,7 @@ mod tests {
         let first = logs_into(directory.path(), Level::Error, &["both.log", "old.log"]);
         let others = [target("both.log"), target("new.log")];
         let writing = Arc::clone(&first.writing);
-        let next = Logs::open_with(&first.main, &others.iter().collect(), directory.path(), writing, &first.index);
+        let next = Logs::open_with(&first.main, &plain(&others), directory.path(), writing, &first.index);
         let next = next.unwrap();
         next.lead();
         assert_eq!(first.index.get(&target("both.log")), next.index.get(&target("both.log")));
@@ -344,6 +375,7 @@ mod tests {
         next.write(&target("both.log"), b"3\n".to_vec());
         next.write(&target("new.log"), b"4\n".to_vec());
         next.flush();
+        assert_eq!((next.written(), next.lost()), (4, 0));
         let text = |name: &str| std::fs::read_to_string(directory.path().join(name)).unwrap();
         assert_eq!((text("both.log"), text("old.log"), text("new.log")), ("1\n3\n".into(), "2\n".into(), "4\n".into()));
         let open = || {
@@ -362,5 +394,30 @@ mod tests {
         drop(logs);
         queue.flush(Duration::from_secs(5));
         assert_eq!(std::fs::read(directory.path().join("a.log")).unwrap(), b"last\n");
+    }
+
+    #[test]
+    fn what_cannot_be_reopened_is_told_in_the_main_log() {
+        let directory = tempfile::tempdir().unwrap();
+        let inner = directory.path().join("inner");
+        std::fs::create_dir(&inner).unwrap();
+        let log = LogTarget::File("inner/a.log".into());
+        let logs = logs_into(directory.path(), Level::Error, &["inner/a.log"]);
+        std::fs::rename(&inner, directory.path().join("moved")).unwrap();
+        logs.reopen();
+        logs.write(&log, b"x\n".to_vec());
+        logs.flush();
+        let told = std::fs::read_to_string(directory.path().join("error.log")).unwrap();
+        assert!(told.contains("(2: No such file or directory), the file that was open goes on"), "{told}");
+        assert_eq!(std::fs::read(directory.path().join("moved/a.log")).unwrap(), b"x\n");
+    }
+
+    #[test]
+    fn a_named_pipe_without_reader_is_an_error_and_no_hang() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pipe");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let errors = Logs::open_targets(&[], &plain(&[LogTarget::File("pipe".into())]), directory.path()).unwrap_err();
+        assert!(errors[0].ends_with("nobody reads this pipe: start its reader first"), "{errors:?}");
     }
 }

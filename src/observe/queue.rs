@@ -2,20 +2,48 @@
 
 use std::{
     mem,
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use super::sink::Sink;
-use crate::limits::{LOG_GATHER_MS, LOG_QUEUE_BYTES, LOG_QUEUE_RECORDS};
+use super::sink::{Sink, Tally};
+use crate::{
+    config::LogBuffer,
+    limits::{LOG_GATHER_MS, LOG_QUEUE_BYTES, LOG_QUEUE_RECORDS},
+};
+
+/// The number of an open log; not used twice.
+pub(super) type SinkId = u32;
 
 /// One line for one sink.
 #[derive(Debug)]
 pub(super) struct Record {
-    /// Number of the sink.
-    pub sink: usize,
+    /// Which.
+    pub sink: SinkId,
     /// The line, with its newline.
     pub line: Vec<u8>,
+}
+
+/// What the writer is to learn of its logs.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    /// Opened, by number: before the first line for them.
+    pub opened: Vec<(SinkId, Sink)>,
+    /// How their lines are buffered.
+    pub buffers: Vec<(SinkId, Option<LogBuffer>)>,
+    /// Behind the last line for them.
+    pub closed: Vec<SinkId>,
+    /// Those of the main error log.
+    pub main: Option<Vec<SinkId>>,
+    /// Every file is to be opened anew, by its name.
+    pub reopen: bool,
+}
+
+impl Changes {
+    fn is_empty(&self) -> bool {
+        let Self { opened, buffers, closed, main, reopen } = self;
+        opened.is_empty() && buffers.is_empty() && closed.is_empty() && main.is_none() && !reopen
+    }
 }
 
 /// A bounded queue that is emptied by swapping: its lock is held for a push or a swap, never during a write.
@@ -24,39 +52,35 @@ pub(super) struct Queue {
     state: Mutex<State>,
     filled: Condvar,
     emptied: Condvar,
+    /// Lines written and lost, ever.
+    pub tally: Arc<Tally>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     records: Vec<Record>,
     bytes: usize,
-    /// Lines lost since the writer last asked.
+    changes: Changes,
+    /// Lines that found the queue full since the writer last asked.
     lost: u64,
-    /// Lines accepted and lines dealt with, ever: what `flush` compares.
-    accepted: u64,
-    done: u64,
+    /// How often somebody asked for everything to be written, and how much of that is done.
+    flushes: u64,
+    flushed: u64,
     /// The writer sleeps for want of lines. A notification costs a futex(2) call, so only the first line after a pause pays it.
     asleep: bool,
-    /// Somebody waits in `flush`: no gathering.
-    hurried: bool,
     closed: bool,
-    changes: Changes,
+    /// The writer is gone.
+    ended: bool,
 }
 
-/// What the writer is to learn of its logs.
-#[derive(Debug, Default)]
-pub(super) struct Changes {
-    /// Opened, by number: before the first line for them.
-    pub opened: Vec<(usize, Sink)>,
-    /// Behind the last line for them.
-    pub closed: Vec<usize>,
-    /// Those of the main error log.
-    pub main: Option<Vec<usize>>,
-}
+impl State {
+    /// Somebody waits in `flush`: no gathering.
+    fn is_hurried(&self) -> bool {
+        self.flushed < self.flushes
+    }
 
-impl Changes {
-    fn is_empty(&self) -> bool {
-        self.opened.is_empty() && self.closed.is_empty() && self.main.is_none()
+    fn is_quiet(&self) -> bool {
+        self.records.is_empty() && self.changes.is_empty() && self.lost == 0 && !self.closed && !self.is_hurried()
     }
 }
 
@@ -65,10 +89,12 @@ impl Changes {
 pub(super) struct Batch {
     /// The lines, in the order they came.
     pub records: Vec<Record>,
+    /// What has changed since the last batch.
+    pub changes: Changes,
     /// Lines that found the queue full since the last batch.
     pub lost: u64,
-    /// What has changed since.
-    pub changes: Changes,
+    /// To be given back once everything that came is written.
+    pub flushes: u64,
     /// Nothing will come after this.
     pub last: bool,
 }
@@ -80,73 +106,87 @@ impl Queue {
         if state.closed || state.records.len() >= LOG_QUEUE_RECORDS || state.bytes + record.line.len() > LOG_QUEUE_BYTES
         {
             state.lost += 1;
+            self.tally.add_lost(1);
             return;
         }
         state.bytes += record.line.len();
-        state.accepted += 1;
         state.records.push(record);
+        self.wake(state);
+    }
+
+    /// Tells the writer of its logs.
+    pub(super) fn change(&self, tell: impl FnOnce(&mut Changes)) {
+        let mut state = self.lock();
+        tell(&mut state.changes);
+        self.wake(state);
+    }
+
+    fn wake(&self, mut state: MutexGuard<'_, State>) {
         if mem::take(&mut state.asleep) {
             drop(state);
             self.filled.notify_one();
         }
     }
 
-    /// Waits for lines and takes them all. `previous`: how many of the last batch are dealt with.
-    pub(super) fn take(&self, previous: usize) -> Batch {
+    /// Waits for something to do, at most `patience`, and takes it all. `flushed`: [`Batch::flushes`] of the last batch, all of which
+    /// is written.
+    pub(super) fn take(&self, flushed: u64, patience: Option<Duration>) -> Batch {
         let mut state = self.lock();
-        state.done += previous as u64;
-        if state.done == state.accepted {
-            state.hurried = false;
-        }
+        state.flushed = flushed;
         self.emptied.notify_all();
-        while state.records.is_empty() && state.lost == 0 && state.changes.is_empty() && !state.closed {
+        let deadline = patience.map(|patience| Instant::now() + patience);
+        while state.is_quiet() {
             state.asleep = true;
-            state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+                None => self.filled.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(Duration::ZERO) => break,
+                Some(left) => self.filled.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
+            };
         }
         state.asleep = false;
         state.bytes = 0;
-        let records = mem::take(&mut state.records);
-        let (lost, changes) = (mem::take(&mut state.lost), mem::take(&mut state.changes));
-        Batch { records, lost, changes, last: state.closed }
+        Batch {
+            records: mem::take(&mut state.records),
+            changes: mem::take(&mut state.changes),
+            lost: mem::take(&mut state.lost),
+            flushes: state.flushes,
+            last: state.closed,
+        }
     }
 
     /// Lets lines gather, so that a busy log costs few writes.
     pub(super) fn gather(&self) {
         let state = self.lock();
-        if state.hurried || state.closed {
-            return;
-        }
-        let _ = self
-            .filled
-            .wait_timeout_while(state, Duration::from_millis(LOG_GATHER_MS), |state| !state.hurried && !state.closed);
+        let pause = Duration::from_millis(LOG_GATHER_MS);
+        let _ = self.filled.wait_timeout_while(state, pause, |state| !state.is_hurried() && !state.closed);
     }
 
-    /// Waits until all that was handed over is dealt with, at most `limit`.
+    /// Waits until all that was handed over is written, at most `limit`.
     pub(super) fn flush(&self, limit: Duration) {
         let deadline = Instant::now() + limit;
         let mut state = self.lock();
-        let goal = state.accepted;
-        while state.done < goal {
+        state.flushes += 1;
+        let goal = state.flushes;
+        self.filled.notify_one();
+        while state.flushed < goal && !state.ended {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return;
             }
-            state.hurried = true;
-            self.filled.notify_one();
             state = self.emptied.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-    }
-
-    /// Tells the writer of its logs.
-    pub(super) fn change(&self, tell: impl FnOnce(&mut Changes)) {
-        tell(&mut self.lock().changes);
-        self.filled.notify_one();
     }
 
     /// Ends the writer once it has dealt with what is there.
     pub(super) fn close(&self) {
         self.lock().closed = true;
         self.filled.notify_one();
+    }
+
+    /// The writer has ended: nobody needs to wait for it.
+    pub(super) fn end(&self) {
+        self.lock().ended = true;
+        self.emptied.notify_all();
     }
 
     // A thread that panicked while it held the lock left complete records behind: every change is one push or one swap.
@@ -169,7 +209,7 @@ mod tests {
         for number in 0..10 {
             queue.push(record(&number.to_string()));
         }
-        let batch = queue.take(0);
+        let batch = queue.take(0, None);
         let lines: Vec<_> = batch.records.iter().map(|record| record.line[0] - b'0').collect();
         assert_eq!(lines, (0..10).collect::<Vec<u8>>());
         assert!(!batch.last && batch.lost == 0);
@@ -181,8 +221,9 @@ mod tests {
         for _ in 0..LOG_QUEUE_RECORDS + 7 {
             queue.push(record("x"));
         }
-        let batch = queue.take(0);
+        let batch = queue.take(0, None);
         assert_eq!((batch.records.len(), batch.lost), (LOG_QUEUE_RECORDS, 7));
+        assert_eq!(queue.tally.lost(), 7);
     }
 
     #[test]
@@ -191,8 +232,24 @@ mod tests {
         for _ in 0..3 {
             queue.push(Record { sink: 0, line: vec![b'x'; LOG_QUEUE_BYTES / 2] });
         }
-        let batch = queue.take(0);
+        let batch = queue.take(0, None);
         assert_eq!((batch.records.len(), batch.lost), (2, 1));
+    }
+
+    #[test]
+    fn a_full_queue_takes_changes() {
+        let queue = Queue::default();
+        for _ in 0..LOG_QUEUE_RECORDS {
+            queue.push(record("x"));
+        }
+        queue.change(|changes| changes.reopen = true);
+        assert!(queue.take(0, None).changes.reopen);
+    }
+
+    #[test]
+    fn patience_ends_without_lines() {
+        let batch = Queue::default().take(0, Some(Duration::from_millis(20)));
+        assert!(batch.records.is_empty() && !batch.last);
     }
 
     #[test]
@@ -202,6 +259,9 @@ mod tests {
         let start = Instant::now();
         queue.flush(Duration::from_millis(50));
         assert!(start.elapsed() >= Duration::from_millis(50));
+        queue.end();
+        queue.flush(Duration::from_secs(60));
+        assert!(start.elapsed() < Duration::from_secs(30), "nor does it wait for who has ended");
     }
 
     #[test]
@@ -209,7 +269,7 @@ mod tests {
         let queue = Queue::default();
         queue.push(record("x"));
         queue.close();
-        let batch = queue.take(0);
+        let batch = queue.take(0, None);
         assert!(batch.last && batch.records.len() == 1);
     }
 }

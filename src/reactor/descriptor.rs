@@ -118,6 +118,15 @@ impl Descriptor {
         self.fd.take().unwrap_or_else(|| unreachable!("a descriptor is released once"))
     }
 
+    /// Closes it where others have the same file open: only the last close(2) of all takes it out of the epoll instance, and until
+    /// then its events would go on (epoll(7), Q6).
+    pub fn forget(mut self) {
+        if let Some(fd) = self.fd.take() {
+            // It was added, and this is the only way to remove it.
+            let _ = self.reactor.epoll.delete(fd);
+        }
+    }
+
     async fn wait(&self, direction: Direction) {
         let mut first = true;
         poll_fn(|context| {

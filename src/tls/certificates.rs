@@ -71,6 +71,16 @@ pub(super) fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String>
     Err(format!("{} has no certificate: {cause}", quoted(path)))
 }
 
+/// When the first certificate of a PEM file ends, seconds since 1970.
+///
+/// # Errors
+/// A file that cannot be read, or has no certificate.
+pub fn certificate_end(path: &Path) -> Result<i64, String> {
+    let chain = chain(path)?;
+    let leaf = parsed(&chain[0]).map_err(|why| format!("{} is no X.509 certificate: {why}", quoted(path)))?;
+    Ok(leaf.validity().not_after.timestamp())
+}
+
 fn private_key(path: &Path, provider: &CryptoProvider) -> Result<Arc<dyn SigningKey>, String> {
     let bytes = read(path)?;
     let key = PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| no_key(&bytes, path, &error))?;

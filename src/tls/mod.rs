@@ -23,6 +23,7 @@ use rustls::{SupportedProtocolVersion, version};
 
 pub use self::{
     backend::BackendTls,
+    certificates::certificate_end,
     hello::{Hello, peek_hello},
     outgoing::Outgoing,
     server::ServerTls,

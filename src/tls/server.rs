@@ -1,6 +1,6 @@
 //! The side of a server block: certificates, protocols, suites and sessions, as one `rustls::ServerConfig` of its own.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use rustls::{
     ServerConfig, SignatureAlgorithm,
@@ -24,6 +24,7 @@ const ALPN: [&[u8]; 2] = [b"http/1.1", b"http/1.0"];
 pub struct ServerTls {
     /// None: `ssl_reject_handshake`.
     pub(super) config: Option<Arc<ServerConfig>>,
+    files: Vec<(PathBuf, PathBuf)>,
 }
 
 impl ServerTls {
@@ -34,7 +35,7 @@ impl ServerTls {
     /// Each certificate, key or option that cannot be used.
     pub fn build(options: &ServerTlsOptions) -> Result<(Self, Vec<String>), Vec<TlsConfigError>> {
         if options.reject {
-            return Ok((Self { config: None }, Vec::new()));
+            return Ok((Self { config: None, files: Vec::new() }, Vec::new()));
         }
         let mut notes = Vec::new();
         let mut errors = Vec::new();
@@ -58,7 +59,12 @@ impl ServerTls {
         config.ignore_client_order = options.prefer_server_ciphers;
         config.enable_secret_extraction = true;
         set_resumption(&mut config, options).map_err(rustls_error)?;
-        Ok((Self { config: Some(Arc::new(config)) }, notes))
+        Ok((Self { config: Some(Arc::new(config)), files: options.certificates.clone() }, notes))
+    }
+
+    /// The files of its certificates and keys, in pairs.
+    pub fn files(&self) -> &[(PathBuf, PathBuf)] {
+        &self.files
     }
 }
 

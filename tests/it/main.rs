@@ -4,6 +4,7 @@
 //! in its log: so each test here is also one of that.
 #![allow(missing_docs)]
 
+mod access_log;
 mod balance;
 mod cli;
 mod clients;

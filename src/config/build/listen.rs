@@ -98,7 +98,7 @@ impl Build<'_> {
     /// Where a server without `listen` listens, as nginx: port 80, or 8000 when that port is not for us.
     pub(super) fn listen_default(&mut self, span: Span, server: ServerId, bound: &mut Vec<Bound>) {
         let port = if nix::unistd::geteuid().is_root() { 80 } else { 8000 };
-        let parameters = Parameters { options: default_options(), set: false, ssl: false, default: false };
+        let parameters = Parameters { options: ListenOptions::default(), set: false, ssl: false, default: false };
         self.bind(any_address(port), &parameters, span, server, bound);
     }
 
@@ -149,7 +149,7 @@ impl Build<'_> {
     }
 
     fn listen_parameters(&mut self, directive: &Directive) -> Parameters {
-        let mut parameters = Parameters { options: default_options(), set: false, ssl: false, default: false };
+        let mut parameters = Parameters { options: ListenOptions::default(), set: false, ssl: false, default: false };
         for index in 1..directive.args.len() {
             self.listen_parameter(&mut parameters, directive, index);
         }
@@ -208,15 +208,17 @@ impl Build<'_> {
     }
 }
 
-fn default_options() -> ListenOptions {
-    ListenOptions {
-        backlog: BACKLOG,
-        rcvbuf: None,
-        sndbuf: None,
-        keepalive: None,
-        ipv6only: true,
-        fastopen: None,
-        deferred: false,
+impl Default for ListenOptions {
+    fn default() -> Self {
+        Self {
+            backlog: BACKLOG,
+            rcvbuf: None,
+            sndbuf: None,
+            keepalive: None,
+            ipv6only: true,
+            fastopen: None,
+            deferred: false,
+        }
     }
 }
 

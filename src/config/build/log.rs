@@ -1,11 +1,11 @@
 //! `log_format`, `access_log`, `error_log`.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     super::{
-        AccessLog, ErrorLog, Escape, Level as LogLevel, LogFormat, LogTarget,
-        diagnostic::{Diagnostic, did_you_mean},
+        AccessLog, ErrorLog, Escape, Level as LogLevel, LogBuffer, LogFormat, LogTarget,
+        diagnostic::{Diagnostic, Span, did_you_mean},
         template, values,
     },
     Build, Directive, Level, Paths, prefix_path,
@@ -88,16 +88,18 @@ impl Build<'_> {
         if !self.log_is_a_file(directive) {
             return None;
         }
-        let mut named = None;
-        let mut condition = None;
+        let (mut named, mut condition) = (None, None);
+        let (mut buffer, mut flush) = (None, None);
         for (index, word) in directive.args.iter().enumerate().skip(1) {
             match word.text.split_once('=') {
                 Some(("if", _)) => condition = Some(self.template_of(word, "if=".len())),
                 Some(("buffer", size)) => {
-                    self.log_parameter(directive, index, values::size(size).is_some(), "buffer size")
+                    let size = values::size(size).filter(|size| *size > 0);
+                    buffer = self.log_parameter(word, size, "buffer size");
                 }
                 Some(("flush", time)) => {
-                    self.log_parameter(directive, index, values::time(time).is_some(), "flush time")
+                    let time = values::time(time).filter(|time| !time.is_zero());
+                    flush = self.log_parameter(word, time, "flush time").map(|time| (word.span, time));
                 }
                 _ if word.text == "gzip" || word.text.starts_with("gzip=") => {
                     let error = Diagnostic::error(word.span, "compressed logs are not supported yet");
@@ -107,6 +109,8 @@ impl Build<'_> {
                 _ => self.error(word.span, format!("invalid parameter \"{}\"", word.text)),
             }
         }
+        let target = target(directive.arg(0), &self.paths);
+        let buffer = self.log_buffer(directive, &target, buffer, flush);
         let name = named.map_or("combined", |word| word.text.as_str());
         let Some(format) = self.formats.iter().find(|format| &*format.name == name).cloned() else {
             let span = named.map_or(directive.name.span, |word| word.span);
@@ -114,16 +118,40 @@ impl Build<'_> {
             self.report.push(Diagnostic::error(span, format!("unknown log format \"{name}\"")).maybe_help(help));
             return None;
         };
-        Some(AccessLog { target: target(directive.arg(0), &self.paths), format, condition })
+        Some(AccessLog { target, format, condition, buffer })
     }
 
-    fn log_parameter(&mut self, directive: &Directive, index: usize, valid: bool, what: &str) {
-        let (span, text) = (directive.arg_span(index), directive.arg(index));
-        self.report.push(if valid {
-            Diagnostic::note(span, format!("`{text}` has no effect: lines are written in batches always"))
-        } else {
-            Diagnostic::error(span, format!("invalid {what} \"{text}\""))
-        });
+    fn log_parameter<T>(&mut self, word: &super::Word, value: Option<T>, what: &str) -> Option<T> {
+        if value.is_none() {
+            self.error(word.span, format!("invalid {what} in \"{}\"", word.text));
+        }
+        value
+    }
+
+    /// `buffer=` and `flush=` together; every line of the file that says how its log is buffered must say the same.
+    fn log_buffer(
+        &mut self,
+        directive: &Directive,
+        target: &LogTarget,
+        size: Option<u64>,
+        flush: Option<(Span, Duration)>,
+    ) -> Option<LogBuffer> {
+        let Some(size) = size else {
+            if let Some((span, _)) = flush {
+                let error =
+                    Diagnostic::error(span, format!("no buffer is defined for access_log \"{}\"", directive.arg(0)));
+                self.report.push(error.help("add `buffer=64k`: without one, lines are written at once"));
+            }
+            return None;
+        };
+        let buffer =
+            LogBuffer { bytes: usize::try_from(size).unwrap_or(usize::MAX), flush: flush.map(|(_, time)| time) };
+        if *self.log_buffers.entry(target.clone()).or_insert(buffer) != buffer {
+            let message = format!("access_log \"{}\" already defined with conflicting parameters", directive.arg(0));
+            self.report
+                .push(Diagnostic::error(directive.span(), message).help("one file has one `buffer=` and `flush=`"));
+        }
+        Some(buffer)
     }
 
     /// Targets that nginx knows and this program does not.

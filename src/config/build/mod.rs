@@ -15,6 +15,7 @@ mod tls;
 mod upstream;
 
 use std::{
+    collections::HashMap,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -22,7 +23,7 @@ use std::{
 pub(super) use log::target as log_target;
 
 use super::{
-    Config, ErrorLog, LogFormat, Upstream,
+    Config, ErrorLog, LogBuffer, LogFormat, LogTarget, Upstream,
     diagnostic::{Diagnostic, Report, Severity, Span},
     directives,
     level::Level,
@@ -67,6 +68,7 @@ pub fn config(
         names,
         paths,
         formats: Vec::new(),
+        log_buffers: HashMap::new(),
         upstreams: Vec::new(),
         declared: Vec::new(),
         backend_tls: Vec::new(),
@@ -92,6 +94,8 @@ struct Build<'r> {
     names: Names,
     paths: Paths,
     formats: Vec<Arc<LogFormat>>,
+    /// How each log of the file is buffered.
+    log_buffers: HashMap<LogTarget, LogBuffer>,
     upstreams: Vec<Upstream>,
     /// Places of the `upstream` blocks, which are first in `upstreams`.
     declared: Vec<Span>,

@@ -156,7 +156,7 @@ pub(super) static TABLE: &[Definition] = &[
     understood("default_type", HSL, ONE, Value, "text/plain", "Content-Type of the text of `return`."),
     understood("add_header", HSLI, Arguments(2, 3), List, "", "`NAME VALUE [always]`: a field for the client."),
     understood("error_page", HSLI, AtLeast(2), List, "", "`CODE ... [=[STATUS]] URI|@NAME`."),
-    understood("access_log", HSLI, SOME, List, "", "`off`, or `FILE [FORMAT] [if=TEXT]`; `buffer=` and `flush=` are accepted, lines are always written in batches. Default: off, where nginx writes logs/access.log."),
+    understood("access_log", HSLI, SOME, List, "", "`off`, or `FILE [FORMAT] [buffer=SIZE [flush=TIME]] [if=TEXT]`. Default: off, where nginx writes logs/access.log."),
     understood("internal", LOCATION, NONE, Own, "", "The location is for internal redirects only; 404 for clients."),
     understood("try_files", SL, AtLeast(2), Own, "", "No files are served here: the last argument is used, always."),
     other("root", HSLI, ONE, Surprising("no files are served here: what no `proxy_pass` or `return` answers is 404")),

@@ -16,6 +16,13 @@ fn values_out_of_form_are_named_with_the_form() {
     server_error("proxy_http_version 2;", "`1.0` or `1.1`");
     server_error("error_log /x loud;", "invalid log level \"loud\"");
     server_error("access_log /x fancy;", "unknown log format \"fancy\"");
+    server_error("access_log /x combined flush=1m;", "no buffer is defined for access_log \"/x\"");
+    server_error("access_log /x combined buffer=0;", "invalid buffer size in \"buffer=0\"");
+    server_error("access_log /x combined buffer=1k flush=0;", "invalid flush time in \"flush=0\"");
+    server_error(
+        "access_log /x combined buffer=1k; location / { access_log /x combined buffer=2k; }",
+        "access_log \"/x\" already defined with conflicting parameters",
+    );
     server_error("return hello;", "invalid return code \"hello\"");
     server_error("return 1000;", "invalid return code");
     server_error("rewrite ^ /x final;", "invalid parameter \"final\"");

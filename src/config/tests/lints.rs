@@ -1,7 +1,6 @@
 //! What `-t` says of a file that works.
 
 use super::*;
-use crate::config::lint::{self, HostLimits};
 
 #[test]
 fn the_seed_s_surprises_are_all_named() {
@@ -91,22 +90,6 @@ fn variables_and_tls_of_proxy_pass_are_looked_at() {
     assert!(!of("proxy_pass http://127.0.0.1:1$request_uri;").contains("without `resolver`"));
     assert!(of("proxy_pass https://127.0.0.1:1;").contains("certificate is not verified"));
     assert!(!of("proxy_ssl_verify on; proxy_pass https://127.0.0.1:1;").contains("certificate is not verified"));
-}
-
-#[test]
-fn the_host_s_limits_are_compared_with_the_file() {
-    let config = config(
-        "worker_processes 2; events { worker_connections 60000; } \
-         http { server { listen 127.0.0.1:1; location / { proxy_pass http://127.0.0.1:2; } } }",
-    );
-    let small = HostLimits { nofile_hard: 100_000, somaxconn: 128, local_ports: (32_768, 60_999) };
-    let found = lint::host(&config, &small);
-    let text: String = found.iter().map(|found| found.message.as_str()).collect();
-    assert!(text.contains("asks for 120000 descriptors"), "{text}");
-    assert!(text.contains("cut to 128"), "{text}");
-    assert!(text.contains("can have 28232 connections at once"), "{text}");
-    let large = HostLimits { nofile_hard: 1_000_000, somaxconn: 4_096, local_ports: (1_024, u16::MAX) };
-    assert_eq!(lint::host(&config, &large), []);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::{
-    config::{Content, Driver, Fallback, LogTarget, Origin, ProxyPass, ProxyTarget, Redirect},
+    config::{Content, Driver, Fallback, LogBuffer, LogTarget, Origin, ProxyPass, ProxyTarget, Redirect},
     route::{
         access,
         rewrite::{Condition, Flag, Step},
@@ -289,6 +289,8 @@ fn logs_have_formats_targets_and_conditions() {
     assert_eq!(logs[1].target, LogTarget::File("/nowhere/logs/b".into()));
     assert_eq!(written(&logs[1].format.template), "<Known(Host)> <Known(Status)>");
     assert!(logs[1].condition.is_some());
+    let minute = Some(Duration::from_secs(60));
+    assert_eq!((logs[0].buffer, logs[1].buffer), (None, Some(LogBuffer { bytes: 4096, flush: minute })));
     assert!(location(&config, "/off").settings.access_logs.is_empty());
     assert_eq!(location(&config, "/out").settings.access_logs[0].target, LogTarget::Stdout);
 }

@@ -1,0 +1,70 @@
+//! Messages on their way to a worker.
+
+use std::{
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use super::Message;
+use crate::balance::Balance;
+
+/// What a worker is told. Nothing that it takes is lost: a worker that ends closes it, and gets what is in it once more.
+#[derive(Debug)]
+pub struct Inbox {
+    /// None once it is closed.
+    waiting: Mutex<Option<Vec<Message>>>,
+    worker: usize,
+    /// Has the worker's bell.
+    balance: Arc<Balance>,
+}
+
+impl Inbox {
+    /// An empty one of a worker of these.
+    pub fn new(worker: usize, balance: Arc<Balance>) -> Self {
+        Self { waiting: Mutex::new(Some(Vec::new())), worker, balance }
+    }
+
+    /// Sends a message and wakes the worker.
+    ///
+    /// # Errors
+    /// The message, when the worker has ended.
+    pub fn send(&self, message: Message) -> Result<(), Message> {
+        match self.waiting().as_mut() {
+            Some(waiting) => waiting.push(message),
+            None => return Err(message),
+        }
+        self.balance.ring(self.worker);
+        Ok(())
+    }
+
+    /// What was sent since the last call.
+    pub fn take(&self) -> Vec<Message> {
+        self.waiting().as_mut().map(mem::take).unwrap_or_default()
+    }
+
+    /// As [`Inbox::take`], for the last time.
+    pub fn close(&self) -> Vec<Message> {
+        self.waiting().take().unwrap_or_default()
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Option<Vec<Message>>> {
+        // Every change is one push or one swap.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_taken_in_comes_out_and_nothing_is_taken_in_behind_the_end() {
+        let inbox = Inbox::new(0, Arc::new(Balance::new(1).unwrap()));
+        inbox.send(Message::Quit).unwrap();
+        assert!(matches!(inbox.take()[..], [Message::Quit]));
+        inbox.send(Message::Stop).unwrap();
+        assert!(matches!(inbox.close()[..], [Message::Stop]));
+        assert!(matches!(inbox.send(Message::Quit), Err(Message::Quit)));
+        assert!(inbox.take().is_empty() && inbox.close().is_empty());
+    }
+}
