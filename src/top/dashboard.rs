@@ -65,10 +65,10 @@ struct Order {
 
 impl Dashboard {
     /// Takes an answer in, or that there is none.
-    pub fn take(&mut self, answer: Result<Status, String>) {
+    pub fn take(&mut self, answer: Result<Box<Status>, String>) {
         match answer {
             Ok(status) => {
-                self.history.add(status);
+                self.history.add(*status);
                 self.answered = Some(Instant::now());
                 self.silence = None;
             }

@@ -32,7 +32,7 @@ use crate::observe::status::Status;
 enum Event {
     Key(KeyEvent),
     Resized,
-    Answer(Result<Status, String>),
+    Answer(Result<Box<Status>, String>),
     /// A signal, or the terminal has gone.
     Ended,
 }
@@ -49,7 +49,7 @@ pub(super) fn run(source: Source, first: Status, delay: Duration) -> io::Result<
     let requests = asker(source, events.clone())?;
     spawn("keys", move || watch_keys(&events))?;
     let mut dashboard = Dashboard::default();
-    dashboard.take(Ok(first));
+    dashboard.take(Ok(Box::new(first)));
     show(&mut dashboard, &queue, &requests, delay)
 }
 
@@ -93,7 +93,7 @@ fn asker(source: Source, events: Sender<Event>) -> io::Result<Sender<()>> {
     let (requests, orders) = mpsc::channel();
     spawn("asker", move || {
         for () in orders {
-            let answer = source.get().and_then(|json| read(&json));
+            let answer = source.get().and_then(|json| read(&json)).map(Box::new);
             if events.send(Event::Answer(answer)).is_err() {
                 return;
             }

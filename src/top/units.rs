@@ -100,7 +100,7 @@ mod tests {
         assert_eq!([0.0, 999.0, 1000.0, 12_345.0, 999_960.0].map(count), ["0", "999", "1.00k", "12.3k", "1.00M"]);
         assert_eq!([0.0, 1023.0, 1536.0, 1e18].map(bytes), ["0 B", "1023 B", "1.50 KiB", "888 PiB"]);
         assert_eq!(rate(Some(0.04)), "0/s");
-        assert_eq!(rate(Some(3.14)), "3.10/s");
+        assert_eq!(rate(Some(3.16)), "3.20/s");
         assert_eq!(speed(None), "-");
         assert_eq!(count(f64::NAN), "-");
     }

@@ -69,7 +69,7 @@ fn silence_is_told_and_the_figures_stay() {
     dashboard.take(Err("cannot connect".to_owned()));
     let text = screen(&mut dashboard);
     assert!(text.contains("No answer: cannot connect") && text.contains("12,340"), "{text}");
-    dashboard.take(Ok(history().now));
+    dashboard.take(Ok(Box::new(history().now)));
     assert!(!screen(&mut dashboard).contains("No answer"));
 }
 
