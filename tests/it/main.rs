@@ -15,7 +15,6 @@ mod memory;
 mod nginx;
 mod openssl;
 mod seeds;
-mod status_page;
 mod tidy;
 mod tls;
 mod top;
