@@ -41,9 +41,16 @@ pub const SCRATCH_BYTES: usize = 256 << 10;
 pub const PIPE_BYTES: usize = 1 << 20;
 /// Frames followed ahead of one splice: a full pipe of those that are just long enough for it.
 pub const HEADS_AHEAD: usize = 128;
+/// Longest `busy_poll`, microseconds: what has not come by then will not be missed.
+pub const BUSY_POLL_US: u64 = 10_000;
 /// How long a worker that spliced and would sleep now lets more gather first, microseconds. Measured: 50 takes a quarter to two
 /// fifths off the CPU a GiB (larger splices, fewer wake-ups) and leaves the throughput; 100 costs throughput.
 pub const BULK_NAP_US: u64 = 50;
+/// How long an end may take to answer a close frame of ours before its connection is closed, seconds: a slow network's round trip
+/// and a busy backend; libraries wait 2 (Chromium) to 10 (Python's websockets).
+pub const CLOSE_ANSWER_SECS: u64 = 5;
+/// How long a tunnel that has lived as long as it may goes on for the sake of a frame that is under way, seconds.
+pub const FRAME_END_SECS: u64 = 30;
 /// Empty pipes a worker keeps for the next bulk transfer: 2 descriptors each.
 pub const PIPES_POOLED: usize = 32;
 /// Pipes a worker may have in use at once; past it bulk transfers go through the scratch buffer.
@@ -116,6 +123,12 @@ pub const COUNTED_REASONS: usize = 96;
 
 /// Bytes of a pid file that are read: the longest pid has 7 digits (PID_MAX_LIMIT is 2^22).
 pub const PID_FILE_BYTES: u64 = 64;
+/// How much longer than `upgrade_timeout` `-s upgrade` waits for an answer, seconds.
+pub const ANSWER_WAIT_SECS: u64 = 5;
+/// How long the start waits until every worker has taken its first turn, seconds.
+pub const START_WAIT_SECS: u64 = 10;
+/// How often the start looks whether that is so, microseconds.
+pub const START_POLL_US: u64 = 200;
 /// How long `stop` waits for the workers before the process ends without them, seconds.
 pub const STOP_WAIT_SECS: u64 = 5;
 /// Descriptors kept free of connections for each process: logs, pid file, epoll, resolver, standard streams.

@@ -65,6 +65,8 @@ pub enum Message {
     Stop,
     /// Accept nothing more; finish requests; end when the last tunnel has gone.
     Quit,
+    /// Drop this: whoever has sent it to all workers and is left alone with it knows that they take turns.
+    Pulse(Arc<()>),
 }
 
 /// A running worker.
@@ -195,6 +197,13 @@ impl Turns {
             // The next bytes of a bulk transfer are on their way: they shall come as few large splices and not as many small ones.
             thread::sleep(Duration::from_micros(BULK_NAP_US));
         }
+        let patience = worker.busy_poll();
+        if !is_busy && !patience.is_zero() {
+            let count = worker.reactor.poll_busily(events, patience)?;
+            if count > 0 {
+                return Ok(count);
+            }
+        }
         match ring {
             _ if is_busy => worker.reactor.turn(events),
             None => worker.reactor.wait(events),
@@ -252,6 +261,7 @@ fn obey(worker: &Rc<Worker>, doors: &Doors, message: Message) {
     match message {
         Message::Stop => worker.change(State::Stopping),
         Message::Quit => worker.change(State::Quitting),
+        Message::Pulse(pulse) => drop(pulse),
         Message::Listen(all) => listen(worker, doors, all),
         Message::Reload(generation, balance, all) => {
             // Who waits at a listener that goes is let in while there is one.

@@ -68,6 +68,8 @@ pub struct Main {
     pub nofile: Option<u64>,
     /// `worker_connections`: connections (client and backend) a worker may have. None: what nofile allows.
     pub worker_connections: Option<usize>,
+    /// `busy_poll`: how long a worker asks for events before it sleeps. Zero: it sleeps at once.
+    pub busy_poll: Duration,
     /// `user NAME [GROUP]`; honoured when started as root.
     pub user: Option<(Box<str>, Option<Box<str>>)>,
     /// `pid FILE`. None: no pid file.
@@ -76,6 +78,8 @@ pub struct Main {
     pub daemon: bool,
     /// `use io_uring | epoll`.
     pub driver: Driver,
+    /// `upgrade_timeout`: how long the program that replaces this one may take to be ready.
+    pub upgrade_timeout: Duration,
     /// `error_log` of the main context; servers' and locations' own are in [`Settings`].
     pub error_logs: Vec<ErrorLog>,
     /// The prefix (`-p`).
@@ -264,6 +268,12 @@ pub struct Settings {
     pub send_timeout: Duration,
     /// Idle time of a tunnel: `websocket_timeout` if set, else `proxy_read_timeout` if the file sets it, else 1h. Zero: never.
     pub tunnel_timeout: Duration,
+    /// `websocket_max_lifetime` (off: zero).
+    pub max_lifetime: Duration,
+    /// Its `jitter=`, percent (10): so much of it may be missing.
+    pub lifetime_jitter: u8,
+    /// `websocket_ping` (off: zero).
+    pub ping: Duration,
     /// `send_timeout` (60s), toward the client.
     pub client_send_timeout: Duration,
     /// `client_body_timeout` (60s)

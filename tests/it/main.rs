@@ -19,6 +19,7 @@ mod tidy;
 mod tls;
 mod top;
 mod tunnel;
+mod upgrade;
 mod upstream;
 mod util;
 mod workers;

@@ -71,6 +71,7 @@ pub(super) static TABLE: &[Definition] = &[
     understood("worker_processes", MAIN, ONE, Value, "auto", "Worker threads; `auto`: as many as there are cores. nginx's default is 1."),
     understood("worker_cpu_affinity", MAIN, SOME, Value, "auto", "`auto [MASK]`, or a mask of cores for each worker, bit 0 (the rightmost) being core 0."),
     understood("worker_rlimit_nofile", MAIN, ONE, Value, "", "Descriptors the process asks for. Default: what the file needs, as far as the hard limit allows."),
+    understood("upgrade_timeout", MAIN, ONE, Value, "60s", "How long a new program may take to be ready after SIGUSR2 or `-s upgrade`; then it is ended and the old one goes on."),
     understood("include", ANY, ONE, OwnList, "", "Reads other files in this place; a pattern with `*`, `?`, `[` may match none. Relative to the directory of the main file."),
     understood("events", MAIN, Block(0, 0), Own, "", "How connections are waited for."),
     understood("http", MAIN, Block(0, 0), Own, "", "The HTTP side. A file without it is read as the inside of one."),
@@ -98,6 +99,7 @@ pub(super) static TABLE: &[Definition] = &[
 
     // events
     understood("worker_connections", EVENTS, ONE, Value, "", "Connections, to clients and to backends, a worker may have. Default: what the descriptor limit allows."),
+    understood("busy_poll", EVENTS, ONE, Value, "0", "Microseconds for which a worker asks for events again and again before it sleeps: a message that comes within them pays no wake-up (alone on a tunnel, `50` takes a third off its round trip, for half as much CPU again). Costs a whole core a worker while tunnels are busy at all; 0 is off. For what the network card's queue can do besides, see `net.core.busy_poll` in tuning."),
     understood("use", EVENTS, ONE, Value, "epoll", "`epoll` or `io_uring`, which waits for the same epoll instance through a ring: one system call a wake-up more, so it is not the default. Where the kernel has no ring for us, epoll is used and a line is logged."),
     other("multi_accept", EVENTS, Flag, Accepted("as many connections as are waiting are accepted at once, within a limit")),
     other("accept_mutex", EVENTS, Flag, Accepted("each worker has listening sockets of its own")),
@@ -432,6 +434,6 @@ pub(super) static TABLE: &[Definition] = &[
     understood("websocket_timeout", HSL, ONE, Value, "1h", "Idle time of a tunnel, in either direction; `off` or 0: none. Default: `proxy_read_timeout` where the file sets it."),
     understood("websocket_origin", HSL, SOME, Value, "any", "Origins that may open a tunnel: `HOST`, `*.HOST`, `SCHEME://HOST[:PORT]`, `~regex`, `same` (as Host), `none` (no Origin: not a browser), `any`. Others get 403."),
     understood("upgrade_protocols", HSL, SOME, Value, "websocket", "Upgrade tokens that may become a tunnel: names, or `any`."),
-    other("websocket_max_lifetime", HSL, ONE_OR_TWO, NotYet("tunnels live as long as they are used", &["off"])),
-    other("websocket_ping", HSL, ONE, NotYet("let the application ping", &["off"])),
+    understood("websocket_max_lifetime", HSL, ONE_OR_TWO, Value, "off", "`TIME [jitter=10%]`: age at which a tunnel is closed, with close frame 1001 between two frames, however busy it is. At random up to `jitter` of it is taken off."),
+    understood("websocket_ping", HSL, ONE, Value, "off", "Quiet, in both directions, after which the client gets a ping between two frames; `off` or 0: none. No pong is required; those that come go on to the backend, and count against `websocket_timeout` as all that is received does."),
 ];

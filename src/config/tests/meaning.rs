@@ -314,12 +314,18 @@ fn ours_are_read() {
 
 #[test]
 fn workers_and_their_cores_are_counted() {
-    let main = config("worker_processes 3; worker_cpu_affinity 01 10; events { use epoll; worker_connections 99; } server { listen 127.0.0.1:1; }").main;
+    let main = config("worker_processes 3; worker_cpu_affinity 01 10; events { use epoll; worker_connections 99; busy_poll 50; } server { listen 127.0.0.1:1; }").main;
     assert_eq!(main.affinity, Some(vec![vec![0], vec![1], vec![1]]));
     assert_eq!((main.driver, main.worker_connections), (Driver::Epoll, Some(99)));
-    for wrong in
-        ["worker_processes 0;", "worker_processes 9999999;", "worker_cpu_affinity 012;", "events { use kqueue; }"]
-    {
+    assert_eq!(main.busy_poll, Duration::from_micros(50));
+    for wrong in [
+        "worker_processes 0;",
+        "worker_processes 9999999;",
+        "worker_cpu_affinity 012;",
+        "events { use kqueue; }",
+        "events { busy_poll 10001; }",
+        "events { busy_poll 5ms; }",
+    ] {
         errors(&format!("{wrong} server {{ listen 127.0.0.1:1; }}"));
     }
 }
@@ -372,4 +378,17 @@ fn a_location_or_a_server_may_tell_of_the_program() {
     let other = &config.servers[1];
     assert!(matches!(other.locations[found(other, "/")].content, Content::Metrics));
     assert!(matches!(other.locations[found(other, "/s")].content, Content::Status { admin: true }), "inherited");
+}
+
+#[test]
+fn a_tunnel_s_age_and_pings_are_off_unless_the_file_sets_them() {
+    let of = |inner: &str| {
+        let config = server(&format!("location / {{ {inner} }}"));
+        let settings = &location(&config, "/").settings;
+        (settings.max_lifetime.as_secs(), settings.lifetime_jitter, settings.ping.as_secs())
+    };
+    assert_eq!(of(""), (0, 10, 0));
+    assert_eq!(of("websocket_max_lifetime off; websocket_ping off;"), (0, 10, 0));
+    assert_eq!(of("websocket_max_lifetime 12h; websocket_ping 30s;"), (43_200, 10, 30));
+    assert_eq!(of("websocket_max_lifetime 1d jitter=25%;"), (86_400, 25, 0));
 }

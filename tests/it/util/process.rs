@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Read},
-    os::unix::process::ExitStatusExt,
+    os::{fd::OwnedFd, unix::process::ExitStatusExt},
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
     thread::{self, JoinHandle},
@@ -149,9 +149,7 @@ pub struct Running {
 
 impl Running {
     pub fn spawn(command: &mut Command) -> Self {
-        let mut child = start(command, Stdio::null());
-        let output = [collect(child.stdout.take().expect("piped")), collect(child.stderr.take().expect("piped"))];
-        Self { child, output, ended: None, foreign: false }
+        Self::reading(command, Stdio::null())
     }
 
     /// With its standard input in our hands: what is written to it was typed.
@@ -161,6 +159,17 @@ impl Running {
         let stdout = collect_pieces(child.stdout.take().expect("piped"));
         let stderr = collect_pieces(child.stderr.take().expect("piped"));
         (Self { child, output: [stdout, stderr], ended: None, foreign: false }, keyboard)
+    }
+
+    /// With something else as its standard input.
+    pub fn fed(command: &mut Command, input: OwnedFd) -> Self {
+        Self::reading(command, input.into())
+    }
+
+    fn reading(command: &mut Command, input: Stdio) -> Self {
+        let mut child = start(command, input);
+        let output = [collect(child.stdout.take().expect("piped")), collect(child.stderr.take().expect("piped"))];
+        Self { child, output, ended: None, foreign: false }
     }
 
     pub fn pid(&self) -> u32 {
