@@ -15,6 +15,7 @@ mod memory;
 mod nginx;
 mod openssl;
 mod seeds;
+mod status_page;
 mod tidy;
 mod tls;
 mod top;

@@ -61,7 +61,7 @@ fn a_snapshot_says_what_the_server_does_over_every_way_there_is() {
         // Nobody's terminal: `--once` goes without saying.
         let said = top(&[&["-d", "0.1"], place].concat());
         let pid = format!("pid {}", proxy.pid());
-        said.expect_code(0).expect(&[&pid, "Tunnels     7 ", "serving", "\nWorkers\n", "\nConfigurations\n"]);
+        said.expect_code(0).expect(&[&pid, "Tunnels     7 ", "serving", "\nUpstreams\n", "app", "down", "\nBusiest tunnels\n"]);
         assert!(!said.stdout.contains('\x1b'), "{place:?}: no colours in a pipe:\n{}", said.stdout);
     }
     drop(open);
@@ -150,6 +150,7 @@ fn in_a_terminal_it_answers_to_keys_and_gives_the_terminal_back() {
     let Some((mut terminal, mut keyboard)) = in_terminal(&command) else { return };
     shows(&terminal, "\x1b[?1049h");
     shows(&terminal, "3 ");
+    shows(&terminal, &backend.address().to_string());
     keyboard.write_all(b"3s").expect("a keyboard");
     shows(&terminal, "by Tunnel");
     keyboard.write_all(b"h").expect("a keyboard");

@@ -246,7 +246,7 @@ fn servers(history: &History) -> Table {
 
 fn configurations(history: &History) -> Table {
     let columns = vec![figure("Generation"), figure("Loaded"), figure("Tunnels"), figure("Size")];
-    let rows = history.now.config.alive.iter().map(|generation| {
+    let rows = history.now.config.alive.iter().rev().map(|generation| {
         vec![
             exact(generation.generation),
             lasting(history.now.now_ms.saturating_sub(generation.loaded_ms) as f64 / 1000.0),
