@@ -2,6 +2,8 @@
 
 mod doctor;
 mod order;
+#[cfg(test)]
+mod pages;
 mod quick;
 mod top;
 mod version;
@@ -24,7 +26,7 @@ use crate::{
 
 /// Prefix (`-p`) and file (`-c`) when other options of nginx are given without them.
 const DEFAULT_PREFIX: &str = "/etc/longsplice/";
-const DEFAULT_FILE: &str = "/etc/longsplice/nginx.conf";
+const DEFAULT_FILE: &str = "/etc/longsplice/longsplice.conf";
 /// What the configuration of `--listen` and `--to` is called in messages.
 const QUICK_NAME: &str = "--listen/--to";
 
@@ -71,7 +73,7 @@ struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
 
-    /// Configuration file, or a conf.d fragment [/etc/longsplice/nginx.conf]
+    /// Configuration file, or a conf.d fragment [/etc/longsplice/longsplice.conf]
     #[arg(short, value_name = "FILE", overrides_with = "config", help_heading = "nginx's options")]
     config: Option<PathBuf>,
     /// What log and pid files are relative to [the file's directory]
@@ -226,7 +228,8 @@ impl Arguments {
     fn serve(&self, config: Config) -> ExitCode {
         let hangup_ends = !self.listen.is_empty();
         let program = Program::started_as(std::env::args_os().collect()).ok();
-        server::serve(config, server::Options { hangup_ends, program, ..server::Options::default() })
+        let source = self.load_options().ok().filter(|_| !hangup_ends);
+        server::serve(config, server::Options { hangup_ends, program, source, ..server::Options::default() })
     }
 
     /// The configuration; its errors are told where they are found, so the text here is only the rest.

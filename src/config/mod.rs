@@ -7,6 +7,7 @@ mod build;
 mod check;
 pub mod diagnostic;
 pub mod directives;
+mod follow;
 mod level;
 mod lexer;
 pub mod lint;

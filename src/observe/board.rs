@@ -59,7 +59,6 @@ struct Present {
 struct Loads {
     /// The present one last; of the others those that something is still served by.
     alive: VecDeque<Weak<Loaded>>,
-    number: u64,
     reloads: u64,
     failed: u64,
     last_error: Option<String>,
@@ -125,7 +124,6 @@ impl Board {
     /// The configuration of this number, a text of so many bytes, is in use from now on.
     pub fn load(&self, number: u64, bytes: u64) -> Arc<Loaded> {
         let mut loads = self.loads();
-        loads.number = number;
         loads.alive.retain(|loaded| loaded.strong_count() > 0);
         let loaded = Arc::new(Loaded { number, tunnels: AtomicU64::new(0), bytes, at_ms: unix_ms() });
         loads.alive.push_back(Arc::downgrade(&loaded));

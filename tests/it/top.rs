@@ -61,7 +61,15 @@ fn a_snapshot_says_what_the_server_does_over_every_way_there_is() {
         // Nobody's terminal: `--once` goes without saying.
         let said = top(&[&["-d", "0.1"], place].concat());
         let pid = format!("pid {}", proxy.pid());
-        said.expect_code(0).expect(&[&pid, "Tunnels     7 ", "serving", "\nUpstreams\n", "app", "down", "\nBusiest tunnels\n"]);
+        said.expect_code(0).expect(&[
+            &pid,
+            "Tunnels     7 ",
+            "serving",
+            "\nUpstreams\n",
+            "app",
+            "down",
+            "\nBusiest tunnels\n",
+        ]);
         assert!(!said.stdout.contains('\x1b'), "{place:?}: no colours in a pipe:\n{}", said.stdout);
     }
     drop(open);

@@ -64,7 +64,7 @@ impl Board {
             })
             .collect();
         Generations {
-            generation: loads.number,
+            generation: alive.last().map_or(0, |generation| generation.generation),
             loaded_ms: alive.last().map_or(0, |generation| generation.loaded_ms),
             reloads: loads.reloads,
             reloads_failed: loads.failed,
