@@ -15,7 +15,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use longsplice::{
     reactor::Reactor,
     scratch::Scratch,
-    tunnel::{End, Pair, Table},
+    tunnel::{End, Pair, Table, Terms},
 };
 
 /// Tunnels and the far ends of their sockets.
@@ -52,7 +52,7 @@ impl Bench {
                     from_client: Vec::new(),
                     from_upstream: Vec::new(),
                     frames: Some(0),
-                    idle: Duration::from_secs(3600),
+                    terms: Terms { idle: Duration::from_secs(3600), ..Terms::default() },
                     record: (),
                 };
                 table.carry(pair, &mut scratch).expect("carried");

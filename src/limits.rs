@@ -44,6 +44,11 @@ pub const HEADS_AHEAD: usize = 128;
 /// How long a worker that spliced and would sleep now lets more gather first, microseconds. Measured: 50 takes a quarter to two
 /// fifths off the CPU a GiB (larger splices, fewer wake-ups) and leaves the throughput; 100 costs throughput.
 pub const BULK_NAP_US: u64 = 50;
+/// How long an end may take to answer a close frame of ours before its connection is closed, seconds: a slow network's round trip
+/// and a busy backend; libraries wait 2 (Chromium) to 10 (Python's websockets).
+pub const CLOSE_ANSWER_SECS: u64 = 5;
+/// How long a tunnel that has lived as long as it may goes on for the sake of a frame that is under way, seconds.
+pub const FRAME_END_SECS: u64 = 30;
 /// Empty pipes a worker keeps for the next bulk transfer: 2 descriptors each.
 pub const PIPES_POOLED: usize = 32;
 /// Pipes a worker may have in use at once; past it bulk transfers go through the scratch buffer.

@@ -2,6 +2,7 @@
 
 use std::{
     cell::RefCell,
+    hash::{BuildHasher, Hasher, RandomState},
     io,
     os::fd::AsFd,
     rc::Rc,
@@ -16,7 +17,7 @@ use socket2::{SockAddr, SockRef};
 
 use crate::{
     balance::Accepted,
-    config::{Content, Level, ListenAddress, Listener, Server},
+    config::{Content, Level, ListenAddress, Listener, Server, Settings},
     forward,
     generation::Generation,
     http::{
@@ -40,7 +41,7 @@ use crate::{
     route::{location::LocationId, server_name::ServerId},
     stream::{End, Failure, Stream},
     tls,
-    tunnel::{self, Finished, Pair},
+    tunnel::{self, Finished, Pair, Terms},
     worker::Worker,
 };
 
@@ -475,7 +476,7 @@ impl Session {
 
     /// Hands both sockets to the tunnel table: this task ends.
     fn into_tunnel(self, request: Box<Request>, opening: Opening) {
-        let idle = request.settings().tunnel_timeout;
+        let terms = terms(request.settings());
         let (fd, tls) = self.stream.into_parts();
         let client = tunnel::End { fd, tls };
         let (fd, tls) = opening.backend.into_parts();
@@ -485,7 +486,7 @@ impl Session {
             from_client: self.buffer.into_inner(),
             from_upstream: opening.greeting,
             frames: opening.frames,
-            idle,
+            terms,
             record: Record::of(request, self.generation),
         };
         Counters::bump(&self.worker.counters.tunnels);
@@ -521,6 +522,17 @@ fn of_the_file(status: u16) -> Refusal {
 }
 
 const RETURNED: &str = "returned";
+
+/// How long a tunnel may live. What was opened together is not closed together: some of the lifetime, at random, is taken off.
+fn terms(settings: &Settings) -> Terms {
+    let off = f64::from(settings.lifetime_jitter) / 100.0 * random();
+    Terms { idle: settings.tunnel_timeout, ping: settings.ping, lifetime: settings.max_lifetime.mul_f64(1.0 - off) }
+}
+
+/// At least 0, less than 1: std keys its hashers with the system's randomness.
+fn random() -> f64 {
+    f64::from(RandomState::new().build_hasher().finish() as u32) / (f64::from(u32::MAX) + 1.0)
+}
 
 /// The end of a tunnel: its line in the access log.
 pub fn tunnel_ended(worker: &Rc<Worker>, finished: Finished<Record>) {

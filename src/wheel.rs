@@ -29,6 +29,11 @@ pub fn ticks(duration: std::time::Duration) -> Tick {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).div_ceil(TICK_MS)
 }
 
+/// The time that so many ticks take.
+pub fn duration(ticks: Tick) -> std::time::Duration {
+    std::time::Duration::from_millis(ticks.saturating_mul(TICK_MS))
+}
+
 /// An armed deadline. Never zero inside, so that `Option<Timer>` is four bytes too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timer(NonZeroU32);

@@ -252,6 +252,12 @@ pub struct Settings {
     pub send_timeout: Duration,
     /// Idle time of a tunnel: `websocket_timeout` if set, else `proxy_read_timeout` if the file sets it, else 1h. Zero: never.
     pub tunnel_timeout: Duration,
+    /// `websocket_max_lifetime` (off: zero).
+    pub max_lifetime: Duration,
+    /// Its `jitter=`, percent (10): so much of it may be missing.
+    pub lifetime_jitter: u8,
+    /// `websocket_ping` (off: zero).
+    pub ping: Duration,
     /// `send_timeout` (60s), toward the client.
     pub client_send_timeout: Duration,
     /// `client_body_timeout` (60s)

@@ -81,6 +81,10 @@ bitflags! {
         const FULL = 1 << 12;
         /// It was the first to end.
         const FIRST = 1 << 13;
+        /// The other side is told at the next boundary that we part, or has been ([`Frames::has_ended`]).
+        const PARTING = 1 << 14;
+        /// Its connection timed out: nothing came back from it any more (ETIMEDOUT).
+        const LOST = 1 << 15;
     }
 }
 
@@ -126,6 +130,8 @@ pub(super) struct Extra {
     /// What a side has sent and the other would not take yet. While there is any, nothing more of that side is read: that is the
     /// backpressure.
     pub waiting: [Waiting; 2],
+    /// The close frame that the client gets at the next boundary.
+    pub last_words: Option<Box<[u8]>>,
 }
 
 impl Extra {
@@ -140,7 +146,7 @@ impl Extra {
 
     /// Nothing in it is needed any more.
     pub fn is_idle(&self) -> bool {
-        self.is_plain() && self.waiting.iter().all(Waiting::is_nothing)
+        self.is_plain() && self.waiting.iter().all(Waiting::is_nothing) && self.last_words.is_none()
     }
 }
 

@@ -7,7 +7,9 @@
 
 mod ahead;
 mod half;
+mod life;
 mod outcome;
+mod parting;
 mod pipes;
 mod places;
 mod relay;
@@ -22,11 +24,12 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
     sync::Arc,
-    time::Duration,
 };
 
 use ahead::Ahead;
 use half::{Marks, Moved, Waiting};
+use life::Cold;
+pub use life::{Farewell, Look, Terms};
 use nix::sys::epoll::EpollFlags;
 pub use outcome::{Outcome, Reason};
 use pipes::Pipes;
@@ -40,7 +43,6 @@ use crate::{
     reactor::{Event, Reactor},
     scratch::Scratch,
     sys, tls,
-    wheel::{Timer, ticks},
 };
 
 /// A frame of which this much is still to come is worth a pipe: two more system calls, no copy.
@@ -96,8 +98,8 @@ pub struct Pair<R> {
     pub from_upstream: Vec<u8>,
     /// The RSV bits frames may use; none: not a websocket, bytes pass unseen.
     pub frames: Option<u8>,
-    /// Idle time after which the tunnel is closed; zero: never.
-    pub idle: Duration,
+    /// How long it may live.
+    pub terms: Terms,
     /// Whatever the owner wants back at the end.
     pub record: R,
 }
@@ -111,15 +113,6 @@ pub struct Finished<R> {
     pub outcome: Outcome,
     /// rustls' words, or the rule of RFC 6455, where the reason has a detail.
     pub detail: Option<String>,
-}
-
-/// What is asked for when a tunnel's deadline comes, and at its end.
-#[derive(Debug)]
-struct Cold<R> {
-    /// Idle time, ticks; 0: none.
-    idle: u32,
-    timer: Option<Timer>,
-    record: R,
 }
 
 /// Every tunnel of a worker.
@@ -189,9 +182,8 @@ impl<R> Table<R> {
             self.reactor.adopt(tunnel.fd(side), token(number, side), false)?;
         }
         tunnel.last_active = self.reactor.tick() as u32;
-        let idle = u32::try_from(ticks(pair.idle)).unwrap_or(u32::MAX);
-        let timer = (idle > 0).then(|| self.reactor.arm(u64::from(idle) + 1, number));
-        self.tunnels.insert(tunnel, Cold { idle, timer, record: pair.record });
+        self.tunnels.insert(tunnel, Cold::new(&pair.terms, self.reactor.now(), pair.record));
+        self.arm(number);
         self.with(number, scratch, |tunnel, tools| {
             tunnel.take(Side::Client, &pair.from_client, tools)?;
             tunnel.take(Side::Upstream, &pair.from_upstream, tools)?;
@@ -258,20 +250,7 @@ impl<R> Table<R> {
         }
     }
 
-    /// The deadline of a tunnel has come: closes it if it was idle for all of its time, else arms the rest.
-    pub fn expire(&mut self, number: u32, scratch: &mut Scratch) {
-        let Some(last_active) = self.tunnels.get(number).map(|tunnel| tunnel.last_active) else { return };
-        let Some(cold) = self.tunnels.cold_mut(number) else { return };
-        cold.timer = None;
-        let idle = (self.reactor.tick() as u32).wrapping_sub(last_active);
-        if idle < cold.idle {
-            cold.timer = Some(self.reactor.arm(u64::from(cold.idle - idle) + 1, number));
-        } else {
-            self.close(number, Reason::IdleTimeout, None, scratch);
-        }
-    }
-
-    /// Closes every tunnel.
+    /// Closes every tunnel at once.
     pub fn close_all(&mut self, reason: Reason, scratch: &mut Scratch) {
         for number in self.tunnels.numbers() {
             self.close(number, reason, None, scratch);
@@ -322,6 +301,10 @@ impl<R> Table<R> {
         let Some(tunnel) = self.tunnels.get_mut(number) else { return };
         match result {
             Ok(flow) => {
+                if tunnel.half(Side::Upstream).is(Marks::PARTING) {
+                    self.hasten(number);
+                }
+                let Some(tunnel) = self.tunnels.get_mut(number) else { return };
                 match flow {
                     Some((side, Flow::Again)) => self.queue(number, side),
                     Some((side, Flow::Blocked)) if tunnel.was_reset(side) => {
@@ -351,9 +334,11 @@ impl<R> Table<R> {
                 sys::reset_on_close(&tunnel.fd(side.other()));
                 // close_notify would make a clean end of it.
                 tunnel.half_mut(side).set(Marks::NOTIFIED);
-                let reason = match side {
-                    Side::Client => Reason::ClientReset,
-                    Side::Upstream => Reason::UpstreamReset,
+                let reason = match (side, tunnel.half(side).is(Marks::LOST)) {
+                    (Side::Client, false) => Reason::ClientReset,
+                    (Side::Client, true) => Reason::ClientLost,
+                    (Side::Upstream, false) => Reason::UpstreamReset,
+                    (Side::Upstream, true) => Reason::UpstreamLost,
                 };
                 self.close(number, reason, None, scratch);
             }
@@ -380,6 +365,7 @@ impl<R> Table<R> {
         if let Some(timer) = cold.timer {
             self.reactor.disarm(timer);
         }
+        let reason = cold.why(&tunnel, reason);
         for side in [Side::Client, Side::Upstream] {
             tunnel.say_goodbye(side, scratch);
             if let Waiting::Piped(filled) = tunnel.take_waiting(side) {

@@ -17,12 +17,22 @@ pub enum Reason {
     ClientReset,
     /// The backend sent RST, or its connection failed.
     UpstreamReset,
+    /// The client's connection timed out: what was sent to it went unacknowledged, or keep-alive probes unanswered.
+    ClientLost,
+    /// The backend's connection timed out.
+    UpstreamLost,
     /// Nothing came from either side for the tunnel's idle time.
     IdleTimeout,
     /// The client's first frame breaks RFC 6455.
     ProtocolError,
     /// A TLS record that cannot be decrypted, or a fatal alert.
     TlsError,
+    /// The tunnel had lived as long as it may.
+    MaxLifetime,
+    /// The program, a worker or the backend is taken out of service.
+    Drain,
+    /// Somebody asked for it.
+    ClosedByAdmin,
     /// The program is stopping.
     Shutdown,
     /// A defect of ours in this tunnel; the others live on.
@@ -31,16 +41,21 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of the counters.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 16] = [
         Self::ClientClosed,
         Self::UpstreamClosed,
         Self::ClientTruncated,
         Self::UpstreamTruncated,
         Self::ClientReset,
         Self::UpstreamReset,
+        Self::ClientLost,
+        Self::UpstreamLost,
         Self::IdleTimeout,
         Self::ProtocolError,
         Self::TlsError,
+        Self::MaxLifetime,
+        Self::Drain,
+        Self::ClosedByAdmin,
         Self::Shutdown,
         Self::InternalError,
     ];
@@ -54,9 +69,14 @@ impl Reason {
             Self::UpstreamTruncated => "upstream_truncated",
             Self::ClientReset => "client_reset",
             Self::UpstreamReset => "upstream_reset",
+            Self::ClientLost => "client_lost",
+            Self::UpstreamLost => "upstream_lost",
             Self::IdleTimeout => "idle_timeout",
             Self::ProtocolError => "protocol_error",
             Self::TlsError => "tls_error",
+            Self::MaxLifetime => "max_lifetime",
+            Self::Drain => "drain",
+            Self::ClosedByAdmin => "closed_by_admin",
             Self::Shutdown => "shutdown",
             Self::InternalError => "internal_error",
         }

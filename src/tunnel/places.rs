@@ -71,6 +71,16 @@ impl<H, C> Places<H, C> {
         self.chunks.get_mut(number as usize / CHUNK)?.cold.get_mut(number as usize % CHUNK)?.as_mut()
     }
 
+    pub fn cold(&self, number: u32) -> Option<&C> {
+        self.chunks.get(number as usize / CHUNK)?.cold.get(number as usize % CHUNK)?.as_ref()
+    }
+
+    pub fn both_mut(&mut self, number: u32) -> (Option<&mut H>, Option<&mut C>) {
+        let Some(chunk) = self.chunks.get_mut(number as usize / CHUNK) else { return (None, None) };
+        let place = number as usize % CHUNK;
+        (chunk.hot.get_mut(place), chunk.cold.get_mut(place).and_then(Option::as_mut))
+    }
+
     pub fn remove(&mut self, number: u32) -> Option<(H, C)> {
         let (chunk, place) = (number as usize / CHUNK, number as usize % CHUNK);
         let there = self.chunks.get_mut(chunk)?;
@@ -79,6 +89,11 @@ impl<H, C> Places<H, C> {
         self.open = self.open.min(chunk);
         self.len -= 1;
         Some((hot, cold))
+    }
+
+    /// All numbers in use are below this one.
+    pub fn places(&self) -> u32 {
+        (self.chunks.len() * CHUNK) as u32
     }
 
     /// The numbers in use.

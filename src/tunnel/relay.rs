@@ -63,13 +63,6 @@ pub(super) enum Break {
     Tls(Side, TlsError),
 }
 
-impl Break {
-    /// EPIPE: the side had sent FIN before its RST (tcp_reset, in CLOSE_WAIT): what it sent is complete.
-    fn deaf(side: Side, error: &io::Error) -> Self {
-        Self::Deaf(side, error.kind() != io::ErrorKind::BrokenPipe)
-    }
-}
-
 impl Tunnel {
     /// Moves what `from` has sent, as far as it goes; also says how many bytes were received (TLS included: records may be empty).
     pub(super) fn pump(&mut self, from: Side, tools: &mut Tools<'_>) -> Result<(Flow, usize), Break> {
@@ -77,6 +70,9 @@ impl Tunnel {
         loop {
             if !self.flush(from, tools)? {
                 return Ok((Flow::Blocked, received));
+            }
+            if self.half(from).is(Marks::PARTING) && self.say_last_words(tools)? {
+                continue;
             }
             if self.half(from).is(Marks::ENDED) {
                 if self.pass_end_on(from, tools)? {
@@ -107,7 +103,7 @@ impl Tunnel {
     }
 
     /// True when nothing waits any more.
-    fn flush(&mut self, from: Side, tools: &mut Tools<'_>) -> Result<bool, Break> {
+    pub(super) fn flush(&mut self, from: Side, tools: &mut Tools<'_>) -> Result<bool, Break> {
         let to = from.other();
         if !self.is_waiting(from) {
             return Ok(true);
@@ -124,7 +120,7 @@ impl Tunnel {
         };
         // The receiver making room is a sign of life.
         self.last_active = tools.tick;
-        if full.map_err(|error| Break::deaf(to, &error))? {
+        if full.map_err(|error| self.deaf(to, &error))? {
             self.half_mut(to).set(Marks::FULL | Marks::WANTS_OUTPUT);
             return Ok(false);
         }
@@ -132,6 +128,19 @@ impl Tunnel {
             tools.pipes.give_back(filled.pipe);
         }
         Ok(true)
+    }
+
+    /// A side failed while it was read.
+    fn gone(&mut self, side: Side, error: &io::Error) -> Break {
+        self.note_failure(side, error);
+        Break::Gone(side)
+    }
+
+    /// A side failed while it was written to. EPIPE: it had sent FIN before its RST (tcp_reset, in CLOSE_WAIT): what it sent is
+    /// complete.
+    fn deaf(&mut self, side: Side, error: &io::Error) -> Break {
+        self.note_failure(side, error);
+        Break::Deaf(side, error.kind() != io::ErrorKind::BrokenPipe)
     }
 
     /// Receives into the scratch and sends from there; bytes received.
@@ -150,7 +159,7 @@ impl Tunnel {
                 }
                 return Ok(0);
             }
-            Err(_) => return Err(Break::Gone(from)),
+            Err(error) => return Err(self.gone(from, &error)),
         };
         if received < limit - kept && !self.half(from).is(Marks::LEFT) {
             self.half_mut(from).clear(Marks::READABLE);
@@ -177,8 +186,8 @@ impl Tunnel {
                     Ok(decrypted) => decrypted,
                     Err(error) => {
                         // What came whole before the bad record still arrives.
-                        self.account(from, &buffer[..error.plain])?;
-                        self.deliver(from, &buffer[..error.plain], false, cipher)?;
+                        let passing = self.account(from, &buffer[..error.plain])?;
+                        self.deliver(from, &buffer[..passing], false, cipher)?;
                         return Err(Break::Tls(from, error));
                     }
                 };
@@ -186,12 +195,15 @@ impl Tunnel {
                 (decrypted.plain, told)
             }
         };
-        self.account(from, &buffer[..filled])?;
-        let bulk = self.half(from).frames.payload_left() >= SPLICE_FROM as u64;
-        self.deliver(from, &buffer[..filled], splicing && bulk, cipher)?;
+        let passing = self.account(from, &buffer[..filled])?;
+        let half = self.half(from);
+        let bulk = half.frames.payload_left() >= SPLICE_FROM as u64 && !half.is(Marks::PARTING);
+        self.deliver(from, &buffer[..passing], splicing && bulk, cipher)?;
         if splicing {
             self.half_mut(from).marks.set(Marks::SPLICING, bulk);
-        } else if (bulk && received >= SPLICE_FROM || received == limit) && self.is_plain() {
+        } else if (bulk && received >= SPLICE_FROM || received == limit && !self.half(from).is(Marks::PARTING))
+            && self.is_plain()
+        {
             // So much was there that copying fell behind, and so much is to come that a pipe may pay.
             let half = self.half_mut(from);
             half.set(Marks::SPLICING);
@@ -226,7 +238,7 @@ impl Tunnel {
                         self.half_mut(from).clear(Marks::READABLE);
                         Ok(0)
                     }
-                    _ => Err(Break::Gone(from)),
+                    _ => Err(self.gone(from, &error)),
                 };
             }
         };
@@ -256,15 +268,18 @@ impl Tunnel {
             }
             Err(error) => {
                 tools.pipes.discard(filled.pipe);
-                return Err(Break::deaf(to, &error));
+                return Err(self.deaf(to, &error));
             }
         }
         Ok(moved)
     }
 
-    /// Counts bytes and follows the frames in them.
-    fn account(&mut self, from: Side, bytes: &[u8]) -> Result<(), Break> {
+    /// Counts bytes and follows the frames in them; how many of them pass: all, unless we part.
+    fn account(&mut self, from: Side, bytes: &[u8]) -> Result<usize, Break> {
         let half = self.half_mut(from);
+        if half.is(Marks::PARTING) {
+            return Ok(half.account_to_boundary(bytes, sender(from)));
+        }
         // The first frame's two bytes have been judged once its head is complete.
         let began = half.moved.bytes() > 1;
         let begun = half.frames.advance(bytes, sender(from), half.rsv());
@@ -273,12 +288,12 @@ impl Tunnel {
             // Only the client's first frame decides whether this is a websocket at all. What either side sends later is
             // theirs to judge; the proxy only stops following frames.
             Err(violation) if from == Side::Client && !began => Err(Break::Violation(violation.0)),
-            _ => Ok(()),
+            _ => Ok(bytes.len()),
         }
     }
 
     /// Sends bytes to the other side, as TLS records where it speaks TLS; what the socket does not take now waits.
-    fn deliver(&mut self, from: Side, plain: &[u8], more: bool, cipher: &mut Outgoing) -> Result<(), Break> {
+    pub(super) fn deliver(&mut self, from: Side, plain: &[u8], more: bool, cipher: &mut Outgoing) -> Result<(), Break> {
         let bytes = self.seal(from.other(), plain, cipher)?;
         self.send(from, bytes, more)
     }
@@ -291,7 +306,7 @@ impl Tunnel {
         Ok(cipher)
     }
 
-    fn send(&mut self, from: Side, bytes: &[u8], more: bool) -> Result<(), Break> {
+    pub(super) fn send(&mut self, from: Side, bytes: &[u8], more: bool) -> Result<(), Break> {
         if bytes.is_empty() {
             return Ok(());
         }
@@ -307,7 +322,7 @@ impl Tunnel {
             Ok(sent) if sent == bytes.len() => return Ok(()),
             Ok(sent) => sent,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            Err(error) => return Err(Break::deaf(to, &error)),
+            Err(error) => return Err(self.deaf(to, &error)),
         };
         self.wait(from, Waiting::Bytes(Rest { bytes: bytes[sent..].into(), sent: 0 }));
         self.half_mut(to).set(Marks::WANTS_OUTPUT);
@@ -341,7 +356,7 @@ impl Tunnel {
     }
 }
 
-fn sender(from: Side) -> Sender {
+pub(super) fn sender(from: Side) -> Sender {
     match from {
         Side::Client => Sender::Client,
         Side::Upstream => Sender::Server,

@@ -125,8 +125,18 @@ impl Tunnel {
             return false;
         }
         // EPIPE: RST behind a FIN (tcp_reset, in CLOSE_WAIT). What it said is complete, and waits with us.
-        let error = SockRef::from(&self.fds[side as usize]).take_error();
-        half.is(Marks::RESET) || error.ok().flatten().is_some_and(|error| error.kind() != io::ErrorKind::BrokenPipe)
+        let reset = half.is(Marks::RESET);
+        let Ok(Some(error)) = SockRef::from(&self.fds[side as usize]).take_error() else { return reset };
+        self.note_failure(side, &error);
+        reset || error.kind() != io::ErrorKind::BrokenPipe
+    }
+
+    /// Keep-alive probes or data went unanswered for too long: ETIMEDOUT, or what a router said of it meanwhile (tcp_write_err).
+    pub fn note_failure(&mut self, side: Side, error: &io::Error) {
+        use io::ErrorKind::{HostUnreachable, NetworkUnreachable, TimedOut};
+        if matches!(error.kind(), TimedOut | HostUnreachable | NetworkUnreachable) {
+            self.half_mut(side).set(Marks::LOST);
+        }
     }
 
     /// A side takes nothing more: ends the direction towards it. Returns the pipe that was filled for it.

@@ -1,6 +1,7 @@
 //! The table over real sockets, driven by the reactor alone: no runtime, no HTTP.
 
 mod ends;
+mod parting;
 mod tls;
 
 use std::{
@@ -36,20 +37,20 @@ fn connection() -> (TcpStream, OwnedFd) {
 
 impl Bench {
     fn new(frames: Option<u8>) -> Self {
-        Self::with(frames, Duration::ZERO, b"", b"")
+        Self::with(frames, Terms::default(), b"", b"")
     }
 
-    fn with(frames: Option<u8>, idle: Duration, from_client: &[u8], from_upstream: &[u8]) -> Self {
+    fn with(frames: Option<u8>, terms: Terms, from_client: &[u8], from_upstream: &[u8]) -> Self {
         let ((client, near_client), (backend, near_backend)) = (connection(), connection());
         let near = [(near_client, None), (near_backend, None)];
-        Self::over([client, backend], near, frames, idle, from_client, from_upstream)
+        Self::over([client, backend], near, frames, terms, from_client, from_upstream)
     }
 
     fn over(
         [client, backend]: [TcpStream; 2],
         near: [(OwnedFd, Option<Box<crate::tls::Session>>); 2],
         frames: Option<u8>,
-        idle: Duration,
+        terms: Terms,
         from_client: &[u8],
         from_upstream: &[u8],
     ) -> Self {
@@ -61,7 +62,7 @@ impl Bench {
             from_client: from_client.to_vec(),
             from_upstream: from_upstream.to_vec(),
             frames,
-            idle,
+            terms,
             record: "the record",
         };
         let mut bench = Self {
@@ -224,7 +225,7 @@ fn an_opaque_tunnel_passes_anything() {
 #[test]
 fn bytes_and_frames_are_counted_as_they_move_copied_or_spliced() {
     let early = frame(Side::Client, 10);
-    let mut bench = Bench::with(Some(0), Duration::ZERO, &early, b"");
+    let mut bench = Bench::with(Some(0), Terms::default(), &early, b"");
     let mut moved = [early.len(), 0];
     let mut frames = [1, 0];
     for from in [Side::Client, Side::Upstream] {
@@ -262,7 +263,7 @@ fn what_moved_is_counted_up_to_its_bounds_and_stays_there() {
 fn early_bytes_go_first() {
     let first = frame(Side::Client, 10);
     let greeting = frame(Side::Upstream, 20);
-    let mut bench = Bench::with(Some(0), Duration::ZERO, &first, &greeting);
+    let mut bench = Bench::with(Some(0), Terms::default(), &first, &greeting);
     let mut read = vec![0; first.len()];
     bench.backend.read_exact(&mut read).unwrap();
     assert_eq!(read, first);
@@ -334,7 +335,7 @@ fn a_reset_is_passed_on_as_one() {
 
 #[test]
 fn an_idle_tunnel_ends_and_a_byte_of_either_side_keeps_it() {
-    let mut bench = Bench::with(Some(0), Duration::from_millis(600), b"", b"");
+    let mut bench = Bench::with(Some(0), Terms { idle: Duration::from_millis(600), ..Terms::default() }, b"", b"");
     let start = Instant::now();
     while start.elapsed() < Duration::from_millis(1500) {
         let from = if start.elapsed().as_millis().is_multiple_of(2) { Side::Client } else { Side::Upstream };
@@ -399,7 +400,7 @@ fn an_idle_tunnel_is_small() {
         _Taken(Tunnel),
     }
     assert_eq!(size_of::<Place>(), 64);
-    assert_eq!(size_of::<Option<Cold<Box<()>>>>(), 16);
+    assert_eq!(size_of::<Option<Cold<Box<()>>>>(), 24);
 }
 
 #[test]

@@ -19,6 +19,8 @@ const LOST: u64 = u64::MAX;
 const GATHERED: u8 = 0x0f;
 /// The head that has not come whole has a 64-bit length.
 const LONG: u8 = 0x40;
+/// A close frame has begun: nothing of ours may follow it (RFC 6455 section 5.5.1).
+const CLOSED: u8 = 0x20;
 /// A message was begun and its last fragment has not come.
 const IN_MESSAGE: u8 = 0x80;
 
@@ -154,7 +156,7 @@ impl Frames {
         }
         let key = if sender == Sender::Client { KEY_BYTES } else { 0 };
         self.left = payload + key;
-        self.stage &= IN_MESSAGE;
+        self.stage &= IN_MESSAGE | CLOSED;
         Ok(())
     }
 
@@ -177,7 +179,11 @@ impl Frames {
             0..=2 => {}
             8..=10 if first & FIN == 0 => return Err(Violation("a fragmented control frame")),
             8..=10 if second & LENGTH > CONTROL_BYTES => return Err(Violation("a control frame over 125 bytes")),
-            8..=10 => return Ok(()),
+            8 => {
+                self.stage |= CLOSED;
+                return Ok(());
+            }
+            9 | 10 => return Ok(()),
             _ => return Err(Violation("an unknown opcode")),
         }
         self.stage = self.stage & !IN_MESSAGE | if first & FIN == 0 { IN_MESSAGE } else { 0 };
@@ -200,6 +206,37 @@ impl Frames {
     /// True between two frames: a frame of our own could be put here.
     pub fn at_boundary(&self) -> bool {
         self.left == 0 && !self.is_in_head()
+    }
+
+    /// Advances over `bytes` up to the next boundary, and no further. Returns how many of them that was, and how many frames began; all
+    /// of them where there is no boundary.
+    ///
+    /// # Errors
+    /// As [`Frames::advance`].
+    pub fn advance_to_boundary(&mut self, bytes: &[u8], sender: Sender, rsv: u8) -> Result<(usize, u32), Violation> {
+        let (mut used, mut begun) = (0, 0);
+        while used < bytes.len() && !self.at_boundary() {
+            // Heads are taken byte by byte: where one ends is known at its end.
+            let step = self.payload_left().clamp(1, (bytes.len() - used) as u64) as usize;
+            begun += self.advance(&bytes[used..used + step], sender, rsv)?;
+            used += step;
+        }
+        Ok((used, begun))
+    }
+
+    /// A close frame was begun.
+    pub fn has_closed(&self) -> bool {
+        self.stage & CLOSED != 0
+    }
+
+    /// A close frame of ours is put here: whatever the sender still sends is no part of the stream any more.
+    pub fn end(&mut self) {
+        *self = Self { left: LOST, stage: CLOSED };
+    }
+
+    /// [`Frames::end`] was called.
+    pub fn has_ended(&self) -> bool {
+        self.is_lost() && self.has_closed()
     }
 
     /// Gives up knowing where frames begin: from here on any number of bytes may be moved unseen, none is counted, and no

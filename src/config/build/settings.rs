@@ -13,6 +13,9 @@ use super::{
 };
 use crate::{variables::Template, websocket::handshake::Protocols};
 
+/// Of `websocket_max_lifetime`: tunnels that came together shall not go together.
+const LIFETIME_JITTER_PERCENT: u8 = 10;
+
 const NEXT_UPSTREAM: [&str; 12] = [
     "error",
     "timeout",
@@ -40,6 +43,9 @@ impl Build<'_> {
             read_timeout: self.value(level, "proxy_read_timeout", &values::TIME),
             send_timeout: self.value(level, "proxy_send_timeout", &values::TIME),
             tunnel_timeout: self.tunnel_timeout(level),
+            max_lifetime: self.time_or_off(level, "websocket_max_lifetime"),
+            lifetime_jitter: self.lifetime_jitter(level),
+            ping: self.time_or_off(level, "websocket_ping"),
             client_send_timeout: self.value(level, "send_timeout", &values::TIME),
             body_timeout: self.value(level, "client_body_timeout", &values::TIME),
             keepalive_timeout,
@@ -123,6 +129,26 @@ impl Build<'_> {
             (None, Some(_)) => self.value(level, "proxy_read_timeout", &values::TIME),
             _ => self.value(level, "websocket_timeout", &values::TIME),
         }
+    }
+
+    fn time_or_off(&mut self, level: &Level<'_>, name: &'static str) -> Duration {
+        match level.one(name) {
+            Some(directive) if directive.arg(0) != "off" => self.read(directive, 0, &values::TIME).unwrap_or_default(),
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// `jitter=10%` of `websocket_max_lifetime`.
+    fn lifetime_jitter(&mut self, level: &Level<'_>) -> u8 {
+        let Some(word) = level.one("websocket_max_lifetime").and_then(|found| found.args.get(1)) else {
+            return LIFETIME_JITTER_PERCENT;
+        };
+        let percent = word.text.strip_prefix("jitter=").and_then(|value| value.strip_suffix('%')?.parse().ok());
+        percent.filter(|percent| *percent <= 100).unwrap_or_else(|| {
+            let error = Diagnostic::error(word.span, format!("invalid parameter \"{}\"", word.text));
+            self.report.push(error.help("`jitter=10%`: so much of the time, at random, is taken off; 0% to 100%"));
+            LIFETIME_JITTER_PERCENT
+        })
     }
 
     fn keepalive_timeout(&mut self, level: &Level<'_>) -> (Duration, Option<u64>) {

@@ -430,6 +430,6 @@ pub(super) static TABLE: &[Definition] = &[
     understood("websocket_timeout", HSL, ONE, Value, "1h", "Idle time of a tunnel, in either direction; `off` or 0: none. Default: `proxy_read_timeout` where the file sets it."),
     understood("websocket_origin", HSL, SOME, Value, "any", "Origins that may open a tunnel: `HOST`, `*.HOST`, `SCHEME://HOST[:PORT]`, `~regex`, `same` (as Host), `none` (no Origin: not a browser), `any`. Others get 403."),
     understood("upgrade_protocols", HSL, SOME, Value, "websocket", "Upgrade tokens that may become a tunnel: names, or `any`."),
-    other("websocket_max_lifetime", HSL, ONE_OR_TWO, NotYet("tunnels live as long as they are used", &["off"])),
-    other("websocket_ping", HSL, ONE, NotYet("let the application ping", &["off"])),
+    understood("websocket_max_lifetime", HSL, ONE_OR_TWO, Value, "off", "`TIME [jitter=10%]`: age at which a tunnel is closed, with close frame 1001 between two frames, however busy it is. At random up to `jitter` of it is taken off."),
+    understood("websocket_ping", HSL, ONE, Value, "off", "Quiet, in both directions, after which the client gets a ping between two frames; `off` or 0: none. No pong is required; those that come go on to the backend, and count against `websocket_timeout` as all that is received does."),
 ];

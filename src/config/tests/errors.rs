@@ -31,6 +31,9 @@ fn values_out_of_form_are_named_with_the_form() {
     server_error("proxy_set_header \"X Y\" z;", "cannot be the name of a header field");
     server_error("proxy_next_upstream errror;", "did you mean `error`?");
     server_error("server_name $host;", "server name \"$host\" is invalid");
+    server_error("websocket_max_lifetime 1d jitter=10;", "invalid parameter \"jitter=10\"");
+    server_error("websocket_max_lifetime 1d jitter=101%;", "0% to 100%");
+    server_error("websocket_max_lifetime soon;", "a time is written like 30s");
     server_error("upgrade_protocols h2c;", "h2c is never let through");
     server_error("websocket_origin https://a/b;", "is no origin");
     server_error("ssl_protocols TLSv1 TLSv1.1;", "no version of TLS is left");

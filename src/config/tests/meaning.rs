@@ -333,3 +333,16 @@ fn a_long_file_is_read_in_reasonable_time() {
     assert_eq!(config(&servers).servers.len(), 500);
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
 }
+
+#[test]
+fn a_tunnel_s_age_and_pings_are_off_unless_the_file_sets_them() {
+    let of = |inner: &str| {
+        let config = server(&format!("location / {{ {inner} }}"));
+        let settings = &location(&config, "/").settings;
+        (settings.max_lifetime.as_secs(), settings.lifetime_jitter, settings.ping.as_secs())
+    };
+    assert_eq!(of(""), (0, 10, 0));
+    assert_eq!(of("websocket_max_lifetime off; websocket_ping off;"), (0, 10, 0));
+    assert_eq!(of("websocket_max_lifetime 12h; websocket_ping 30s;"), (43_200, 10, 30));
+    assert_eq!(of("websocket_max_lifetime 1d jitter=25%;"), (86_400, 25, 0));
+}

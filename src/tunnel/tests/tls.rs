@@ -182,7 +182,7 @@ impl Bench {
 
     fn between((client, near_client): (Far, Near), (backend, near_backend): (Far, Near)) -> (Self, Far, Far) {
         let sockets = [client.socket.try_clone().unwrap(), backend.socket.try_clone().unwrap()];
-        let bench = Self::over(sockets, [near_client, near_backend], Some(0), Duration::ZERO, b"", b"");
+        let bench = Self::over(sockets, [near_client, near_backend], Some(0), Terms::default(), b"", b"");
         (bench, client, backend)
     }
 

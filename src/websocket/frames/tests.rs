@@ -223,3 +223,46 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_boundary_is_found_wherever_reading_stops() {
+    for sender in [Sender::Client, Sender::Server] {
+        let (first, second) = (frame(0x82, sender, 70_000), frame(0x81, sender, 3));
+        let stream = [&first[..], &second].concat();
+        for start in [0, 1, 2, 5, 9, 10, 13, 14, 15, 69_000, first.len() - 1] {
+            let mut frames = Frames::default();
+            let before = frames.advance(&stream[..start], sender, 0).unwrap();
+            let (used, begun) = frames.advance_to_boundary(&stream[start..], sender, 0).unwrap();
+            if start == 0 {
+                assert_eq!((used, begun), (0, 0), "it is at one already");
+            } else {
+                assert_eq!((start + used, before + begun), (first.len(), 1), "from {start}");
+            }
+            assert!(frames.at_boundary());
+        }
+        let mut frames = Frames::default();
+        frames.advance(&first[..3], sender, 0).unwrap();
+        assert_eq!(frames.advance_to_boundary(&first[3..100], sender, 0), Ok((97, 1)), "none yet");
+        assert!(!frames.at_boundary());
+    }
+}
+
+#[test]
+fn a_close_frame_is_noticed_and_nothing_of_ours_may_follow() {
+    for pieces in [1, 2, 100] {
+        let mut frames = Frames::default();
+        let stream = [frame(0x01, Sender::Client, 5), frame(0x89, Sender::Client, 0)].concat();
+        frames.advance(&stream, Sender::Client, 0).unwrap();
+        assert!(!frames.has_closed());
+        for piece in frame(0x88, Sender::Client, 2).chunks(pieces) {
+            frames.advance(piece, Sender::Client, 0).unwrap();
+        }
+        assert!(frames.has_closed() && frames.at_boundary() && !frames.has_ended());
+    }
+    let mut frames = Frames::default();
+    frames.end();
+    assert!(frames.has_ended() && !frames.at_boundary());
+    assert_eq!(frames.advance(&[0xff; 20], Sender::Server, 0), Ok(0));
+    frames.lost();
+    assert!(!frames.has_ended());
+}
