@@ -106,6 +106,13 @@ pub const LOG_PIPE_BYTES: usize = 4096;
 pub const LOG_RETRY_MS: u64 = 20;
 /// How long the end of the program waits for the log writer, milliseconds.
 pub const LOG_FLUSH_MS: u64 = 1000;
+/// Shortest `access_log_interval`, seconds: a line about every tunnel, that often, is what it costs.
+pub const LOG_INTERVAL_SECS: u64 = 1;
+/// Open tunnels that a worker tells of in one tick: those that came together are due together, and wait for the next one.
+pub const LOG_INTERVALS_PER_TICK: usize = 1024;
+/// Bytes that a value may have in a JSON line which would be longer than [`LOG_RECORD_BYTES`], tried in turn: cut in the middle it
+/// would be no JSON.
+pub const LOG_JSON_VALUE_BYTES: [usize; 2] = [1024, 64];
 /// Seconds between two messages about lines that one log lost.
 pub const LOG_LOSS_REPORT_SECS: u64 = 60;
 /// Longest single log record, bytes; a longer one is cut.

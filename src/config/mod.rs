@@ -7,6 +7,7 @@ mod build;
 mod check;
 pub mod diagnostic;
 pub mod directives;
+mod events;
 mod level;
 mod lexer;
 pub mod lint;
@@ -18,6 +19,7 @@ mod tests;
 mod tree;
 mod values;
 
+pub use events::{TunnelEvent, TunnelEvents};
 pub use load::{LoadOptions, Loaded, Source, load};
 
 pub use crate::route::origin::Origin;
@@ -290,6 +292,8 @@ pub struct Settings {
     pub next_upstream: NextUpstream,
     /// `access_log`; empty: off.
     pub access_logs: Vec<AccessLog>,
+    /// `access_log_interval` (off: zero).
+    pub access_log_interval: Duration,
     /// `error_log`, when set below main: the lowest level written; empty: main's.
     pub error_logs: Vec<ErrorLog>,
     /// `upgrade_protocols`
@@ -371,6 +375,8 @@ pub struct AccessLog {
     pub condition: Option<Template>,
     /// `buffer=`; none: written at once.
     pub buffer: Option<LogBuffer>,
+    /// `events=`
+    pub events: TunnelEvents,
 }
 
 /// `buffer=SIZE [flush=TIME]` of `access_log`.
