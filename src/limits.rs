@@ -41,6 +41,8 @@ pub const SCRATCH_BYTES: usize = 256 << 10;
 pub const PIPE_BYTES: usize = 1 << 20;
 /// Frames followed ahead of one splice: a full pipe of those that are just long enough for it.
 pub const HEADS_AHEAD: usize = 128;
+/// Longest `busy_poll`, microseconds: what has not come by then will not be missed.
+pub const BUSY_POLL_US: u64 = 10_000;
 /// How long a worker that spliced and would sleep now lets more gather first, microseconds. Measured: 50 takes a quarter to two
 /// fifths off the CPU a GiB (larger splices, fewer wake-ups) and leaves the throughput; 100 costs throughput.
 pub const BULK_NAP_US: u64 = 50;

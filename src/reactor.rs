@@ -159,6 +159,21 @@ impl Reactor {
         self.take(events, EpollTimeout::NONE)
     }
 
+    /// Asks for events until some come, for at most `patience`.
+    ///
+    /// # Errors
+    /// As [`Reactor::wait`].
+    pub fn poll_busily(&self, events: &mut Vec<Event>, patience: Duration) -> io::Result<usize> {
+        let begun = Instant::now();
+        loop {
+            let count = self.turn(events)?;
+            if count > 0 || begun.elapsed() >= patience {
+                return Ok(count);
+            }
+            std::hint::spin_loop();
+        }
+    }
+
     fn take(&self, events: &mut Vec<Event>, timeout: EpollTimeout) -> io::Result<usize> {
         let mut ready = self.ready.borrow_mut();
         let count = match self.epoll.wait(&mut ready, timeout) {

@@ -190,6 +190,13 @@ impl Turns {
             // The next bytes of a bulk transfer are on their way: they shall come as few large splices and not as many small ones.
             thread::sleep(Duration::from_micros(BULK_NAP_US));
         }
+        let patience = worker.busy_poll();
+        if !is_busy && !patience.is_zero() {
+            let count = worker.reactor.poll_busily(events, patience)?;
+            if count > 0 {
+                return Ok(count);
+            }
+        }
         match ring {
             _ if is_busy => worker.reactor.turn(events),
             None => worker.reactor.wait(events),

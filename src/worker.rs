@@ -110,6 +110,11 @@ impl Worker {
         Arc::clone(&self.generation.borrow())
     }
 
+    /// How long to ask for events before sleeping: asked each turn, so without a new owner of the generation.
+    pub fn busy_poll(&self) -> Duration {
+        self.generation.borrow().config.main.busy_poll
+    }
+
     /// True for the generation that new sessions are served by.
     pub fn serves_by(&self, generation: &Arc<Generation>) -> bool {
         Arc::ptr_eq(&self.generation.borrow(), generation)

@@ -67,6 +67,8 @@ pub struct Main {
     pub nofile: Option<u64>,
     /// `worker_connections`: connections (client and backend) a worker may have. None: what nofile allows.
     pub worker_connections: Option<usize>,
+    /// `busy_poll`: how long a worker asks for events before it sleeps. Zero: it sleeps at once.
+    pub busy_poll: Duration,
     /// `user NAME [GROUP]`; honoured when started as root.
     pub user: Option<(Box<str>, Option<Box<str>>)>,
     /// `pid FILE`. None: no pid file.

@@ -102,6 +102,7 @@ pub(crate) fn config(servers: Vec<Server>, maps: Vec<Map>) -> Config {
             workers: 1,
             affinity: None,
             nofile: None,
+            busy_poll: Duration::ZERO,
             worker_connections: None,
             user: None,
             pid: None,

@@ -1,5 +1,7 @@
 //! The main context and `events`.
 
+use std::time::Duration;
+
 use nix::{
     sched::{CpuSet, sched_getaffinity},
     unistd::{Group, Pid, User, geteuid},
@@ -9,7 +11,7 @@ use super::{
     super::{Driver, ErrorLog, Main, diagnostic::Diagnostic, values},
     Build, Directive, Level, prefix_path,
 };
-use crate::limits::WORKERS;
+use crate::limits::{BUSY_POLL_US, WORKERS};
 
 impl Build<'_> {
     /// Everything outside of `http`.
@@ -27,6 +29,7 @@ impl Build<'_> {
             affinity: self.affinity(&level, workers),
             nofile: level.one("worker_rlimit_nofile").and_then(|found| self.read(found, 0, &values::NUMBER)),
             worker_connections: self.worker_connections(&events),
+            busy_poll: self.busy_poll(&events),
             user: self.user(&level),
             pid: level.one("pid").map(|found| prefix_path(found.arg(0), &self.paths)),
             daemon: self.value(&level, "daemon", &values::FLAG),
@@ -58,6 +61,17 @@ impl Build<'_> {
             self.error(directive.arg_span(0), "a connection needs two: one to the client and one to the backend");
         }
         usize::try_from(number).ok()
+    }
+
+    fn busy_poll(&mut self, events: &Level<'_>) -> Duration {
+        let micros = events.one("busy_poll").and_then(|found| {
+            let micros = self.read(found, 0, &values::NUMBER)?;
+            if micros > BUSY_POLL_US {
+                self.error(found.arg_span(0), format!("at most {BUSY_POLL_US} microseconds"));
+            }
+            Some(micros)
+        });
+        Duration::from_micros(micros.unwrap_or_default())
     }
 
     fn driver(&mut self, events: &Level<'_>) -> Driver {

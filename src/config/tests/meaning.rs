@@ -311,12 +311,18 @@ fn ours_are_read() {
 
 #[test]
 fn workers_and_their_cores_are_counted() {
-    let main = config("worker_processes 3; worker_cpu_affinity 01 10; events { use epoll; worker_connections 99; } server { listen 127.0.0.1:1; }").main;
+    let main = config("worker_processes 3; worker_cpu_affinity 01 10; events { use epoll; worker_connections 99; busy_poll 50; } server { listen 127.0.0.1:1; }").main;
     assert_eq!(main.affinity, Some(vec![vec![0], vec![1], vec![1]]));
     assert_eq!((main.driver, main.worker_connections), (Driver::Epoll, Some(99)));
-    for wrong in
-        ["worker_processes 0;", "worker_processes 9999999;", "worker_cpu_affinity 012;", "events { use kqueue; }"]
-    {
+    assert_eq!(main.busy_poll, Duration::from_micros(50));
+    for wrong in [
+        "worker_processes 0;",
+        "worker_processes 9999999;",
+        "worker_cpu_affinity 012;",
+        "events { use kqueue; }",
+        "events { busy_poll 10001; }",
+        "events { busy_poll 5ms; }",
+    ] {
         errors(&format!("{wrong} server {{ listen 127.0.0.1:1; }}"));
     }
 }
