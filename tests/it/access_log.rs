@@ -225,8 +225,8 @@ fn buffered_lines_come_when_the_buffer_is_full_old_or_reopened() {
     proxy.running().signal(Signal::SIGUSR1);
     assert!(eventually(|| read(&dir, "full.log").lines().count() == 150), "until it is reopened");
     proxy.get("/full/last");
-    proxy.end_by(Signal::SIGTERM);
-    assert!(read(&dir, "full.log").ends_with("/full/last\n"), "or until the end");
+    proxy.running().signal(Signal::SIGTERM);
+    assert!(eventually(|| read(&dir, "full.log").ends_with("/full/last\n")), "or until the end");
 }
 
 fn a_tunnel_is_a_line_when_it_opens_as_it_goes_on_and_when_it_ends(driver: Driver) {
@@ -300,7 +300,7 @@ fn the_predefined_json_is_there() {
     let text = read(proxy.dir(), "json.log");
     let lines: Vec<serde_json::Value> =
         text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect();
-    let request = &lines[0];
+    let request = lines.iter().find(|line| line["tunnel_event"] == "" && line["status"] == 200).expect("the request");
     assert_eq!((&request["request_uri"], &request["status"]), (&"/ours?\"\\".into(), &200.into()));
     assert_eq!((&request["http_user_agent"], &request["tunnel_event"]), (&"a\"b\\c\td".into(), &"".into()));
     let event =
@@ -309,5 +309,5 @@ fn the_predefined_json_is_there() {
     assert_eq!((&event("interval")["frames_sent"], &event("close")["frames_received"]), (&1.into(), &1.into()));
     assert_eq!(event("open")["request_id"], event("close")["request_id"]);
     assert_eq!(event("close")["upstream_addr"], backend.address().to_string().as_str());
-    assert_eq!(lines.last().map(|line| &line["status"]), Some(&400.into()), "a head that is none");
+    assert!(lines.iter().any(|line| line["status"] == 400), "a head that is none: {text}");
 }
