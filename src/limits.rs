@@ -71,6 +71,8 @@ pub const ACCEPTS_PER_TURN: usize = 64;
 pub const HANDED_WAITING: usize = 256;
 /// Workers whose connections are compared at an accept: with more workers it is the neighbours', each a cache line to fetch.
 pub const LOADS_COMPARED: usize = 32;
+/// Idle connections to backends that a worker keeps for one upstream (`keepalive`): they are looked through for each request.
+pub const KEPT_CONNECTIONS: usize = 4_096;
 /// How long a listener rests after the kernel had no descriptor or memory for a connection, milliseconds.
 pub const ACCEPT_PAUSE_MS: u64 = 100;
 /// How long a taken address is tried again at start, milliseconds: the ports of a process that owned an io_uring stay bound a

@@ -457,6 +457,21 @@ pub struct Upstream {
     pub servers: Vec<UpstreamServer>,
     /// An `upstream` block (not made by a `proxy_pass` to an address).
     pub declared: bool,
+    /// `keepalive` and its like; none: connections serve one request.
+    pub keepalive: Option<KeepIdle>,
+}
+
+/// Which connections to backends are kept for another request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeepIdle {
+    /// `keepalive`: so many that wait, in each worker.
+    pub connections: usize,
+    /// `keepalive_requests` (1000): so many requests each carries.
+    pub requests: u64,
+    /// `keepalive_timeout` (60s): so long one waits.
+    pub timeout: Duration,
+    /// `keepalive_time` (1h): none older is kept.
+    pub lifetime: Duration,
 }
 
 /// `server` in `upstream`.

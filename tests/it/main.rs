@@ -14,6 +14,7 @@ mod logs;
 mod memory;
 mod nginx;
 mod openssl;
+mod pool;
 mod seeds;
 mod tidy;
 mod tls;

@@ -57,7 +57,6 @@ const NO_CACHE: &str = "nothing is cached here";
 const NO_COMPRESSION: &str = "bodies are not compressed here: let the backend do it";
 const NO_HTTP2: &str = "HTTP/2 is not spoken yet: clients get HTTP/1.1, which is what WebSocket uses";
 const KERNEL_COPIES: &str = "bulk data goes through splice(2), or one shared buffer, on its own";
-const NO_POOL: &str = "connections to backends are not kept between requests yet";
 const ACCESS: &str = "it protects something, so it is not ignored: do this at the backend or in a firewall, or use `if` on $remote_addr with `return 403`";
 
 #[rustfmt::skip]
@@ -409,10 +408,10 @@ pub(super) static TABLE: &[Definition] = &[
 
     // upstream
     understood("server", UPSTREAM, SOME, OwnList, "", "`ADDRESS` and weight=, max_fails=, fail_timeout=, backup, down."),
-    other("keepalive", UPSTREAM, ONE_OR_TWO, Accepted(NO_POOL)),
-    other("keepalive_timeout", UPSTREAM, ONE, Accepted(NO_POOL)),
-    other("keepalive_requests", UPSTREAM, ONE, Accepted(NO_POOL)),
-    other("keepalive_time", UPSTREAM, ONE, Accepted(NO_POOL)),
+    understood("keepalive", UPSTREAM, ONE_OR_TWO, Value, "", "`CONNECTIONS [local]`: so many idle connections to these servers each worker keeps for other requests; 0: none. Default: none. It needs neither `proxy_http_version` nor `proxy_set_header Connection \"\"`; where that comes to `close`, the connection is closed."),
+    understood("keepalive_timeout", UPSTREAM, ONE, Value, "60s", "How long an idle connection to a server is kept."),
+    understood("keepalive_requests", UPSTREAM, ONE, Value, "1000", "Requests on one connection to a server."),
+    understood("keepalive_time", UPSTREAM, ONE, Value, "1h", "Age past which a connection to a server is not kept for another request."),
     other("zone", UPSTREAM, ONE_OR_TWO, Accepted("workers are threads: they share the group's state always")),
     other("least_conn", UPSTREAM, NONE, NotYet("remove it: servers take turns by weight", &[])),
     other("ip_hash", UPSTREAM, NONE, NotYet("remove it: servers take turns by weight", &[])),

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use super::*;
 use crate::{
-    config::{Content, Driver, Fallback, LogBuffer, LogTarget, Origin, ProxyPass, ProxyTarget, Redirect, TunnelEvent},
+    config::{
+        Content, Driver, Fallback, KeepIdle, LogBuffer, LogTarget, Origin, ProxyPass, ProxyTarget, Redirect,
+        TunnelEvent,
+    },
     route::rewrite::{Condition, Flag, Step},
     websocket::handshake::Protocols,
 };
@@ -338,6 +341,20 @@ fn a_long_file_is_read_in_reasonable_time() {
     let begun = std::time::Instant::now();
     assert_eq!(config(&servers).servers.len(), 500);
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn connections_to_backends_are_kept_where_the_file_says_how_many() {
+    let of = |inner: &str| {
+        let server = "server { listen 127.0.0.1:1; location / { proxy_pass http://app; } }";
+        config(&format!("upstream app {{ server 127.0.0.1:2; {inner} }} {server}")).upstreams[0].keepalive
+    };
+    let seconds = Duration::from_secs;
+    let default = KeepIdle { connections: 16, requests: 1000, timeout: seconds(60), lifetime: seconds(3600) };
+    assert_eq!((of(""), of("keepalive_timeout 5s;"), of("keepalive 0;")), (None, None, None));
+    assert_eq!((of("keepalive 16;"), of("keepalive 16 local;")), (Some(default), Some(default)));
+    let set = of("keepalive 16; keepalive_requests 5; keepalive_timeout 2m; keepalive_time 1d;");
+    assert_eq!(set, Some(KeepIdle { requests: 5, timeout: seconds(120), lifetime: seconds(86_400), ..default }));
 }
 
 #[test]
