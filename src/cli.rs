@@ -1,6 +1,7 @@
 //! The command line: nginx's options, a proxy in one line, and a demo when nothing is said.
 
 mod doctor;
+mod order;
 mod quick;
 mod version;
 
@@ -11,14 +12,13 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Parser, Subcommand, ValueEnum, error::ErrorKind};
-use nix::sys::signal::Signal;
+use clap::{Parser, Subcommand, error::ErrorKind};
 
-use self::{doctor::Doctor, quick::Quick};
+use self::{doctor::Doctor, order::Order, quick::Quick};
 use crate::{
     config::{self, Config, LoadOptions, Loaded, Source},
     demo, host,
-    server::{self, pid_file},
+    server::{self, Program},
 };
 
 /// Prefix (`-p`) and file (`-c`) when other options of nginx are given without them.
@@ -88,7 +88,7 @@ struct Arguments {
     /// Say nothing but errors
     #[arg(short, overrides_with = "quiet", help_heading = "nginx's options")]
     quiet: bool,
-    /// Signal the running process: `stop`, or `quit` after the last tunnel
+    /// Signal the running process: stop, quit (after the last tunnel), reload, reopen, upgrade
     #[arg(
         short,
         value_name = "SIGNAL",
@@ -131,17 +131,6 @@ enum Command {
     Doctor(Doctor),
 }
 
-/// `-s`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Order {
-    Stop,
-    Quit,
-    #[value(hide = true)]
-    Reload,
-    #[value(hide = true)]
-    Reopen,
-}
-
 /// Runs the program that the arguments (its own name first) describe. Exit codes are nginx's: 0 and 1.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
@@ -170,7 +159,7 @@ impl Arguments {
         }
         let result = match self.signal {
             _ if self.test || self.dump => return self.run_test(),
-            Some(order) => self.send(order),
+            Some(order) => self.give(order),
             None => self.load().map(|config| self.serve(config)),
         };
         result.unwrap_or_else(|error| {
@@ -218,27 +207,20 @@ impl Arguments {
         if self.dump { dump(&options.file, &files) } else { ExitCode::SUCCESS }
     }
 
-    fn send(&self, order: Order) -> Result<ExitCode, String> {
-        let signal = match order {
-            Order::Stop => Signal::SIGTERM,
-            Order::Quit => Signal::SIGQUIT,
-            Order::Reload => return Err("-s reload is not supported yet: start it again, after -s quit".to_owned()),
-            Order::Reopen => Signal::SIGUSR1,
-        };
+    fn give(&self, order: Order) -> Result<ExitCode, String> {
         let config = self.load()?;
-        let Some(pid) = &config.main.pid else {
-            return Err(format!(
-                "[error] -s finds the process by its pid file, and {} names none; add `pid /run/longsplice.pid;`",
-                name_of(&self.load_options()?.file)
-            ));
-        };
-        pid_file::signal(pid, signal).map_err(|error| format!("[error] {error}"))?;
+        let said =
+            order.give(&config, &name_of(&self.load_options()?.file)).map_err(|error| format!("[error] {error}"))?;
+        if let Some(said) = said.filter(|_| !self.quiet) {
+            say(&format!("longsplice: {said}"));
+        }
         Ok(ExitCode::SUCCESS)
     }
 
     fn serve(&self, config: Config) -> ExitCode {
         let hangup_ends = !self.listen.is_empty();
-        server::serve(config, server::Options { hangup_ends, ..server::Options::default() })
+        let program = Program::started_as(std::env::args_os().collect()).ok();
+        server::serve(config, server::Options { hangup_ends, program, ..server::Options::default() })
     }
 
     /// The configuration; its errors are told where they are found, so the text here is only the rest.

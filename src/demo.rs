@@ -75,7 +75,8 @@ impl Demo {
             // Whoever closed stdout does not want to read it.
             let _ = io::stdout().write_all(greeting(&fronts, &text).as_bytes());
         };
-        let code = server::serve(config, server::Options { ready: Some(Box::new(ready)), hangup_ends: true });
+        let options = server::Options { ready: Some(Box::new(ready)), hangup_ends: true, program: None };
+        let code = server::serve(config, options);
         drop(certificate);
         code
     }

@@ -132,6 +132,12 @@ pub const COUNTED_REASONS: usize = 96;
 
 /// Bytes of a pid file that are read: the longest pid has 7 digits (PID_MAX_LIMIT is 2^22).
 pub const PID_FILE_BYTES: u64 = 64;
+/// How much longer than `upgrade_timeout` `-s upgrade` waits for an answer, seconds.
+pub const ANSWER_WAIT_SECS: u64 = 5;
+/// How long the start waits until every worker has taken its first turn, seconds.
+pub const START_WAIT_SECS: u64 = 10;
+/// How often the start looks whether that is so, microseconds.
+pub const START_POLL_US: u64 = 200;
 /// How long `stop` waits for the workers before the process ends without them, seconds.
 pub const STOP_WAIT_SECS: u64 = 5;
 /// Descriptors kept free of connections for each process: logs, pid file, epoll, resolver, standard streams.

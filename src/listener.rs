@@ -1,164 +1,25 @@
-//! Listening sockets: bound once by the control plane, accepted from by every worker.
+//! Accepting connections. The listening [`Sockets`] are the control plane's; every worker has copies of some.
 
 mod doors;
+mod sockets;
 
-use std::{
-    fs, io,
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::net::UnixStream,
-    },
-    path::Path,
-    rc::Rc,
-    thread,
-    time::{Duration, Instant},
-};
-
-use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
+use std::{io, os::fd::AsFd, rc::Rc, time::Duration};
 
 use self::doors::Door;
-pub use self::doors::{Doors, Listening};
+pub use self::{
+    doors::{Doors, Listening},
+    sockets::Sockets,
+};
 use crate::{
     balance::Accepted,
-    config::{Config, KeepAlive, Level, ListenAddress, ListenOptions, Listener},
-    limits::{ACCEPT_PAUSE_MS, ACCEPTS_PER_TURN, BIND_RETRY_MS},
+    config::Level,
+    limits::{ACCEPT_PAUSE_MS, ACCEPTS_PER_TURN},
     observe::{counters::Counters, os_error},
     reactor::Descriptor,
     request::Address,
     session, sys,
     worker::Worker,
 };
-
-/// Binds every listener of the configuration for each of `workers`: `result[worker][listener]`. TCP: one SO_REUSEPORT socket a
-/// worker, so that the kernel spreads connections; unix: one socket, shared. A stale unix socket (nobody listens) is replaced.
-/// EADDRINUSE is tried again for a second: a process that owned an io_uring holds its ports a moment after its exit.
-///
-/// # Errors
-/// One text for each address that cannot be bound: cause and cure.
-pub fn bind(config: &Config, workers: usize) -> Result<Vec<Vec<OwnedFd>>, Vec<String>> {
-    let deadline = Instant::now() + Duration::from_millis(BIND_RETRY_MS);
-    let mut sockets: Vec<Vec<OwnedFd>> = (0..workers).map(|_| Vec::new()).collect();
-    let mut errors = Vec::new();
-    for listener in &config.listeners {
-        match bind_for_all(listener, workers, deadline) {
-            Ok(bound) => sockets.iter_mut().zip(bound).for_each(|(worker, socket)| worker.push(socket)),
-            Err(error) => errors.push(explain(&listener.address, &error)),
-        }
-    }
-    if errors.is_empty() { Ok(sockets) } else { Err(errors) }
-}
-
-fn bind_for_all(listener: &Listener, workers: usize, deadline: Instant) -> io::Result<Vec<OwnedFd>> {
-    match &listener.address {
-        ListenAddress::Unix(path) => {
-            let socket = OwnedFd::from(bind_unix(path, &listener.options)?);
-            (0..workers).map(|_| socket.try_clone()).collect()
-        }
-        ListenAddress::Tcp(address) => {
-            // Without SO_REUSEPORT first, so that an address another process serves is an error and not a share of its clients.
-            let address = SockAddr::from(*address);
-            retry_in_use(deadline, || probe(&address, &listener.options))?;
-            (0..workers)
-                .map(|_| retry_in_use(deadline, || bind_tcp(&address, &listener.options)).map(OwnedFd::from))
-                .collect()
-        }
-    }
-}
-
-fn retry_in_use<T>(deadline: Instant, mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    loop {
-        match attempt() {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
-                thread::sleep(Duration::from_millis(20));
-            }
-            result => return result,
-        }
-    }
-}
-
-fn probe(address: &SockAddr, options: &ListenOptions) -> io::Result<()> {
-    let socket = Socket::new(address.domain(), Type::STREAM.cloexec(), Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    if address.domain() == Domain::IPV6 {
-        socket.set_only_v6(options.ipv6only)?;
-    }
-    socket.bind(address)?;
-    socket.listen(1)
-}
-
-fn bind_tcp(address: &SockAddr, options: &ListenOptions) -> io::Result<Socket> {
-    let socket = Socket::new(address.domain(), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
-    if address.domain() == Domain::IPV6 {
-        socket.set_only_v6(options.ipv6only)?;
-    }
-    if let Some(bytes) = options.rcvbuf {
-        socket.set_recv_buffer_size(bytes)?;
-    }
-    if let Some(bytes) = options.sndbuf {
-        socket.set_send_buffer_size(bytes)?;
-    }
-    if let Some(keepalive) = options.keepalive {
-        socket.set_tcp_keepalive(&keepalive_of(keepalive))?;
-    }
-    // Accepted sockets inherit it (tcp(7)): a message must not wait for the acknowledgement of the one before.
-    socket.set_tcp_nodelay(true)?;
-    socket.bind(address)?;
-    if options.deferred {
-        sys::defer_accept(&socket)?;
-    }
-    if let Some(queue) = options.fastopen {
-        sys::fast_open(&socket, queue)?;
-    }
-    socket.listen(options.backlog)?;
-    Ok(socket)
-}
-
-fn keepalive_of(keepalive: KeepAlive) -> TcpKeepalive {
-    let mut parameters = TcpKeepalive::new();
-    if let Some(idle) = keepalive.idle {
-        parameters = parameters.with_time(idle);
-    }
-    if let Some(interval) = keepalive.interval {
-        parameters = parameters.with_interval(interval);
-    }
-    if let Some(count) = keepalive.count {
-        parameters = parameters.with_retries(count);
-    }
-    parameters
-}
-
-fn bind_unix(path: &Path, options: &ListenOptions) -> io::Result<Socket> {
-    let address = SockAddr::unix(path)?;
-    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
-    if let Err(error) = socket.bind(&address) {
-        let stale = error.kind() == io::ErrorKind::AddrInUse
-            && matches!(UnixStream::connect(path), Err(error) if error.kind() == io::ErrorKind::ConnectionRefused);
-        if !stale {
-            return Err(error);
-        }
-        fs::remove_file(path)?;
-        socket.bind(&address)?;
-    }
-    // As nginx: who may reach the directory may connect.
-    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o666))?;
-    socket.listen(options.backlog)?;
-    Ok(socket)
-}
-
-fn explain(address: &ListenAddress, error: &io::Error) -> String {
-    let cure = match error.kind() {
-        io::ErrorKind::AddrInUse => "another process listens there: `ss -ltnp` (or `ss -lxp`) names it",
-        io::ErrorKind::AddrNotAvailable => "no interface of this host has the address: `ip addr` lists those it has",
-        io::ErrorKind::PermissionDenied => {
-            "ports below 1024 need root or CAP_NET_BIND_SERVICE; under SELinux the port needs the label http_port_t"
-        }
-        io::ErrorKind::NotFound => "the directory of the socket does not exist",
-        _ => "see bind(2) and listen(2)",
-    };
-    format!("bind() to {address} failed ({}): {cure}", os_error(error))
-}
 
 /// Accepts up to [`ACCEPTS_PER_TURN`] connections, waiting for the first.
 async fn accept_turn(worker: &Rc<Worker>, door: &Door) {
@@ -253,10 +114,16 @@ mod tests {
     use std::sync::Arc;
 
     use monoio::{LegacyDriver, RuntimeBuilder};
+    use socket2::{Domain, Socket, Type};
 
     use super::*;
     use crate::{
-        balance::Balance, generation::tests::generation, reactor::yield_now, request::tests::config, worker::State,
+        balance::Balance,
+        config::{Config, ListenAddress, ListenOptions},
+        generation::tests::generation,
+        reactor::yield_now,
+        request::tests::config,
+        worker::State,
     };
 
     /// One whose file listens on port 80.

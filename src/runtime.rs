@@ -62,6 +62,8 @@ pub enum Message {
     Stop,
     /// Accept nothing more; finish requests; end when the last tunnel has gone.
     Quit,
+    /// Drop this: whoever has sent it to all workers and is left alone with it knows that they take turns.
+    Pulse(Arc<()>),
 }
 
 /// A running worker.
@@ -254,6 +256,7 @@ fn obey(worker: &Rc<Worker>, doors: &Doors, message: Message) {
     match message {
         Message::Stop => worker.change(State::Stopping),
         Message::Quit => worker.change(State::Quitting),
+        Message::Pulse(pulse) => drop(pulse),
         Message::Listen(all) => listen(worker, doors, all),
         Message::Reload(generation, balance, all) => {
             // Who waits at a listener that goes is let in while there is one.

@@ -1,9 +1,15 @@
 //! The control plane: from a configuration to running workers, and from a signal to their end.
 
+pub(crate) mod answer;
 mod daemon;
+mod inherited;
+mod launcher;
+mod notify;
 pub(crate) mod pid_file;
 mod process;
+mod program;
 mod signals;
+mod upgrade;
 mod user;
 
 use std::{
@@ -16,11 +22,15 @@ use std::{
 
 use nix::sys::signal::Signal;
 
+pub use self::program::Program;
 use self::{
     daemon::Daemon,
+    inherited::{Inherited, Predecessor},
+    notify::{Notify, Watchdog},
     pid_file::PidFile,
-    process::{Begun, Process, remove_all, unix_sockets},
-    signals::Signals,
+    process::{Begun, Process},
+    signals::{Received, Signals},
+    upgrade::Upgrade,
     user::Identity,
 };
 use crate::{
@@ -29,7 +39,7 @@ use crate::{
     generation::Generation,
     host,
     limits::{STOP_POLL_MS, STOP_WAIT_SECS, SUPERVISE_MS},
-    listener::{self, Listening},
+    listener::Sockets,
     observe::{
         Logs, check_file,
         counters::Counters,
@@ -47,26 +57,40 @@ pub struct Options {
     pub ready: Option<Box<dyn FnOnce()>>,
     /// SIGHUP ends the program: there is no file to read again, and the terminal may be gone.
     pub hangup_ends: bool,
+    /// What SIGUSR2 starts in place of this process; none: nothing.
+    pub program: Option<Program>,
 }
 
 /// Serves until a signal ends it. 0 after a stop that was asked for, else 1, with the reasons on stderr and in the error log.
 pub fn serve(config: Config, options: Options) -> ExitCode {
     // Where the kernel gives huge pages unasked, a few tunnels would take 2 MiB. Before Linux 3.15 there is nothing to turn off.
     let _ = nix::sys::prctl::set_thp_disable(true);
-    let process = match Process::begin(&config) {
+    let Inherited { sockets, mut predecessor } = match Inherited::take() {
+        Ok(inherited) => inherited,
+        Err(error) => return fail(None, None, &[error]),
+    };
+    let process = match Process::begin(&config, options.program.clone(), predecessor.is_some()) {
         Ok(Begun::Server(process)) => process,
         Ok(Begun::Foreground(code)) => return code,
-        Err(error) => return fail(None, &[error]),
+        Ok(Begun::Launcher(work)) => {
+            // What others take the end of for a sign must not stay open in it.
+            drop(sockets);
+            predecessor.into_iter().for_each(Predecessor::close);
+            work.run();
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => return fail(None, predecessor.as_mut(), &[error]),
     };
     let logs = match Logs::open(&config) {
         Ok(logs) => logs,
-        Err(errors) => return fail(None, &errors),
+        Err(errors) => return fail(None, predecessor.as_mut(), &errors),
     };
     library_log::attach(&logs);
     log_panics(&logs);
-    let code = match Server::start(Arc::new(config), &logs, process) {
-        Ok(server) => server.run(options),
-        Err(errors) => fail(Some(&logs), &errors),
+    let sockets = Sockets::inheriting(sockets);
+    let code = match Server::start(Arc::new(config), &logs, process, sockets, predecessor.is_some()) {
+        Ok(server) => server.run(options, predecessor),
+        Err(errors) => fail(Some(&logs), predecessor.as_mut(), &errors),
     };
     logs.flush();
     code
@@ -92,7 +116,10 @@ fn say(logs: &Logs, level: Level, message: &str) {
     error_log::event_in_files(logs, level, format_args!("{message}"));
 }
 
-fn fail(logs: Option<&Logs>, errors: &[String]) -> ExitCode {
+fn fail(logs: Option<&Logs>, predecessor: Option<&mut Predecessor>, errors: &[String]) -> ExitCode {
+    if let Some(predecessor) = predecessor {
+        predecessor.failed(errors);
+    }
     for error in errors {
         match logs {
             Some(logs) => say(logs, Level::Emerg, error),
@@ -127,6 +154,11 @@ struct Server {
     signals: Signals,
     workers: Vec<Option<runtime::Handle>>,
     counters: Vec<Arc<Counters>>,
+    sockets: Sockets,
+    notify: Notify,
+    watchdog: Option<Watchdog>,
+    upgrade: Upgrade,
+    predecessor: Option<Predecessor>,
     pid_file: Option<PidFile>,
     phase: Phase,
     failed: bool,
@@ -143,31 +175,50 @@ enum Phase {
 
 impl Server {
     /// In nginx's order: what root alone can do (limits, ports, pid file) comes before the change of user.
-    fn start(config: Arc<Config>, logs: &Arc<Logs>, process: Process) -> Result<Self, Vec<String>> {
+    fn start(
+        config: Arc<Config>,
+        logs: &Arc<Logs>,
+        process: Process,
+        mut sockets: Sockets,
+        replaces_another: bool,
+    ) -> Result<Self, Vec<String>> {
         let one = |error| vec![error];
         let pid_path = config.main.pid.as_deref();
-        pid_path.map_or(Ok(()), pid_file::check_not_running).map_err(one)?;
-        let Process { daemon, identity, signals } = process;
+        pid_path.filter(|_| !replaces_another).map_or(Ok(()), pid_file::check_not_running).map_err(one)?;
+        let Process { daemon, identity, signals, launcher } = process;
         warn_of_what_is_short(&config, logs);
         let upstreams = Arc::new(Upstreams::resolve(&config).map_err(unresolved)?);
-        let sockets = listener::bind(&config, config.main.workers)?;
+        sockets.bind(&config, config.main.workers)?;
+        for address in sockets.retain(&config) {
+            say(logs, Level::Warn, &format!("the inherited socket {address} is closed: no `listen` names it"));
+        }
         let pid_file = pid_path.map(|path| PidFile::write(path, identity.as_ref())).transpose().map_err(one)?;
         identity.as_ref().map_or(Ok(()), Identity::assume).map_err(one)?;
+        let workers = config.main.workers;
+        if let Some(launcher) = &launcher {
+            let watched = signals.watch(launcher.socket());
+            watched.map_err(|error| vec![format!("epoll_ctl() failed ({})", os_error(&error))])?;
+        }
         let mut server = Self {
             generation: Generation::first(config, upstreams, Arc::clone(logs)),
             daemon,
             signals,
             workers: Vec::new(),
             counters: Vec::new(),
+            sockets,
+            notify: Notify::from_environment(),
+            watchdog: Watchdog::from_environment(),
+            upgrade: Upgrade::by(launcher),
+            predecessor: None,
             pid_file,
             phase: Phase::Serving,
             failed: false,
         };
         let balance =
-            Balance::new(sockets.len()).map_err(|error| vec![format!("eventfd() failed ({})", os_error(&error))])?;
+            Balance::new(workers).map_err(|error| vec![format!("eventfd() failed ({})", os_error(&error))])?;
         let balance = Arc::new(balance);
-        for (id, sockets) in sockets.into_iter().enumerate() {
-            if let Err(error) = server.start_worker(id, &balance, sockets) {
+        for id in 0..workers {
+            if let Err(error) = server.start_worker(id, &balance) {
                 server.tell(|| Message::Stop);
                 return Err(vec![format!("worker {id} cannot be started ({})", os_error(&error))]);
             }
@@ -175,30 +226,27 @@ impl Server {
         Ok(server)
     }
 
-    fn start_worker(
-        &mut self,
-        id: usize,
-        balance: &Arc<Balance>,
-        sockets: Vec<std::os::fd::OwnedFd>,
-    ) -> std::io::Result<()> {
+    fn start_worker(&mut self, id: usize, balance: &Arc<Balance>) -> std::io::Result<()> {
+        let config = &self.generation.config;
         let counters = Arc::new(Counters::default());
-        let addresses = self.generation.config.listeners.iter().map(|listener| listener.address.clone());
-        let listen = addresses.zip(sockets).map(|(address, socket)| Listening { address, socket }).collect();
         let handle = runtime::start(Plan {
             id,
-            cpus: self.generation.config.main.affinity.as_ref().and_then(|cpus| cpus.get(id).cloned()),
+            cpus: config.main.affinity.as_ref().and_then(|cpus| cpus.get(id).cloned()),
             generation: Arc::clone(&self.generation),
             counters: Arc::clone(&counters),
             balance: Arc::clone(balance),
-            listen,
+            listen: self.sockets.of_worker(id, config.main.workers)?,
         })?;
         self.workers.push(Some(handle));
         self.counters.push(counters);
         Ok(())
     }
 
-    fn run(mut self, options: Options) -> ExitCode {
+    fn run(mut self, options: Options, predecessor: Option<Predecessor>) -> ExitCode {
+        self.predecessor = predecessor;
+        self.wait_for_workers();
         self.notice(format_args!("{}", ready_line(&self.generation.config)));
+        self.say_ready();
         if let Some(Err(error)) = self.daemon.take().map(Daemon::ready) {
             self.log(Level::Alert, format_args!("daemon on: /dev/null failed ({})", os_error(&error)));
         }
@@ -207,7 +255,7 @@ impl Server {
         }
         while !self.has_ended() {
             match self.signals.wait(self.patience()) {
-                Ok(Some(signal)) => self.obey(signal, options.hangup_ends),
+                Ok(Some(received)) => self.obey(received, options.hangup_ends),
                 Ok(None) => {}
                 Err(error) => {
                     self.log(Level::Alert, format_args!("signalfd failed ({})", os_error(&error)));
@@ -215,27 +263,31 @@ impl Server {
                     self.stop();
                 }
             }
+            self.hear_of_upgrade();
             self.look_after_workers();
+            self.feed_watchdog();
         }
         self.end()
     }
 
-    fn obey(&mut self, signal: Signal, hangup_ends: bool) {
-        match signal {
+    fn obey(&mut self, received: Received, hangup_ends: bool) {
+        match received.signal {
             Signal::SIGHUP if !hangup_ends => {
-                self.notice(format_args!("SIGHUP: reload is not supported yet, nothing was done"))
+                self.notify.reloading();
+                self.notice(format_args!("SIGHUP: reload is not supported yet, nothing was done"));
+                self.notify.ready(&ready_line(&self.generation.config));
             }
             Signal::SIGUSR1 => {
                 self.notice(format_args!("SIGUSR1: reopening logs"));
                 self.generation.logs.reopen();
             }
-            Signal::SIGUSR2 => {
-                self.notice(format_args!("SIGUSR2: upgrading the program is not supported yet, nothing was done"))
-            }
+            Signal::SIGUSR2 => self.begin_upgrade(received.sender),
+            Signal::SIGWINCH => {}
             Signal::SIGQUIT => {
                 self.notice(format_args!("SIGQUIT: quitting when the last tunnel has gone"));
                 if self.phase == Phase::Serving {
                     self.phase = Phase::Quitting;
+                    self.let_go("quitting");
                     self.tell(|| Message::Quit);
                 }
             }
@@ -249,6 +301,7 @@ impl Server {
     fn stop(&mut self) {
         if !matches!(self.phase, Phase::Stopping(_)) {
             self.phase = Phase::Stopping(Instant::now() + Duration::from_secs(STOP_WAIT_SECS));
+            self.let_go("stopping");
             self.tell(|| Message::Stop);
         }
     }
@@ -284,7 +337,8 @@ impl Server {
 
     /// How long to wait for a signal before looking after the workers.
     fn patience(&self) -> Duration {
-        Duration::from_millis(if self.phase == Phase::Serving { SUPERVISE_MS } else { STOP_POLL_MS })
+        let patience = Duration::from_millis(if self.phase == Phase::Serving { SUPERVISE_MS } else { STOP_POLL_MS });
+        self.watchdog.as_ref().map_or(patience, |watchdog| patience.min(watchdog.patience()))
     }
 
     fn end(mut self) -> ExitCode {
@@ -293,7 +347,9 @@ impl Server {
             self.log(Level::Alert, format_args!("{late} workers did not stop within {STOP_WAIT_SECS} seconds"));
         }
         // As nginx: a socket that nobody listens on must not be found, nor the number of a process that has ended.
-        remove_all(&unix_sockets(&self.generation.config));
+        if !self.is_accompanied() {
+            self.sockets.unlink();
+        }
         drop(self.pid_file.take());
         self.notice(format_args!("exit: {}", Counters::sum(self.counters.iter().map(Arc::as_ref))));
         if mem::take(&mut self.failed) { ExitCode::FAILURE } else { ExitCode::SUCCESS }

@@ -77,6 +77,8 @@ pub struct Main {
     pub daemon: bool,
     /// `use io_uring | epoll`.
     pub driver: Driver,
+    /// `upgrade_timeout`: how long the program that replaces this one may take to be ready.
+    pub upgrade_timeout: Duration,
     /// `error_log` of the main context; servers' and locations' own are in [`Settings`].
     pub error_logs: Vec<ErrorLog>,
     /// The prefix (`-p`).

@@ -107,6 +107,7 @@ pub(crate) fn config(servers: Vec<Server>, maps: Vec<Map>) -> Config {
             user: None,
             pid: None,
             daemon: false,
+            upgrade_timeout: Duration::from_secs(60),
             driver: Driver::Epoll,
             error_logs: Vec::new(),
             prefix: PathBuf::new(),

@@ -60,16 +60,21 @@ fn wait_for_ready(mut daemon: File) -> ExitCode {
 impl Daemon {
     /// Lets go of the terminal and releases the parent.
     pub(super) fn ready(mut self) -> io::Result<()> {
-        let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
-        dup2_stdin(&null)?;
-        dup2_stdout(&null)?;
-        dup2_stderr(&null)?;
+        leave_terminal()?;
         match self.parent.write_all(b"1") {
             // Somebody killed the parent: nobody waits, and that is no reason to end.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             other => other,
         }
     }
+}
+
+/// Standard streams to /dev/null.
+pub(super) fn leave_terminal() -> io::Result<()> {
+    let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    dup2_stdin(&null)?;
+    dup2_stdout(&null)?;
+    Ok(dup2_stderr(&null)?)
 }
 
 #[cfg(test)]

@@ -58,37 +58,67 @@ pub(super) fn check_not_running(path: &Path) -> Result<(), String> {
 
 impl Drop for PidFile {
     fn drop(&mut self) {
-        remove(&self.path, Pid::this());
+        [&self.path, &old(&self.path)].into_iter().for_each(|path| {
+            // Another instance may have written its own over it.
+            if names(path, Pid::this()) && fs::remove_file(path).is_err() {
+                // It may not be removed; an empty one says as well that nothing runs.
+                let _ = File::create(path);
+            }
+        });
     }
 }
 
-/// Removes the pid file of a process. Where it may not, it empties it: `-s` then says that nothing runs.
-fn remove(path: &Path, of: Pid) {
-    // Another instance may have written its own over it; an empty one is what is left of `of`.
-    let is_ours = fs::read_to_string(path).is_ok_and(|text| text.is_empty() || text.trim_end() == of.to_string());
-    if is_ours && fs::remove_file(path).is_err() {
-        let _ = File::create(path);
+/// The pid file of a process that is being replaced; nginx's name.
+fn old(path: &Path) -> PathBuf {
+    let mut old = path.as_os_str().to_owned();
+    old.push(".oldbin");
+    old.into()
+}
+
+/// Makes room for the pid file of the process that is to replace `of`.
+pub(super) fn set_aside(path: &Path, of: Pid) {
+    if names(path, of) {
+        // Where that may not be, the new process writes over it, and so does `restore`.
+        let _ = fs::rename(path, old(path));
     }
 }
 
-/// Sends a signal to the process that a pid file names.
+/// Puts it back: the new process has ended.
+pub(super) fn restore(path: &Path, of: Pid) {
+    let is_back = names(&old(path), of) && fs::rename(old(path), path).is_ok();
+    if !is_back && !names(path, of) {
+        let _ = fs::write(path, format!("{of}\n"));
+    }
+}
+
+/// Removes what a process that has ended has left, which it could perhaps only empty. `is_its_own`: no other process has the pid file.
+pub(super) fn forget(path: &Path, of: Pid, is_its_own: bool) {
+    let is_empty = |path: &Path| fs::metadata(path).is_ok_and(|file| file.len() == 0);
+    if names(path, of) || is_its_own && is_empty(path) {
+        let _ = fs::remove_file(path);
+    }
+    if names(&old(path), of) || is_empty(&old(path)) {
+        let _ = fs::remove_file(old(path));
+    }
+}
+
+fn names(path: &Path, pid: Pid) -> bool {
+    read(path).is_ok_and(|named| named == pid)
+}
+
+/// Sends a signal to the process that a pid file names, and says which that is.
 ///
 /// # Errors
 /// nginx's words, and what is behind them: no file, no number, no such process, another program, not allowed.
-pub(crate) fn signal(path: &Path, signal: Signal) -> Result<(), String> {
+pub(crate) fn signal(path: &Path, signal: Signal) -> Result<Pid, String> {
     let pid = read(path)?;
-    let number = signal as i32;
-    let failed = |errno: Errno| format!("kill({pid}, {number}) failed ({}: {})", errno as i32, errno.desc());
     match kill(pid, None) {
         Ok(()) => {}
         Err(Errno::ESRCH) => {
-            return Err(format!(
-                "{}; the pid file \"{}\" is stale: longsplice is not running",
-                failed(Errno::ESRCH),
-                path.display()
-            ));
+            let error = failed(pid, signal, Errno::ESRCH);
+            return Err(format!("{error}; the pid file \"{}\" is stale: longsplice is not running", path.display()));
         }
-        Err(errno) => return Err(format!("{}; ask as root, or as the user it runs as", failed(errno))),
+        Err(errno) => return Err(failed(pid, signal, errno)),
     }
     if !is_ours(pid) {
         return Err(format!(
@@ -96,7 +126,21 @@ pub(crate) fn signal(path: &Path, signal: Signal) -> Result<(), String> {
             path.display()
         ));
     }
-    kill(pid, signal).map_err(failed)
+    send(pid, signal)?;
+    Ok(pid)
+}
+
+/// Sends a signal to a process.
+///
+/// # Errors
+/// nginx's words: it has ended, or is somebody else's.
+pub(crate) fn send(pid: Pid, signal: Signal) -> Result<(), String> {
+    kill(pid, signal).map_err(|errno| failed(pid, signal, errno))
+}
+
+fn failed(pid: Pid, signal: Signal, errno: Errno) -> String {
+    let cure = if errno == Errno::EPERM { "; ask as root, or as the user it runs as" } else { "" };
+    format!("kill({pid}, {}) failed ({}: {}){cure}", signal as i32, errno as i32, errno.desc())
 }
 
 fn read(path: &Path) -> Result<Pid, String> {
@@ -112,9 +156,10 @@ fn read(path: &Path) -> Result<Pid, String> {
     })
 }
 
-/// True when a process exists and runs a program of this one's name.
+/// True when a process exists and runs a program of this one's name, or of another version's (`longsplice-1.2`).
 fn is_ours(pid: Pid) -> bool {
     fs::read("/proc/self/comm").is_ok_and(|name| runs(pid, &name))
+        || fs::read(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with(b"longsplice"))
 }
 
 /// True when a process exists and runs a program of this name (`comm`, proc(5), is readable for everybody).

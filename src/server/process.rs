@@ -1,16 +1,17 @@
 //! What must be done while the program has one thread: fork, and block signals for all threads to come.
 
-use std::{fs, path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
+
+use nix::unistd::Pid;
 
 use super::{
     daemon::{self, Daemon, Detached},
+    launcher::{Job, Launcher, Which, Work},
+    program::Program,
     signals::Signals,
     user::{self, Identity},
 };
-use crate::{
-    config::{Config, ListenAddress},
-    observe::os_error,
-};
+use crate::{config::Config, observe::os_error};
 
 /// Which process came out of [`Process::begin`].
 pub(super) enum Begun {
@@ -18,6 +19,8 @@ pub(super) enum Begun {
     Server(Process),
     /// The one a shell waits for while its daemon starts.
     Foreground(ExitCode),
+    /// The one that can start the successor.
+    Launcher(Work),
 }
 
 /// The process that serves.
@@ -28,39 +31,43 @@ pub(super) struct Process {
     pub identity: Option<Identity>,
     /// Its signals.
     pub signals: Signals,
+    /// Who can start its successor.
+    pub launcher: Option<Launcher>,
 }
 
 impl Process {
-    /// Goes into the background if the configuration says so, and blocks signals.
+    /// Goes into the background if the configuration says so, blocks signals, and gets a launcher that can start `program` as its
+    /// successor.
     ///
     /// # Errors
     /// An unknown user, or the system's: cause and cure.
-    pub(super) fn begin(config: &Config) -> Result<Begun, String> {
+    pub(super) fn begin(config: &Config, program: Option<Program>, has_predecessor: bool) -> Result<Begun, String> {
         let identity = user::identity(config.main.user.as_ref())?;
-        let daemon = match config.main.daemon.then(daemon::detach).transpose() {
+        // A process that replaces another is in the background already if that one was (as in nginx).
+        let detaches = config.main.daemon && !has_predecessor;
+        let daemon = match detaches.then(daemon::detach).transpose() {
             Ok(Some(Detached::Foreground(code))) => return Ok(Begun::Foreground(code)),
             Ok(Some(Detached::Background(daemon))) => Some(daemon),
             Ok(None) => None,
             Err(error) => return Err(format!("daemon on: fork() failed ({})", os_error(&error))),
         };
         let signals = Signals::block().map_err(|error| format!("signalfd() failed ({})", os_error(&error)))?;
-        Ok(Begun::Server(Self { daemon, identity, signals }))
-    }
-}
-
-/// The unix sockets that a configuration makes.
-pub(super) fn unix_sockets(config: &Config) -> Vec<PathBuf> {
-    let addresses = config.listeners.iter().map(|listener| &listener.address);
-    let paths = addresses.filter_map(|address| match address {
-        ListenAddress::Unix(path) => Some(path.clone()),
-        ListenAddress::Tcp(_) => None,
-    });
-    paths.collect()
-}
-
-/// Removes files. Those that are gone, or that this user may not remove, stay as they are.
-pub(super) fn remove_all(paths: &[PathBuf]) {
-    for path in paths {
-        let _ = fs::remove_file(path);
+        let job = program.map(|program| Job {
+            program,
+            timeout: config.main.upgrade_timeout,
+            pid_path: config.main.pid.clone(),
+            pid: Pid::this(),
+        });
+        let launcher = match job.map(|job| Launcher::begin(job, identity.is_some())).transpose() {
+            Ok(Some(Which::Launcher(work))) if config.main.daemon => {
+                daemon::leave_terminal().map_err(|error| format!("/dev/null failed ({})", os_error(&error)))?;
+                return Ok(Begun::Launcher(work));
+            }
+            Ok(Some(Which::Launcher(work))) => return Ok(Begun::Launcher(work)),
+            Ok(Some(Which::Server(launcher))) => Some(launcher),
+            Ok(None) => None,
+            Err(error) => return Err(format!("the launcher cannot be started ({})", os_error(&error))),
+        };
+        Ok(Begun::Server(Self { daemon, identity, signals, launcher }))
     }
 }

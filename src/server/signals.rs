@@ -1,16 +1,33 @@
 //! The signals of the control plane, read from a descriptor: no handler ever runs.
 
-use std::{io, time::Duration};
+use std::{io, os::fd::AsFd, time::Duration};
 
-use nix::sys::{
-    epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
-    signal::{SigSet, Signal},
-    signalfd::{SfdFlags, SignalFd},
+use nix::{
+    sys::{
+        epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
+        signal::{SigSet, Signal},
+        signalfd::{SfdFlags, SignalFd},
+    },
+    unistd::Pid,
 };
 
-/// nginx's: TERM and INT stop, QUIT drains; HUP, USR1 and USR2 are reload, reopen and upgrade.
-const SIGNALS: [Signal; 6] =
-    [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2];
+/// nginx's: TERM and INT stop, QUIT drains; HUP, USR1 and USR2 are reload, reopen and upgrade, WINCH goes on without listening.
+const SIGNALS: [Signal; 7] = [
+    Signal::SIGTERM,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGHUP,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGWINCH,
+];
+
+/// A signal, and who sent it: none from outside of this process' pid namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Received {
+    pub signal: Signal,
+    pub sender: Option<Pid>,
+}
 
 /// The signals sent to this process.
 #[derive(Debug)]
@@ -30,15 +47,24 @@ impl Signals {
         Ok(Self { descriptor, epoll })
     }
 
+    /// Lets another descriptor end [`Signals::wait`] when it is readable, as long as it is open.
+    pub(super) fn watch(&self, descriptor: impl AsFd) -> io::Result<()> {
+        Ok(self.epoll.add(descriptor, EpollEvent::new(EpollFlags::EPOLLIN, 0))?)
+    }
+
     /// The next signal; none when `limit` has passed.
-    pub(super) fn wait(&self, limit: Duration) -> io::Result<Option<Signal>> {
+    pub(super) fn wait(&self, limit: Duration) -> io::Result<Option<Received>> {
         let timeout = EpollTimeout::try_from(limit).unwrap_or(EpollTimeout::MAX);
         match self.epoll.wait(&mut [EpollEvent::empty()], timeout) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }
         let info = self.descriptor.read_signal()?;
-        Ok(info.and_then(|info| Signal::try_from(info.ssi_signo as i32).ok()))
+        Ok(info.and_then(|info| {
+            let signal = Signal::try_from(info.ssi_signo as i32).ok()?;
+            let sender = i32::try_from(info.ssi_pid).ok().filter(|pid| *pid > 0).map(Pid::from_raw);
+            Some(Received { signal, sender })
+        }))
     }
 }
 
@@ -54,7 +80,8 @@ mod tests {
         let signals = Signals::block().unwrap();
         assert_eq!(signals.wait(Duration::ZERO).unwrap(), None);
         raise(Signal::SIGUSR2).unwrap();
-        assert_eq!(signals.wait(Duration::from_secs(5)).unwrap(), Some(Signal::SIGUSR2));
+        let received = signals.wait(Duration::from_secs(5)).unwrap();
+        assert_eq!(received, Some(Received { signal: Signal::SIGUSR2, sender: Some(Pid::this()) }));
         assert_eq!(signals.wait(Duration::from_millis(1)).unwrap(), None);
     }
 }

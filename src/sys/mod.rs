@@ -3,11 +3,13 @@
 //! All calls are non-blocking, retry EINTR, and leave the meaning of an errno to the caller.
 #![allow(unsafe_code)]
 
+mod descriptors;
 mod memory;
 mod pipe;
 pub mod process;
 mod socket;
 
+pub use descriptors::{DESCRIPTORS_PER_MESSAGE, inherit, recv_descriptors, send_descriptors};
 pub use memory::give_memory_back;
 pub use pipe::{Pipe, splice_in, splice_out};
 pub use socket::{

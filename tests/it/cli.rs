@@ -293,12 +293,13 @@ fn a_signal_for_nobody_says_so() {
 }
 
 #[test]
-fn reload_says_that_it_is_not_there_yet() {
+fn reload_and_reopen_reach_the_running_instance() {
     beyond_nginx!();
     let proxy = Proxy::config(GOOD).start();
-    let finished = tell(&proxy, "reload");
-    assert_ne!(finished.code(), 0);
-    finished.expect(&["not supported yet"]);
+    for (order, signal) in [("reload", "SIGHUP"), ("reopen", "SIGUSR1")] {
+        tell(&proxy, order).expect_code(0);
+        proxy.logged(&[signal]);
+    }
     assert_eq!(proxy.get("/").text(), "ok", "and leave the running instance alone");
 }
 

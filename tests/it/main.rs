@@ -19,6 +19,7 @@ mod seeds;
 mod tidy;
 mod tls;
 mod tunnel;
+mod upgrade;
 mod upstream;
 mod util;
 mod workers;

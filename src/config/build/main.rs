@@ -34,6 +34,7 @@ impl Build<'_> {
             pid: level.one("pid").map(|found| prefix_path(found.arg(0), &self.paths)),
             daemon: self.value(&level, "daemon", &values::FLAG),
             driver: self.driver(&events),
+            upgrade_timeout: self.value(&level, "upgrade_timeout", &values::TIME),
             error_logs,
             prefix: self.paths.prefix.clone(),
         }

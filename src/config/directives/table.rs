@@ -69,6 +69,7 @@ pub(super) static TABLE: &[Definition] = &[
     understood("worker_processes", MAIN, ONE, Value, "auto", "Worker threads; `auto`: as many as there are cores. nginx's default is 1."),
     understood("worker_cpu_affinity", MAIN, SOME, Value, "auto", "`auto [MASK]`, or a mask of cores for each worker, bit 0 (the rightmost) being core 0."),
     understood("worker_rlimit_nofile", MAIN, ONE, Value, "", "Descriptors the process asks for. Default: what the file needs, as far as the hard limit allows."),
+    understood("upgrade_timeout", MAIN, ONE, Value, "60s", "How long a new program may take to be ready after SIGUSR2 or `-s upgrade`; then it is ended and the old one goes on."),
     understood("include", ANY, ONE, OwnList, "", "Reads other files in this place; a pattern with `*`, `?`, `[` may match none. Relative to the directory of the main file."),
     understood("events", MAIN, Block(0, 0), Own, "", "How connections are waited for."),
     understood("http", MAIN, Block(0, 0), Own, "", "The HTTP side. A file without it is read as the inside of one."),

@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Read},
-    os::unix::process::ExitStatusExt,
+    os::{fd::OwnedFd, unix::process::ExitStatusExt},
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
     thread::{self, JoinHandle},
@@ -138,6 +138,11 @@ impl Running {
         let mut running = Self::reading(command, Stdio::piped());
         let keyboard = running.child.stdin.take().expect("piped");
         (running, keyboard)
+    }
+
+    /// With something else as its standard input.
+    pub fn fed(command: &mut Command, input: OwnedFd) -> Self {
+        Self::reading(command, input.into())
     }
 
     fn reading(command: &mut Command, input: Stdio) -> Self {

@@ -72,10 +72,36 @@ pub struct Setup {
     values: BTreeMap<String, String>,
     /// Names whose value the test gave: not ours to listen on.
     given: BTreeSet<String>,
+    /// What it is started by: the program itself, or something in `%dir%`.
+    started_by: Option<(PathBuf, Vec<String>)>,
+    environment: BTreeMap<String, String>,
     dir: TempDir,
 }
 
 impl Setup {
+    /// An environment variable, with `%NAME%`s.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        let value = self.fill_in(value);
+        self.environment.insert(name.to_owned(), value);
+        self
+    }
+
+    /// Starts `%dir%/longsplice`, a link to the program, which a test can let point to another.
+    pub fn linked(mut self) -> Self {
+        let link = self.dir.path().join("longsplice");
+        std::os::unix::fs::symlink(executable(), &link).expect("a link");
+        self.started_by = Some((link, Vec::new()));
+        self
+    }
+
+    /// Started by another program, whose last arguments are the program under test and its own.
+    pub fn started_by(mut self, program: &Path, arguments: &[&str]) -> Self {
+        let mut arguments: Vec<String> = arguments.iter().map(|argument| self.fill_in(argument)).collect();
+        arguments.push(executable().display().to_string());
+        self.started_by = Some((program.to_owned(), arguments));
+        self
+    }
+
     /// What `%NAME%` stands for: a backend's address, mostly.
     pub fn set(mut self, name: &str, value: impl ToString) -> Self {
         self.values.insert(name.to_owned(), value.to_string());
@@ -195,10 +221,16 @@ impl Setup {
     }
 
     fn command(&self, file: &Path) -> Command {
-        let mut command = match self.program {
-            Program::Longsplice => Command::new(executable()),
-            Program::Nginx => Command::new(external("nginx").expect("nginx")),
+        let mut command = match (self.program, &self.started_by) {
+            (Program::Longsplice, Some((program, arguments))) => {
+                let mut command = Command::new(program);
+                command.args(arguments);
+                command
+            }
+            (Program::Longsplice, None) => Command::new(executable()),
+            (Program::Nginx, _) => Command::new(external("nginx").expect("nginx")),
         };
+        command.envs(&self.environment);
         command.arg("-c").arg(file).arg("-p").arg(self.dir.path());
         if self.program == Program::Nginx {
             command.args(["-g", "daemon off;", "-e", "stderr"]);
@@ -266,6 +298,8 @@ impl Proxy {
             program: under_test(),
             values: BTreeMap::new(),
             given: BTreeSet::new(),
+            started_by: None,
+            environment: BTreeMap::new(),
             dir,
         }
     }
