@@ -5,7 +5,6 @@ mod allocations;
 use std::{
     hint::black_box,
     net::SocketAddr,
-    rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -75,9 +74,9 @@ fn config() -> Arc<Config> {
     Arc::new(loaded.config.unwrap_or_else(|| panic!("{}", loaded.report.render(false, false))))
 }
 
-fn client() -> Rc<ClientConnection> {
+fn client() -> Arc<ClientConnection> {
     let address = |port| Address::Tcp(SocketAddr::from(([192, 0, 2, 1], port)));
-    Rc::new(ClientConnection {
+    Arc::new(ClientConnection {
         serial: 1,
         remote: address(50_000),
         local: address(8080),
@@ -94,7 +93,7 @@ fn head() -> RequestHead {
 }
 
 /// The request with its server and location chosen, and where that location passes it to.
-fn routed(config: &Arc<Config>, client: &Rc<ClientConnection>, head: RequestHead) -> (Request, usize) {
+fn routed(config: &Arc<Config>, client: &Arc<ClientConnection>, head: RequestHead) -> (Request, usize) {
     let mut request = Request::new(config.clone(), client.clone(), 1, 0, head, b"".as_slice(), client.accepted);
     request.choose_server(&config.listeners[0]);
     match route(&mut request) {

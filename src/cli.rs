@@ -220,7 +220,8 @@ impl Arguments {
     fn serve(&self, config: Config) -> ExitCode {
         let hangup_ends = !self.listen.is_empty();
         let program = Program::started_as(std::env::args_os().collect()).ok();
-        server::serve(config, server::Options { hangup_ends, program, ..server::Options::default() })
+        let source = self.load_options().ok().filter(|_| !hangup_ends);
+        server::serve(config, server::Options { hangup_ends, program, source, ..server::Options::default() })
     }
 
     /// The configuration; its errors are told where they are found, so the text here is only the rest.

@@ -75,7 +75,7 @@ impl Demo {
             // Whoever closed stdout does not want to read it.
             let _ = io::stdout().write_all(greeting(&fronts, &text).as_bytes());
         };
-        let options = server::Options { ready: Some(Box::new(ready)), hangup_ends: true, program: None };
+        let options = server::Options { ready: Some(Box::new(ready)), hangup_ends: true, ..server::Options::default() };
         let code = server::serve(config, options);
         drop(certificate);
         code

@@ -12,6 +12,12 @@ pub const BLOCK_DEPTH: usize = 64;
 pub const CONFIG_FILES: usize = 10_000;
 /// Most worker threads (`worker_processes`).
 pub const WORKERS: usize = 1_024;
+/// Lines of the error log about one file that a reload cannot use; the rest are counted.
+pub const RELOAD_LINES: usize = 200;
+/// How often the main thread looks whether a file that is read again has been read, milliseconds.
+pub const RELOAD_POLL_MS: u64 = 2;
+/// Seconds between two looks at the files of `ssl_certificate_watch`; they must have been left alone for so long.
+pub const CERTIFICATE_WATCH_SECS: u64 = 2;
 /// Errors printed for one configuration; the rest are counted.
 pub const DIAGNOSTICS: usize = 100;
 
@@ -69,6 +75,8 @@ pub const READS_PER_TURN: u32 = 16;
 pub const ACCEPTS_PER_TURN: usize = 64;
 /// Connections one worker may have handed to another that has not looked at them yet; past it, it serves them itself.
 pub const HANDED_WAITING: usize = 256;
+/// Tunnels that a worker that leaves hands over before its others get their turn: two epoll_ctl(2) each here and there.
+pub const TUNNELS_PER_MOVE: usize = 256;
 /// Workers whose connections are compared at an accept: with more workers it is the neighbours', each a cache line to fetch.
 pub const LOADS_COMPARED: usize = 32;
 /// Idle connections to backends that a worker keeps for one upstream (`keepalive`): they are looked through for each request.

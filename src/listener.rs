@@ -15,8 +15,6 @@ use crate::{
     config::Level,
     limits::{ACCEPT_PAUSE_MS, ACCEPTS_PER_TURN},
     observe::{counters::Counters, os_error},
-    reactor::Descriptor,
-    request::Address,
     session, sys,
     worker::Worker,
 };
@@ -30,22 +28,13 @@ async fn accept_turn(worker: &Rc<Worker>, door: &Door) {
             worker.warn_full();
             return worker.reactor.sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
         }
-        let generation = worker.generation();
-        // It was told of both together, so that each listening socket has its listener.
-        let Some(listener) = generation.listener(&door.address) else {
-            return worker.reactor.sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
-        };
         match sys::accept(socket.as_fd()) {
             Ok((fd, peer)) => {
                 failed = None;
-                Counters::bump(&worker.counters.accepted);
-                serve_or_hand_over(worker, Accepted { fd, peer: Address::from(&peer), generation, listener });
+                door.admit(worker, fd, &peer);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.readable().await,
-            Err(error) if is_shortage(&error) => {
-                let ssl = generation.config.listeners[listener].ssl;
-                return shortage(worker, ssl, socket, &error).await;
-            }
+            Err(error) if is_shortage(&error) => return shortage(worker, door, &error).await,
             // The connection itself went wrong before it was accepted (accept(2), "Error handling"): the next one may be fine.
             Err(error) => {
                 Counters::bump(&worker.counters.accept_errors);
@@ -88,7 +77,7 @@ fn is_shortage(error: &io::Error) -> bool {
 
 /// No descriptor or memory for a connection. The reserve descriptor lets one waiting client in to be told so; then the listener
 /// rests: asking again at once would only spin.
-async fn shortage(worker: &Rc<Worker>, ssl: bool, socket: &Descriptor, error: &io::Error) {
+async fn shortage(worker: &Rc<Worker>, door: &Door, error: &io::Error) {
     Counters::bump(&worker.counters.accept_errors);
     worker.log(
         Level::Crit,
@@ -98,8 +87,8 @@ async fn shortage(worker: &Rc<Worker>, ssl: bool, socket: &Descriptor, error: &i
         ),
     );
     if worker.reserve.take().is_some()
-        && let Ok((fd, _)) = sys::accept(socket.as_fd())
-        && !ssl
+        && let Ok((fd, _)) = sys::accept(door.socket.as_fd())
+        && !door.speaks_tls(worker)
     {
         // One short answer fits any socket buffer; a client that cannot take it is closed all the same.
         let refusal = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";

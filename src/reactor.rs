@@ -261,6 +261,21 @@ impl Reactor {
         Ok(self.epoll.modify(fd, &mut EpollEvent::new(flags, token | TUNNEL))?)
     }
 
+    /// Watches a descriptor for a tunnel that another reactor watched before.
+    ///
+    /// # Errors
+    /// epoll_ctl(2)'s.
+    pub fn add(&self, fd: BorrowedFd<'_>, token: u64, output: bool) -> io::Result<()> {
+        let flags = if output { WATCHED } else { WATCHED.difference(EpollFlags::EPOLLOUT) };
+        Ok(self.epoll.add(fd, EpollEvent::new(flags, token | TUNNEL))?)
+    }
+
+    /// Watches a descriptor of a tunnel no longer: another reactor will.
+    pub fn forget(&self, fd: BorrowedFd<'_>) {
+        // It was added, and this is the only way to remove it.
+        let _ = self.epoll.delete(fd);
+    }
+
     /// Arms the deadline of a tunnel, `delay` ticks from now.
     pub fn arm(&self, delay: Tick, tunnel: u32) -> Timer {
         self.set(delay, Owner(tunnel))

@@ -1,7 +1,7 @@
 //! What a tunnel keeps of its request until its last line in the logs.
 
 use std::{
-    rc::Rc,
+    fmt,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -35,6 +35,12 @@ pub struct Small {
     server: u32,
     location: u32,
     lines: Option<Box<Lines>>,
+}
+
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Record").field("generation", &self.generation().number).finish_non_exhaustive()
+    }
 }
 
 /// The access log's lines as far as they are known, and what their rest is made of.
@@ -118,7 +124,7 @@ impl Small {
         };
         let server = self.server as usize;
         let config = Arc::clone(&self.generation.config);
-        let mut request = Request::refused(config, Rc::new(client), 1, server, Vec::new(), lines.started);
+        let mut request = Request::refused(config, Arc::new(client), 1, server, Vec::new(), lines.started);
         request.location = Some(self.location as usize);
         request.received = u64::from(lines.received);
         request.bytes_sent = u64::from(lines.sent);

@@ -5,7 +5,6 @@ mod variables;
 
 use std::{
     net::SocketAddr,
-    rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -106,7 +105,7 @@ pub struct Request {
     /// The configuration it is served by.
     pub config: Arc<Config>,
     /// Its connection.
-    pub client: Rc<ClientConnection>,
+    pub client: Arc<ClientConnection>,
     /// Which request of the connection it is, from 1.
     pub ordinal: u64,
     /// Its head; a refused head leaves an empty one.
@@ -180,7 +179,7 @@ impl Request {
     /// default, or the one TLS chose by SNI. `line` is the request line as it arrived.
     pub fn new(
         config: Arc<Config>,
-        client: Rc<ClientConnection>,
+        client: Arc<ClientConnection>,
         ordinal: u64,
         server: ServerId,
         head: RequestHead,
@@ -241,7 +240,7 @@ impl Request {
     /// of what arrived, as far as it arrived.
     pub fn refused(
         config: Arc<Config>,
-        client: Rc<ClientConnection>,
+        client: Arc<ClientConnection>,
         ordinal: u64,
         server: ServerId,
         line: impl Into<Box<[u8]>>,

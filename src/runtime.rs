@@ -1,5 +1,6 @@
 //! A worker's thread: pinned to its core, with its own monoio runtime, listening sockets, wheel and inbox.
 
+mod heirs;
 mod inbox;
 
 use std::{
@@ -17,6 +18,7 @@ use nix::{
     unistd::Pid,
 };
 
+use self::heirs::Heirs;
 pub use self::inbox::Inbox;
 use crate::{
     balance::Balance,
@@ -30,8 +32,9 @@ use crate::{
         os_error,
     },
     reactor::{Descriptor, Event},
+    record::Record,
     session,
-    tunnel::Reason,
+    tunnel::{Loose, Reason},
     worker::{State, Worker},
 };
 
@@ -58,6 +61,10 @@ pub enum Message {
     Reload(Arc<Generation>, Arc<Balance>, Vec<Listening>),
     /// All that it accepts from, from now on.
     Listen(Vec<Listening>),
+    /// Leave: finish what there is by this configuration, and hand every tunnel to one of the others.
+    Leave(Arc<Generation>, Vec<Arc<Inbox>>),
+    /// Go on with these tunnels.
+    Adopt(Vec<Loose<Record>>),
     /// Close everything now.
     Stop,
     /// Accept nothing more; finish requests; end when the last tunnel has gone.
@@ -143,9 +150,14 @@ fn runtime(plan: &Plan) -> io::Result<Runtime> {
 fn serve(runtime: &mut Runtime, plan: Plan, inbox: Arc<Inbox>, bell: OwnedFd) -> io::Result<()> {
     let has_ring = matches!(runtime, FusionRuntime::Uring(_));
     let mut turns = runtime.block_on(async { Turns::start(plan, inbox, bell, has_ring) })?;
-    while !turns.worker.is_done() {
-        // monoio runs every task that is ready before it looks at the future it is given.
-        runtime.block_on(turns.take())?;
+    loop {
+        while !turns.worker.is_done() {
+            // monoio runs every task that is ready before it looks at the future it is given.
+            runtime.block_on(turns.take())?;
+        }
+        if !turns.take_last_messages() {
+            break;
+        }
     }
     runtime.block_on(async { turns.end() });
     Ok(())
@@ -154,6 +166,8 @@ fn serve(runtime: &mut Runtime, plan: Plan, inbox: Arc<Inbox>, bell: OwnedFd) ->
 /// A worker's turns, and what they share.
 struct Turns {
     worker: Rc<Worker>,
+    inbox: Arc<Inbox>,
+    heirs: Rc<Heirs>,
     /// The epoll instance once more, for monoio to wait for on io_uring.
     ring: Option<monoio::net::TcpStream>,
     events: Vec<Event>,
@@ -164,13 +178,14 @@ impl Turns {
     fn start(plan: Plan, inbox: Arc<Inbox>, bell: OwnedFd, has_ring: bool) -> io::Result<Self> {
         let worker = Worker::new(plan.id, plan.generation, plan.counters, plan.balance)?;
         let reactor = &worker.reactor;
-        let doors = Doors::default();
-        doors.open(&worker, plan.listen)?;
-        worker.spawn(read_inbox(Rc::clone(&worker), doors, inbox, reactor.watch(bell)?));
+        let desk = Desk { worker: Rc::clone(&worker), doors: Doors::default(), heirs: Rc::default() };
+        desk.doors.open(&worker, plan.listen)?;
+        let heirs = Rc::clone(&desk.heirs);
+        worker.spawn(desk.read(Arc::clone(&inbox), reactor.watch(bell)?));
         // monoio takes the descriptor for a stream's; all it does with it is to wait until it is readable.
         let poller = |fd: OwnedFd| monoio::net::TcpStream::from_std(fd.into());
         let ring = has_ring.then(|| reactor.epoll().try_clone_to_owned().and_then(poller)).transpose()?;
-        Ok(Self { worker, ring, events: Vec::with_capacity(EVENTS_PER_BATCH), expired: Vec::new() })
+        Ok(Self { worker, inbox, heirs, ring, events: Vec::with_capacity(EVENTS_PER_BATCH), expired: Vec::new() })
     }
 
     /// Takes one turn.
@@ -180,14 +195,16 @@ impl Turns {
         let told_of = self.worker.tunnels.borrow_mut().reports();
         told_of.into_iter().for_each(|number| session::tunnel_goes_on(&self.worker, number));
         bury(&self.worker);
+        self.heirs.take_some(&self.worker);
         Ok(())
     }
 
     /// Waits for events, unless there is something else to do; how many came.
     async fn wait(&mut self) -> io::Result<usize> {
         let Self { worker, ring, events, .. } = self;
+        let leaves_some = self.heirs.are_there() && !worker.tunnels.borrow().is_empty();
         // Nothing runs a task but the turn before this one, and nothing else wakes one but a task or an event.
-        let is_busy = worker.take_ran() || worker.tunnels.borrow().has_ready();
+        let is_busy = worker.take_ran() || worker.tunnels.borrow().has_ready() || leaves_some;
         if !is_busy && worker.tunnels.borrow_mut().has_spliced() {
             // The next bytes of a bulk transfer are on their way: they shall come as few large splices and not as many small ones.
             thread::sleep(Duration::from_micros(BULK_NAP_US));
@@ -230,45 +247,74 @@ impl Turns {
         Ok(())
     }
 
+    /// The worker has nothing left: nothing more shall be sent to it. True when there was a tunnel on its way.
+    fn take_last_messages(&self) -> bool {
+        for message in self.inbox.close() {
+            if let Message::Adopt(tunnels) = message {
+                heirs::adopt(&self.worker, tunnels);
+            }
+        }
+        !self.worker.is_done()
+    }
+
     fn end(&self) {
         self.worker.tunnels.borrow_mut().close_all(Reason::Shutdown, &mut self.worker.scratch.borrow_mut());
         bury(&self.worker);
     }
 }
 
-async fn read_inbox(worker: Rc<Worker>, doors: Doors, inbox: Arc<Inbox>, bell: Descriptor) {
-    let mut count = [0; 8];
-    loop {
-        inbox.take().into_iter().for_each(|message| obey(&worker, &doors, message));
-        // One that ends serves what it was handed before, and is handed nothing more.
-        let handed = match worker.is_quitting() {
-            true => worker.balance().leave(worker.id),
-            false => worker.balance().take(worker.id),
-        };
-        handed.into_iter().for_each(|connection| listener::take_over(&worker, connection));
-        bell.readable().await;
-        // How often it rang does not matter; read, the next ring is an edge again (eventfd(2)).
-        let _ = nix::unistd::read(&bell, &mut count);
-    }
+/// Where messages are read and obeyed.
+struct Desk {
+    worker: Rc<Worker>,
+    doors: Doors,
+    heirs: Rc<Heirs>,
 }
 
-fn obey(worker: &Rc<Worker>, doors: &Doors, message: Message) {
-    match message {
-        Message::Stop => worker.change(State::Stopping),
-        Message::Quit => worker.change(State::Quitting),
-        Message::Pulse(pulse) => drop(pulse),
-        Message::Listen(all) => listen(worker, doors, all),
-        Message::Reload(generation, balance, all) => {
-            // Who waits at a listener that goes is let in while there is one.
-            listen(worker, doors, all);
-            worker.renew(generation, balance);
+impl Desk {
+    async fn read(self, inbox: Arc<Inbox>, bell: Descriptor) {
+        let mut count = [0; 8];
+        let worker = &self.worker;
+        loop {
+            inbox.take().into_iter().for_each(|message| self.obey(message));
+            // One that ends serves what it was handed before, and is handed nothing more.
+            let handed = match worker.is_quitting() {
+                true => worker.balance().leave(worker.id),
+                false => worker.balance().take(worker.id),
+            };
+            handed.into_iter().for_each(|connection| listener::take_over(worker, connection));
+            bell.readable().await;
+            // How often it rang does not matter; read, the next ring is an edge again (eventfd(2)).
+            let _ = nix::unistd::read(&bell, &mut count);
         }
     }
-}
 
-fn listen(worker: &Rc<Worker>, doors: &Doors, all: Vec<Listening>) {
-    if let Err(error) = doors.open(worker, all) {
-        worker.log(Level::Alert, format_args!("a listening socket cannot be watched ({})", os_error(&error)));
+    fn obey(&self, message: Message) {
+        let worker = &self.worker;
+        match message {
+            Message::Stop => worker.change(State::Stopping),
+            Message::Quit => worker.change(State::Quitting),
+            Message::Pulse(pulse) => drop(pulse),
+            Message::Listen(all) => self.listen(all),
+            Message::Reload(generation, balance, all) => {
+                // Who waits at a listener that goes is let in while there is one.
+                self.listen(all);
+                worker.renew(generation, Some(balance));
+            }
+            Message::Leave(generation, heirs) => {
+                self.listen(Vec::new());
+                worker.renew(generation, None);
+                self.heirs.name(heirs);
+                worker.change(State::Quitting);
+            }
+            Message::Adopt(tunnels) => heirs::adopt(worker, tunnels),
+        }
+    }
+
+    fn listen(&self, all: Vec<Listening>) {
+        if let Err(error) = self.doors.open(&self.worker, all) {
+            let message = format_args!("a listening socket cannot be watched ({})", os_error(&error));
+            self.worker.log(Level::Alert, message);
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The control plane: from a configuration to running workers, and from a signal to their end.
 
 pub(crate) mod answer;
+mod certificates;
 mod daemon;
 mod inherited;
 mod launcher;
@@ -8,6 +9,7 @@ mod notify;
 pub(crate) mod pid_file;
 mod process;
 mod program;
+mod reload;
 mod signals;
 mod upgrade;
 mod user;
@@ -24,22 +26,24 @@ use nix::sys::signal::Signal;
 
 pub use self::program::Program;
 use self::{
+    certificates::Certificates,
     daemon::Daemon,
     inherited::{Inherited, Predecessor},
     notify::{Notify, Watchdog},
     pid_file::PidFile,
     process::{Begun, Process},
+    reload::Reloads,
     signals::{Received, Signals},
     upgrade::Upgrade,
     user::Identity,
 };
 use crate::{
     balance::Balance,
-    config::{Config, Driver, Level, ListenAddress, LogTarget},
+    config::{Config, Driver, Level, ListenAddress, LoadOptions, LogTarget},
     generation::Generation,
     host,
-    limits::{STOP_POLL_MS, STOP_WAIT_SECS, SUPERVISE_MS},
-    listener::Sockets,
+    limits::{RELOAD_POLL_MS, STOP_POLL_MS, STOP_WAIT_SECS, SUPERVISE_MS},
+    listener::{Listening, Sockets},
     observe::{
         Logs, check_file,
         counters::Counters,
@@ -59,6 +63,8 @@ pub struct Options {
     pub hangup_ends: bool,
     /// What SIGUSR2 starts in place of this process; none: nothing.
     pub program: Option<Program>,
+    /// What SIGHUP reads again; none: there is no file.
+    pub source: Option<LoadOptions>,
 }
 
 /// Serves until a signal ends it. 0 after a stop that was asked for, else 1, with the reasons on stderr and in the error log.
@@ -153,6 +159,14 @@ struct Server {
     daemon: Option<Daemon>,
     signals: Signals,
     workers: Vec<Option<runtime::Handle>>,
+    /// Workers that finish what they have begun, since a reload: there are fewer now.
+    leaving: Vec<runtime::Handle>,
+    /// What the workers know of each other.
+    balance: Arc<Balance>,
+    reloads: Reloads,
+    certificates: Certificates,
+    /// It began as root and is somebody else now.
+    gave_up_root: bool,
     counters: Vec<Arc<Counters>>,
     sockets: Sockets,
     notify: Notify,
@@ -199,11 +213,18 @@ impl Server {
             let watched = signals.watch(launcher.socket());
             watched.map_err(|error| vec![format!("epoll_ctl() failed ({})", os_error(&error))])?;
         }
+        let balance =
+            Balance::new(workers).map_err(|error| vec![format!("eventfd() failed ({})", os_error(&error))])?;
         let mut server = Self {
+            certificates: Certificates::of(&config),
+            gave_up_root: identity.is_some(),
             generation: Generation::first(config, upstreams, Arc::clone(logs)),
             daemon,
             signals,
             workers: Vec::new(),
+            leaving: Vec::new(),
+            balance: Arc::new(balance),
+            reloads: Reloads::default(),
             counters: Vec::new(),
             sockets,
             notify: Notify::from_environment(),
@@ -214,11 +235,10 @@ impl Server {
             phase: Phase::Serving,
             failed: false,
         };
-        let balance =
-            Balance::new(workers).map_err(|error| vec![format!("eventfd() failed ({})", os_error(&error))])?;
-        let balance = Arc::new(balance);
         for id in 0..workers {
-            if let Err(error) = server.start_worker(id, &balance) {
+            let (generation, balance) = (Arc::clone(&server.generation), Arc::clone(&server.balance));
+            let share = server.sockets.of_worker(id, workers);
+            if let Err(error) = share.and_then(|share| server.start_worker(id, generation, balance, share)) {
                 server.tell(|| Message::Stop);
                 return Err(vec![format!("worker {id} cannot be started ({})", os_error(&error))]);
             }
@@ -226,17 +246,16 @@ impl Server {
         Ok(server)
     }
 
-    fn start_worker(&mut self, id: usize, balance: &Arc<Balance>) -> std::io::Result<()> {
-        let config = &self.generation.config;
+    fn start_worker(
+        &mut self,
+        id: usize,
+        generation: Arc<Generation>,
+        balance: Arc<Balance>,
+        listen: Vec<Listening>,
+    ) -> std::io::Result<()> {
         let counters = Arc::new(Counters::default());
-        let handle = runtime::start(Plan {
-            id,
-            cpus: config.main.affinity.as_ref().and_then(|cpus| cpus.get(id).cloned()),
-            generation: Arc::clone(&self.generation),
-            counters: Arc::clone(&counters),
-            balance: Arc::clone(balance),
-            listen: self.sockets.of_worker(id, config.main.workers)?,
-        })?;
+        let cpus = generation.config.main.affinity.as_ref().and_then(|cpus| cpus.get(id).cloned());
+        let handle = runtime::start(Plan { id, cpus, generation, counters: Arc::clone(&counters), balance, listen })?;
         self.workers.push(Some(handle));
         self.counters.push(counters);
         Ok(())
@@ -244,6 +263,7 @@ impl Server {
 
     fn run(mut self, options: Options, predecessor: Option<Predecessor>) -> ExitCode {
         self.predecessor = predecessor;
+        self.reloads = Reloads::of(options.source);
         self.wait_for_workers();
         self.notice(format_args!("{}", ready_line(&self.generation.config)));
         self.say_ready();
@@ -265,6 +285,8 @@ impl Server {
             }
             self.hear_of_upgrade();
             self.look_after_workers();
+            self.go_on_with_reload();
+            self.look_after_certificates();
             self.feed_watchdog();
         }
         self.end()
@@ -273,9 +295,8 @@ impl Server {
     fn obey(&mut self, received: Received, hangup_ends: bool) {
         match received.signal {
             Signal::SIGHUP if !hangup_ends => {
-                self.notify.reloading();
-                self.notice(format_args!("SIGHUP: reload is not supported yet, nothing was done"));
-                self.notify.ready(&ready_line(&self.generation.config));
+                self.notice(format_args!("SIGHUP: reading the configuration again"));
+                self.begin_reload();
             }
             Signal::SIGUSR1 => {
                 self.notice(format_args!("SIGUSR1: reopening logs"));
@@ -307,7 +328,7 @@ impl Server {
     }
 
     fn tell(&self, message: impl Fn() -> Message) {
-        self.workers.iter().flatten().for_each(|worker| worker.send(message()));
+        self.workers.iter().flatten().chain(&self.leaving).for_each(|worker| worker.send(message()));
     }
 
     /// Joins the workers that have ended. One that was not told to takes the others along: whoever supervises the process
@@ -324,6 +345,7 @@ impl Server {
                 unexpected = true;
             }
         }
+        unexpected |= self.bury_those_who_left();
         if unexpected {
             self.failed = true;
             self.stop();
@@ -332,17 +354,21 @@ impl Server {
 
     fn has_ended(&self) -> bool {
         let late = matches!(self.phase, Phase::Stopping(deadline) if Instant::now() >= deadline);
-        late || self.workers.iter().all(Option::is_none)
+        late || (self.workers.iter().all(Option::is_none) && self.leaving.is_empty())
     }
 
     /// How long to wait for a signal before looking after the workers.
     fn patience(&self) -> Duration {
-        let patience = Duration::from_millis(if self.phase == Phase::Serving { SUPERVISE_MS } else { STOP_POLL_MS });
+        let patience = Duration::from_millis(match self.phase {
+            Phase::Serving if self.reloads.are_under_way() => RELOAD_POLL_MS,
+            Phase::Serving => SUPERVISE_MS,
+            Phase::Quitting | Phase::Stopping(_) => STOP_POLL_MS,
+        });
         self.watchdog.as_ref().map_or(patience, |watchdog| patience.min(watchdog.patience()))
     }
 
     fn end(mut self) -> ExitCode {
-        let late = self.workers.iter().flatten().count();
+        let late = self.workers.iter().flatten().chain(&self.leaving).count();
         if late > 0 {
             self.log(Level::Alert, format_args!("{late} workers did not stop within {STOP_WAIT_SECS} seconds"));
         }

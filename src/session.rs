@@ -54,7 +54,7 @@ static SERIAL: AtomicU64 = AtomicU64::new(1);
 struct Session {
     worker: Rc<Worker>,
     stream: Stream,
-    client: Rc<ClientConnection>,
+    client: Arc<ClientConnection>,
     /// Bytes read and not used yet.
     buffer: RefCell<Vec<u8>>,
     /// What it is served by.
@@ -111,7 +111,7 @@ pub async fn serve(worker: Rc<Worker>, connection: Accepted) {
         head_began: client.accepted,
         worker,
         stream,
-        client: Rc::new(client),
+        client: Arc::new(client),
         buffer: RefCell::default(),
         server: config.listeners[listener].default,
         plain_on_tls: false,
@@ -291,7 +291,7 @@ impl Session {
             Err(error) => return Err(self.tls_failed(&error)),
         };
         let ClientConnection { serial, remote, local, accepted, .. } = &*self.client;
-        self.client = Rc::new(ClientConnection {
+        self.client = Arc::new(ClientConnection {
             serial: *serial,
             remote: remote.clone(),
             local: local.clone(),
@@ -377,7 +377,7 @@ impl Session {
         let line = request_line(self.buffer.get_mut()).to_vec();
         let mut request = Box::new(Request::refused(
             Arc::clone(&self.generation.config),
-            Rc::clone(&self.client),
+            Arc::clone(&self.client),
             self.ordinal + 1,
             self.server,
             line,
@@ -461,7 +461,7 @@ impl Session {
     fn request(&self, head: RequestHead) -> Request {
         let version = if head.version == Version::Http10 { "HTTP/1.0" } else { "HTTP/1.1" };
         let line = [head.method.as_bytes(), b" ", &head.target, b" ", version.as_bytes()].concat();
-        let (config, client) = (Arc::clone(&self.generation.config), Rc::clone(&self.client));
+        let (config, client) = (Arc::clone(&self.generation.config), Arc::clone(&self.client));
         let mut request = Request::new(config, client, self.ordinal + 1, self.server, head, line, self.head_began);
         request.choose_server(self.listener());
         request.received = self.head_bytes;

@@ -125,10 +125,12 @@ impl Worker {
         Arc::ptr_eq(&self.generation.borrow(), generation)
     }
 
-    /// What new sessions are served by from now on, and who the workers are.
-    pub fn renew(&self, generation: Arc<Generation>, balance: Arc<Balance>) {
+    /// What new sessions are served by from now on, and who the workers are where others are.
+    pub fn renew(&self, generation: Arc<Generation>, balance: Option<Arc<Balance>>) {
         self.generation.replace(generation);
-        self.balance.replace(balance);
+        if let Some(balance) = balance {
+            self.balance.replace(balance);
+        }
         self.changed.wake();
     }
 

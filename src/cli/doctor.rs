@@ -65,6 +65,10 @@ impl Doctor {
             cpus: thread::available_parallelism().map_or(1, |cpus| cpus.get() as u64),
             ..Patient::default()
         });
+        if examination.is_blind() {
+            say("longsplice: nothing of this host can be seen: no /proc/sys is mounted here");
+            return CANNOT_TELL.into();
+        }
         match self.print(&examination) {
             Ok(()) if examination.bites() => WILL_BITE.into(),
             Ok(()) => ExitCode::SUCCESS,

@@ -8,6 +8,7 @@ mod check;
 pub mod diagnostic;
 pub mod directives;
 mod events;
+mod follow;
 mod level;
 mod lexer;
 pub mod lint;

@@ -1,4 +1,4 @@
-use std::{rc::Rc, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use proptest::prelude::*;
 
@@ -46,7 +46,7 @@ fn request(text: &str, change: impl FnOnce(&mut Settings)) -> Request {
     location.settings = Arc::new(settings);
     server.locations.push(location);
     let config = Arc::new(config(vec![server], Vec::new()));
-    let mut request = Request::new(config, Rc::new(client()), 1, 0, head(text), b"".as_slice(), Instant::now());
+    let mut request = Request::new(config, Arc::new(client()), 1, 0, head(text), b"".as_slice(), Instant::now());
     request.location = Some(0);
     request.proxy_host = "127.0.0.1:3000".into();
     request

@@ -56,7 +56,7 @@ pub fn examine(patient: &Patient<'_>) -> Examination {
     let (tunnels, number_from) = match (patient.tunnels, config.and_then(needs::tunnels_of)) {
         (Some(tunnels), _) => (tunnels, "--connections"),
         (None, Some(tunnels)) => (tunnels, "the file's limits"),
-        (None, None) => (DEFAULT_TUNNELS, "no limit in the file"),
+        (None, None) => (DEFAULT_TUNNELS, "the default"),
     };
     let needs = match config {
         Some(config) => Needs::of_config(tunnels, config),
@@ -77,6 +77,11 @@ pub fn examine(patient: &Patient<'_>) -> Examination {
 }
 
 impl Examination {
+    /// True when no sysctl is visible: whatever else was found tells nothing.
+    pub fn is_blind(&self) -> bool {
+        self.kernel.is_none()
+    }
+
     /// True when something will bite.
     pub fn bites(&self) -> bool {
         self.mark() == Mark::Bad

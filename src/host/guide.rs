@@ -14,6 +14,7 @@ const BEGIN: &str =
     "<!-- Generated from src/host/settings: `BLESS=1 cargo test --lib the_committed_tuning` writes it anew. -->\n";
 const END: &str = "<!-- End of what is generated. -->\n";
 
+const COLUMNS: usize = 130;
 const CONF_HEAD: &str = "\
 # /etc/sysctl.d/90-longsplice.conf: a host that holds many WebSocket tunnels. `sysctl --system` applies it.
 # Generated from src/host/settings, as are the chapters of README.md beside it that say why, when and at what cost.
@@ -27,11 +28,11 @@ fn sysctl_file() -> String {
         let (intro, why, values, mark) = match setting.line {
             Line::None => continue,
             Line::Set(why, values) => ("", why, values, ""),
-            Line::Offered(why, values) => ("Only for ", why, values, "#"),
+            Line::Offered(why, values) => ("Only ", why, values, "#"),
         };
         text.push('\n');
         let stop = if why.ends_with('.') { "" } else { "." };
-        comment(&mut text, &format!("{intro}{why}{stop}"));
+        paragraph(&mut text, "# ", &format!("{intro}{why}{stop}"));
         for (key, value) in values {
             let _ = writeln!(text, "{mark}{key} = {value}");
         }
@@ -39,17 +40,20 @@ fn sysctl_file() -> String {
     text
 }
 
-/// A comment of at most 120 columns.
-fn comment(text: &mut String, words: &str) {
-    let mut line = String::from("#");
+/// Lines of at most [`COLUMNS`], each with `lead` in front.
+fn paragraph(text: &mut String, lead: &str, words: &str) {
+    let mut line = String::new();
     for word in words.split(' ') {
-        if line.len() + 1 + word.len() > 120 {
-            let _ = writeln!(text, "{line}");
-            line = String::from("#");
+        if !line.is_empty() && lead.len() + line.chars().count() + 1 + word.chars().count() > COLUMNS {
+            let _ = writeln!(text, "{lead}{line}");
+            line.clear();
         }
-        let _ = write!(line, " {word}");
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
     }
-    let _ = writeln!(text, "{line}");
+    let _ = writeln!(text, "{lead}{line}");
 }
 
 /// The chapters of the guide, and the arithmetic.
@@ -68,10 +72,12 @@ fn chapters() -> String {
 fn section(text: &mut String, setting: &Setting) {
     let Setting { key, wanted, since, why, when, cost, see, measured, .. } = setting;
     let since = if since.is_empty() { String::new() } else { format!(" (Linux {since})") };
-    let _ = write!(text, "\n### `{key}`{since}\n\n**Wanted:** {wanted}.\n");
+    let _ = write!(text, "\n### `{key}`{since}\n\n");
+    paragraph(text, "", &format!("**Wanted:** {wanted}."));
     for (name, words) in [("Why", why), ("When", when), ("Cost", cost), ("See", see), ("Measured", measured)] {
         if !words.is_empty() {
-            let _ = write!(text, "\n**{name}.** {words}\n");
+            text.push('\n');
+            paragraph(text, "", &format!("**{name}.** {words}"));
         }
     }
 }

@@ -10,8 +10,8 @@ const USER_BYTES: [u64; 2] = [180, 2_600];
 /// Kernel memory of an idle tunnel's two sockets, bytes: TCP objects, inodes, files, dentries, epoll entries. Measured as what
 /// `Slab` grows by on Linux 6.18: 8,404 to 8,524 (benches/results/versus.md).
 const KERNEL_BYTES: u64 = 8_600;
-/// What the program takes before its first tunnel, bytes: code, TLS library, configuration.
-const PROCESS_BYTES: u64 = 16 << 20;
+/// What the program takes before its first tunnel, bytes: code, TLS library, configuration. Measured: 6.9 MB with two workers.
+const PROCESS_BYTES: u64 = 8 << 20;
 /// What each worker adds to that, bytes, beside its scratch buffer: stack and allocator.
 const WORKER_BYTES: u64 = 1 << 20;
 /// Bytes of one entry of the connection tracking table: `nf_conntrack` of /proc/slabinfo, and its two places in the hash table.

@@ -9,6 +9,7 @@ use std::{
 };
 
 use nix::sys::stat::fstat;
+use socket2::SockAddr;
 
 use super::{accept_turn, serve_or_hand_over};
 use crate::{
@@ -90,19 +91,28 @@ impl Door {
         }
     }
 
+    /// Serves a connection that came by it.
+    pub fn admit(&self, worker: &Rc<Worker>, fd: OwnedFd, peer: &SockAddr) {
+        Counters::bump(&worker.counters.accepted);
+        let generation = worker.generation();
+        // The worker was told of both together, so that each listening socket has its listener.
+        if let Some(listener) = generation.listener(&self.address) {
+            serve_or_hand_over(worker, Accepted { fd, peer: Address::from(peer), generation, listener });
+        }
+    }
+
+    /// `ssl`
+    pub fn speaks_tls(&self, worker: &Rc<Worker>) -> bool {
+        let generation = worker.generation();
+        generation.listener(&self.address).is_none_or(|listener| generation.config.listeners[listener].ssl)
+    }
+
     /// Lets in who has been waiting.
     fn close(&self, worker: &Rc<Worker>) {
         self.is_open.set(false);
-        let generation = worker.generation();
-        let Some(listener) = generation.listener(&self.address) else { return };
         loop {
             match sys::accept(self.socket.as_fd()) {
-                Ok((fd, peer)) => {
-                    Counters::bump(&worker.counters.accepted);
-                    let generation = worker.generation();
-                    let accepted = Accepted { fd, peer: Address::from(&peer), generation, listener };
-                    serve_or_hand_over(worker, accepted);
-                }
+                Ok((fd, peer)) => self.admit(worker, fd, &peer),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 // That connection went wrong before it was accepted: the next one may be fine.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}

@@ -65,7 +65,7 @@ impl Sockets {
         for listener in &config.listeners {
             let sockets = match self.groups.get(&listener.address) {
                 Some(group) => Ok(group.more(listener, workers)),
-                None => bind_for_all(listener, workers, deadline),
+                None => bind_for_all(listener, workers, deadline, self.has_port_of(&listener.address)),
             };
             match sockets {
                 Ok(sockets) => bound.push((listener, sockets)),
@@ -79,6 +79,15 @@ impl Sockets {
             self.add(&listener.address, sockets).configure(listener);
         }
         Ok(())
+    }
+
+    /// We listen on this port already, at another of its addresses.
+    fn has_port_of(&self, address: &ListenAddress) -> bool {
+        let port = |address: &ListenAddress| match address {
+            ListenAddress::Tcp(address) => Some(address.port()),
+            ListenAddress::Unix(_) => None,
+        };
+        port(address).is_some_and(|wanted| self.groups.keys().any(|known| port(known) == Some(wanted)))
     }
 
     /// Copies for a worker, `id` of `workers`: of each address its own share of sockets, which is several where there are fewer
@@ -162,13 +171,16 @@ impl Group {
 }
 
 /// For an address nobody in this process has.
-fn bind_for_all(listener: &Listener, workers: usize, deadline: Instant) -> io::Result<Vec<OwnedFd>> {
+fn bind_for_all(listener: &Listener, workers: usize, deadline: Instant, has_port: bool) -> io::Result<Vec<OwnedFd>> {
     match &listener.address {
         ListenAddress::Unix(path) => Ok(vec![bind_unix(path, &listener.options)?.into()]),
         ListenAddress::Tcp(address) => {
             // Without SO_REUSEPORT first, so that an address another process serves is an error and not a share of its clients.
             let address = SockAddr::from(*address);
-            retry_in_use(deadline, || probe(&address, &listener.options))?;
+            // Our own at another address of the port (`0.0.0.0:80` in place of `127.0.0.1:80`) would look like another's.
+            if !has_port {
+                retry_in_use(deadline, || probe(&address, &listener.options))?;
+            }
             (0..workers)
                 .map(|_| retry_in_use(deadline, || bind_tcp(&address, &listener.options)).map(OwnedFd::from))
                 .collect()

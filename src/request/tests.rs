@@ -151,7 +151,7 @@ pub(crate) fn head(target: &str, fields: &[(&str, &str)]) -> RequestHead {
 
 pub(crate) fn request(config: Config, head: RequestHead) -> Request {
     let line = [head.method.as_bytes(), b" ", &head.target, b" HTTP/1.1"].concat();
-    Request::new(Arc::new(config), Rc::new(client()), 1, 0, head, line, Instant::now())
+    Request::new(Arc::new(config), Arc::new(client()), 1, 0, head, line, Instant::now())
 }
 
 #[test]

@@ -49,6 +49,10 @@ pub struct ServerTlsOptions {
     pub session_timeout: Duration,
     /// `ssl_session_tickets` (on)
     pub tickets: bool,
+    /// `ssl_session_ticket_key`: the first seals, all open; none: keys of our own.
+    pub ticket_keys: Vec<PathBuf>,
+    /// `ssl_certificate_watch`
+    pub watch: bool,
     /// `ssl_reject_handshake`
     pub reject: bool,
 }

@@ -4,14 +4,26 @@
 //! gets one, any other a session id that is looked up in the cache. Each server block has its own keys and its own cache, and
 //! rustls compares the server name besides: what one virtual host issued opens no other (nginx CVE-2025-23419).
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use aws_lc_rs::{
+    aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey},
+    digest::{SHA256, digest},
+};
 use rustls::{
     pki_types::UnixTime,
     server::{ProducesTickets, ServerSessionMemoryCache, StoresServerSessions},
     ticketer::TicketRotator,
 };
+
+use super::TlsConfigError;
 
 /// RFC 8446 section 4.6.1: no ticket lives longer than seven days.
 const LONGEST_SECS: u32 = 7 * 24 * 60 * 60;
@@ -35,23 +47,95 @@ fn fresh(mut session: Vec<u8>, now: u64, lifetime_secs: u32) -> Option<Vec<u8>> 
     (age <= u64::from(lifetime_secs)).then_some(session)
 }
 
-/// Ticket keys of a server block. A key is used for `ssl_session_timeout` and kept as long again, so that every ticket can be
+/// Bytes of a file of `ssl_session_ticket_key`: nginx's, for AES-128 and AES-256.
+const KEY_FILE_BYTES: [usize; 2] = [48, 80];
+/// Bytes that name a key in front of its tickets.
+const KEY_NAME_BYTES: usize = 16;
+
+/// The keys that `ssl_session_ticket_key` names; none: keys of our own. Several machines with the same files open each other's tickets.
+#[derive(Default, Clone, PartialEq, Eq)]
+pub(super) struct TicketKeys(Vec<[u8; 32]>);
+
+impl TicketKeys {
+    /// Reads the files. What is in them is taken for a secret as a whole: the keys are made of its hash, since the tickets are not
+    /// OpenSSL's either.
+    ///
+    /// # Errors
+    /// One that cannot be read, or has another length than nginx wants.
+    pub(super) fn read(files: &[PathBuf]) -> Result<Self, TlsConfigError> {
+        let error = |index, message| TlsConfigError { directive: "ssl_session_ticket_key", index, message };
+        let keys = files.iter().enumerate().map(|(index, path)| secret(path).map_err(|why| error(index, why)));
+        keys.collect::<Result<_, _>>().map(Self)
+    }
+}
+
+fn secret(path: &Path) -> Result<[u8; 32], String> {
+    let mut bytes = Vec::new();
+    let longest = KEY_FILE_BYTES[1] as u64;
+    File::open(path)
+        .and_then(|file| file.take(longest + 1).read_to_end(&mut bytes))
+        .map_err(|error| format!("cannot open \"{}\": {error}", path.display()))?;
+    if !KEY_FILE_BYTES.contains(&bytes.len()) {
+        return Err(format!(
+            "\"{}\" must have 48 or 80 bytes; make it with `openssl rand 80 > {}`",
+            path.display(),
+            path.display()
+        ));
+    }
+    let mut secret = [0; 32];
+    secret.copy_from_slice(digest(&SHA256, &bytes).as_ref());
+    Ok(secret)
+}
+
+impl fmt::Debug for TicketKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TicketKeys({})", self.0.len())
+    }
+}
+
+/// Ticket keys of a server block. One of our own is used for `ssl_session_timeout` and kept as long again, so that every ticket can be
 /// opened until its own time is over.
 #[derive(Debug)]
 pub(super) struct Tickets {
-    keys: TicketRotator,
+    keys: Keys,
     lifetime_secs: u32,
 }
 
+#[derive(Debug)]
+enum Keys {
+    Own(TicketRotator),
+    Given(Box<[Given]>),
+}
+
+/// A key of a file, and its name.
+#[derive(Debug)]
+struct Given {
+    name: [u8; KEY_NAME_BYTES],
+    key: TicketKey,
+}
+
+impl Given {
+    fn new(secret: &[u8; 32]) -> Result<Self, rustls::crypto::GetRandomFailed> {
+        let of = |what: &[u8]| digest(&SHA256, &[what, secret].concat());
+        let mut name = [0; KEY_NAME_BYTES];
+        name.copy_from_slice(&of(b"longsplice ticket name").as_ref()[..KEY_NAME_BYTES]);
+        Ok(Self { name, key: TicketKey::of(of(b"longsplice ticket key").as_ref())? })
+    }
+}
+
 impl Tickets {
-    /// Fresh keys.
+    /// These keys, or fresh ones where there are none.
     ///
     /// # Errors
     /// The kernel gave no randomness.
-    pub(super) fn new(timeout: Duration) -> Result<Self, rustls::Error> {
+    pub(super) fn new(timeout: Duration, given: &TicketKeys) -> Result<Self, rustls::Error> {
         let lifetime_secs = lifetime_secs(timeout);
         let new_key = || TicketKey::new().map(|key| Box::new(key) as Box<dyn ProducesTickets>);
-        Ok(Self { keys: TicketRotator::new(lifetime_secs, new_key)?, lifetime_secs })
+        let keys = match given.0.as_slice() {
+            [] => Keys::Own(TicketRotator::new(lifetime_secs, new_key)?),
+            given => Keys::Given(given.iter().map(Given::new).collect::<Result<_, _>>()?),
+        };
+        Ok(Self { keys, lifetime_secs })
     }
 }
 
@@ -65,11 +149,25 @@ impl ProducesTickets for Tickets {
     }
 
     fn encrypt(&self, session: &[u8]) -> Option<Vec<u8>> {
-        self.keys.encrypt(&stamp(session.to_vec(), UnixTime::now().as_secs()))
+        let session = stamp(session.to_vec(), UnixTime::now().as_secs());
+        match &self.keys {
+            Keys::Own(keys) => keys.encrypt(&session),
+            Keys::Given(keys) => {
+                let Given { name, key } = keys.first()?;
+                Some([name.as_slice(), &key.encrypt(&session)?].concat())
+            }
+        }
     }
 
     fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
-        fresh(self.keys.decrypt(ticket)?, UnixTime::now().as_secs(), self.lifetime_secs)
+        let session = match &self.keys {
+            Keys::Own(keys) => keys.decrypt(ticket)?,
+            Keys::Given(keys) => {
+                let (name, ticket) = ticket.split_at_checked(KEY_NAME_BYTES)?;
+                keys.iter().find(|given| given.name == name)?.key.decrypt(ticket)?
+            }
+        };
+        fresh(session, UnixTime::now().as_secs(), self.lifetime_secs)
     }
 }
 
@@ -80,7 +178,11 @@ impl TicketKey {
     fn new() -> Result<Self, rustls::crypto::GetRandomFailed> {
         let mut bytes = [0; 32];
         aws_lc_rs::rand::fill(&mut bytes).map_err(|_| rustls::crypto::GetRandomFailed)?;
-        RandomizedNonceKey::new(&AES_256_GCM, &bytes).map(Self).map_err(|_| rustls::crypto::GetRandomFailed)
+        Self::of(&bytes)
+    }
+
+    fn of(bytes: &[u8]) -> Result<Self, rustls::crypto::GetRandomFailed> {
+        RandomizedNonceKey::new(&AES_256_GCM, bytes).map(Self).map_err(|_| rustls::crypto::GetRandomFailed)
     }
 }
 
@@ -169,8 +271,8 @@ mod tests {
 
     #[test]
     fn a_ticket_opens_with_its_own_keys_only() {
-        let tickets = Tickets::new(Duration::from_secs(300)).expect("random");
-        let others = Tickets::new(Duration::from_secs(300)).expect("random");
+        let own = || Tickets::new(Duration::from_secs(300), &TicketKeys::default()).expect("random");
+        let (tickets, others) = (own(), own());
         let ticket = tickets.encrypt(b"session").expect("sealed");
         assert_eq!(tickets.decrypt(&ticket).as_deref(), Some(&b"session"[..]));
         assert_eq!(others.decrypt(&ticket), None);
@@ -178,6 +280,30 @@ mod tests {
         for cut in 0..ticket.len() {
             assert_eq!(tickets.decrypt(&ticket[..cut]), None);
         }
+    }
+
+    #[test]
+    fn tickets_of_given_keys_open_wherever_the_keys_are() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = |name: &str, byte: u8, length: usize| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, vec![byte; length]).unwrap();
+            path
+        };
+        let files = [file("a", 1, 48), file("b", 2, 80)];
+        let keys = |order: &[usize]| {
+            let files: Vec<_> = order.iter().map(|index| files[*index].clone()).collect();
+            Tickets::new(Duration::from_secs(300), &TicketKeys::read(&files).unwrap()).unwrap()
+        };
+        let ticket = keys(&[0]).encrypt(b"session").unwrap();
+        // The next key is in front, and the one before it still opens; without it, nothing does.
+        assert_eq!(keys(&[1, 0]).decrypt(&ticket).as_deref(), Some(&b"session"[..]));
+        assert_eq!(keys(&[1]).decrypt(&ticket), None);
+        assert_eq!(keys(&[0]).decrypt(&ticket[..KEY_NAME_BYTES]), None);
+        let error = TicketKeys::read(&[files[0].clone(), file("c", 3, 47)]).unwrap_err();
+        assert_eq!((error.directive, error.index), ("ssl_session_ticket_key", 1));
+        assert!(error.message.contains("openssl rand 80"), "{}", error.message);
+        assert!(TicketKeys::read(&["/nonexistent".into()]).is_err());
     }
 
     #[test]

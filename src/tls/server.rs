@@ -1,6 +1,11 @@
 //! The side of a server block: certificates, protocols, suites and sessions, as one `rustls::ServerConfig` of its own.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use arc_swap::ArcSwap;
 
 use rustls::{
     ServerConfig, SignatureAlgorithm,
@@ -12,7 +17,7 @@ use super::{
     ServerTlsOptions, TlsConfigError,
     certificates::{self, Named},
     ciphers, provider,
-    resumption::{SessionCache, Tickets},
+    resumption::{SessionCache, TicketKeys, Tickets},
     versions,
 };
 
@@ -20,11 +25,13 @@ use super::{
 const ALPN: [&[u8]; 2] = [b"http/1.1", b"http/1.0"];
 
 /// What a server block presents and accepts, ready to use.
-#[derive(Debug)]
+#[derive(Debug, Default, Clone)]
 pub struct ServerTls {
     /// None: `ssl_reject_handshake`.
     pub(super) config: Option<Arc<ServerConfig>>,
-    files: Vec<(PathBuf, PathBuf)>,
+    options: ServerTlsOptions,
+    certificates: Arc<Certificates>,
+    ticket_keys: TicketKeys,
 }
 
 impl ServerTls {
@@ -35,16 +42,21 @@ impl ServerTls {
     /// Each certificate, key or option that cannot be used.
     pub fn build(options: &ServerTlsOptions) -> Result<(Self, Vec<String>), Vec<TlsConfigError>> {
         if options.reject {
-            return Ok((Self { config: None, files: Vec::new() }, Vec::new()));
+            let options = options.clone();
+            return Ok((Self { config: None, options, ..Self::default() }, Vec::new()));
         }
         let mut notes = Vec::new();
         let mut errors = Vec::new();
         let versions = versions(options.tls12, options.tls13, "ssl_protocols").map_err(|e| errors.push(e)).ok();
         let suites = suites(options, &mut notes).map_err(|e| errors.push(e)).ok();
         let certificates = Certificates::load(options, &mut notes).map_err(|e| errors.extend(e)).ok();
-        let (Some(versions), Some(suites), Some(certificates)) = (versions, suites, certificates) else {
+        let ticket_keys = TicketKeys::read(&options.ticket_keys).map_err(|e| errors.push(e)).ok();
+        let (Some(versions), Some(suites), Some(certificates), Some(ticket_keys)) =
+            (versions, suites, certificates, ticket_keys)
+        else {
             return Err(errors);
         };
+        let certificates = Arc::new(certificates);
         notes.extend(certificates.unusable_note(&suites, options));
 
         let rustls_error = |error: rustls::Error| {
@@ -54,17 +66,62 @@ impl ServerTls {
             .with_protocol_versions(&versions)
             .map_err(rustls_error)?
             .with_no_client_auth()
-            .with_cert_resolver(Arc::new(certificates));
+            .with_cert_resolver(Arc::clone(&certificates) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
         config.ignore_client_order = options.prefer_server_ciphers;
         config.enable_secret_extraction = true;
-        set_resumption(&mut config, options).map_err(rustls_error)?;
-        Ok((Self { config: Some(Arc::new(config)), files: options.certificates.clone() }, notes))
+        set_resumption(&mut config, options, &ticket_keys).map_err(rustls_error)?;
+        let options = options.clone();
+        Ok((Self { config: Some(Arc::new(config)), options, certificates, ticket_keys }, notes))
+    }
+
+    /// True when there is no difference between the two but the sessions they have made: options, certificates and ticket keys are
+    /// the same.
+    pub fn is_as(&self, other: &Self) -> bool {
+        self.options == other.options
+            && self.ticket_keys == other.ticket_keys
+            && self.certificates.are(&other.certificates.now.load())
+    }
+
+    /// Goes on with the ticket keys and the session cache that the same virtual host had before, as far as the file says the same of
+    /// them: a client's session outlives a reload.
+    pub fn resume(&mut self, before: &Self) {
+        let (Some(config), Some(known)) = (&mut self.config, &before.config) else { return };
+        let (new, old) = (&self.options, &before.options);
+        if new.session_timeout != old.session_timeout {
+            return;
+        }
+        let config = Arc::make_mut(config);
+        if new.session_cache == old.session_cache {
+            config.session_storage = Arc::clone(&known.session_storage);
+        }
+        if new.tickets == old.tickets && self.ticket_keys == before.ticket_keys {
+            config.ticketer = Arc::clone(&known.ticketer);
+        }
     }
 
     /// The files of its certificates and keys, in pairs.
     pub fn files(&self) -> &[(PathBuf, PathBuf)] {
-        &self.files
+        if self.config.is_some() { &self.options.certificates } else { &[] }
+    }
+
+    /// `ssl_certificate_watch`: the files to look after; none where it is off.
+    pub fn watched(&self) -> impl Iterator<Item = &Path> {
+        let pairs = if self.options.watch { self.files() } else { &[] };
+        pairs.iter().flat_map(|(certificate, key)| [certificate, key]).map(PathBuf::as_path)
+    }
+
+    /// Reads certificates and keys again, and presents them from now on. False: they are as they were.
+    ///
+    /// # Errors
+    /// Each that cannot be used; those of before are presented on.
+    pub fn read_again(&self) -> Result<bool, Vec<TlsConfigError>> {
+        let read = Certificates::load(&self.options, &mut Vec::new())?;
+        let changed = !self.certificates.are(&read.now.load());
+        if changed {
+            self.certificates.now.store(read.now.load_full());
+        }
+        Ok(changed)
     }
 }
 
@@ -86,13 +143,17 @@ fn suites(
 }
 
 /// Tickets and the cache, whichever are on.
-fn set_resumption(config: &mut ServerConfig, options: &ServerTlsOptions) -> Result<(), rustls::Error> {
+fn set_resumption(
+    config: &mut ServerConfig,
+    options: &ServerTlsOptions,
+    keys: &TicketKeys,
+) -> Result<(), rustls::Error> {
     config.session_storage = match options.session_cache {
         0 => Arc::new(NoServerSessionStorage {}),
         sessions => Arc::new(SessionCache::new(sessions, options.session_timeout)),
     };
     if options.tickets {
-        config.ticketer = Arc::new(Tickets::new(options.session_timeout)?);
+        config.ticketer = Arc::new(Tickets::new(options.session_timeout, keys)?);
     }
     // One, where OpenSSL and rustls send two: the second is for a client that opens connections in parallel, and a WebSocket
     // client comes back with one. It saves a key derivation, a seal and some 230 bytes in every full handshake.
@@ -101,8 +162,11 @@ fn set_resumption(config: &mut ServerConfig, options: &ServerTlsOptions) -> Resu
 }
 
 /// The certificates of a server block: ECDSA before RSA, since it signs some twenty times as fast.
-#[derive(Debug)]
-struct Certificates(Vec<Arc<CertifiedKey>>);
+#[derive(Debug, Default)]
+struct Certificates {
+    /// Others may take their place while handshakes are made.
+    now: ArcSwap<Vec<Arc<CertifiedKey>>>,
+}
 
 impl Certificates {
     fn load(options: &ServerTlsOptions, notes: &mut Vec<String>) -> Result<Self, Vec<TlsConfigError>> {
@@ -123,13 +187,18 @@ impl Certificates {
             }
         }
         loaded.sort_by_key(|certified| certified.key.algorithm() == SignatureAlgorithm::RSA);
-        if errors.is_empty() { Ok(Self(loaded)) } else { Err(errors) }
+        if errors.is_empty() { Ok(Self { now: ArcSwap::from_pointee(loaded) }) } else { Err(errors) }
+    }
+
+    /// A key belongs to its certificate: where the chains are the same, so are the keys.
+    fn are(&self, others: &[Arc<CertifiedKey>]) -> bool {
+        self.now.load().iter().map(|certified| &certified.cert).eq(others.iter().map(|certified| &certified.cert))
     }
 
     /// Suites of `ssl_ciphers` that no certificate can sign for leave TLS 1.2 clients with nothing.
     fn unusable_note(&self, suites: &[rustls::SupportedCipherSuite], options: &ServerTlsOptions) -> Option<String> {
         let fits = |suite: &rustls::SupportedCipherSuite| {
-            self.0.iter().any(|certified| suite.usable_for_signature_algorithm(certified.key.algorithm()))
+            self.now.load().iter().any(|certified| suite.usable_for_signature_algorithm(certified.key.algorithm()))
         };
         (options.tls12 && !suites.iter().filter(|suite| suite.tls13().is_none()).any(fits)).then(|| {
             "no cipher of \"ssl_ciphers\" fits the certificate: TLSv1.2 clients will be refused \
@@ -145,6 +214,7 @@ impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let offered = hello.signature_schemes();
         let signs = |certified: &&Arc<CertifiedKey>| certified.key.choose_scheme(offered).is_some();
-        self.0.iter().find(signs).or(self.0.first()).cloned()
+        let all = self.now.load();
+        all.iter().find(signs).or(all.first()).cloned()
     }
 }

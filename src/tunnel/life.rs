@@ -270,7 +270,7 @@ impl<R> Table<R> {
     }
 
     /// Ticks without activity.
-    fn quiet(&self, tunnel: &Tunnel) -> u32 {
+    pub(super) fn quiet(&self, tunnel: &Tunnel) -> u32 {
         (self.reactor.tick() as u32).wrapping_sub(tunnel.last_active)
     }
 }

@@ -8,6 +8,7 @@
 mod ahead;
 mod half;
 mod life;
+mod moving;
 mod outcome;
 mod parting;
 mod pipes;
@@ -30,6 +31,7 @@ use ahead::Ahead;
 use half::{Marks, Moved, Waiting};
 use life::Cold;
 pub use life::{Farewell, Look, Terms};
+pub use moving::Loose;
 use nix::sys::epoll::EpollFlags;
 pub use outcome::{Outcome, Reason};
 use pipes::Pipes;

@@ -37,6 +37,16 @@ impl Pipes {
         drop(pipe);
     }
 
+    /// So many pipes in use go to the pool of another table, bytes and all.
+    pub fn lend(&mut self, pipes: usize) {
+        self.in_use -= pipes;
+    }
+
+    /// So many pipes in use have come from another.
+    pub fn borrow(&mut self, pipes: usize) {
+        self.in_use += pipes;
+    }
+
     /// Pipes in use.
     #[cfg(test)]
     pub fn in_use(&self) -> usize {

@@ -21,7 +21,7 @@ pub struct Group {
 }
 
 /// What the file says of a peer.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 struct Peer {
     backend: Backend,
     /// As `$upstream_addr` shows it.
@@ -34,7 +34,7 @@ struct Peer {
 }
 
 /// What has happened to a peer.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct Turn {
     /// How long it has waited, in weights.
     current_weight: i64,
@@ -125,6 +125,22 @@ impl Group {
         let turn = |peer: &Peer| Turn { effective_weight: peer.weight, ..Turn::default() };
         let turns = Mutex::new(peers.iter().map(turn).collect());
         Self { peers, primaries, turns }
+    }
+
+    /// True when the file says the same of both, and their names have the same addresses.
+    pub(super) fn is_as(&self, other: &Self) -> bool {
+        self.primaries == other.primaries && self.peers == other.peers
+    }
+
+    /// Takes over what has happened to the addresses that both have.
+    pub(super) fn inherit(&self, before: &Self) {
+        let known = before.turns().clone();
+        for (turn, peer) in self.turns().iter_mut().zip(&self.peers) {
+            let Some(index) = before.peers.iter().position(|known| known.backend == peer.backend) else { continue };
+            let lost = before.peers[index].weight - known[index].effective_weight;
+            let effective_weight = (peer.weight - lost).clamp(0, peer.weight);
+            *turn = Turn { effective_weight, current_weight: 0, ..known[index].clone() };
+        }
     }
 
     /// Number of peers, backups included.

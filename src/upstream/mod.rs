@@ -3,10 +3,10 @@
 mod group;
 mod resolve;
 
-use std::{fmt, net::SocketAddr, path::PathBuf};
+use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc};
 
 pub use self::group::{Choice, Group, Tried};
-use crate::config::Config;
+use crate::config::{Config, Upstream};
 
 /// A resolved address of a backend.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -30,8 +30,8 @@ impl fmt::Display for Backend {
 /// Every group of a configuration, by [`crate::config::ProxyTarget::Upstream`]'s number.
 #[derive(Debug)]
 pub struct Upstreams {
-    /// The groups.
-    pub groups: Vec<Group>,
+    /// The groups. One that a reload leaves as it is belongs to both configurations.
+    pub groups: Vec<Arc<Group>>,
 }
 
 /// A backend whose name did not resolve.
@@ -55,6 +55,28 @@ impl Upstreams {
 
     /// The same by another resolver.
     fn resolve_with(config: &Config, lookup: resolve::Lookup) -> Result<Self, Vec<Unresolved>> {
-        resolve::groups(&config.upstreams, lookup).map(|groups| Self { groups })
+        resolve::groups(&config.upstreams, lookup)
+            .map(|groups| Self { groups: groups.into_iter().map(Arc::new).collect() })
+    }
+
+    /// Resolves those of the configuration that comes next. Groups that are as they were go on, and in the others the addresses that
+    /// stay keep what has happened to them: a reload must not send requests to a backend that is known to be out.
+    ///
+    /// # Errors
+    /// As [`Upstreams::resolve`].
+    pub fn follow(&self, before: &Config, config: &Config) -> Result<Self, Vec<Unresolved>> {
+        let Self { mut groups } = Self::resolve(config)?;
+        for (group, upstream) in groups.iter_mut().zip(&config.upstreams) {
+            let is_it = |known: &Upstream| (&known.name, known.declared) == (&upstream.name, upstream.declared);
+            let Some(known) = before.upstreams.iter().position(is_it).and_then(|index| self.groups.get(index)) else {
+                continue;
+            };
+            if group.is_as(known) {
+                group.clone_from(known);
+            } else {
+                group.inherit(known);
+            }
+        }
+        Ok(Self { groups })
     }
 }

@@ -38,9 +38,18 @@ impl Build<'_> {
             session_cache: self.session_cache(level),
             session_timeout: self.value(level, "ssl_session_timeout", &values::SECONDS),
             tickets: self.value(level, "ssl_session_tickets", &values::FLAG),
+            ticket_keys: self.ticket_keys(level),
+            watch: self.value(level, "ssl_certificate_watch", &values::FLAG),
             reject: self.value(level, "ssl_reject_handshake", &values::FLAG),
         };
-        let names = ["ssl_certificate", "ssl_certificate_key", "ssl_protocols", "ssl_ciphers", "ssl_session_cache"];
+        let names = [
+            "ssl_certificate",
+            "ssl_certificate_key",
+            "ssl_protocols",
+            "ssl_ciphers",
+            "ssl_session_cache",
+            "ssl_session_ticket_key",
+        ];
         let places =
             names.map(|name| (name, level.all(name).iter().map(|directive| directive.arg_span(0)).collect())).into();
         TlsDraft { options, places }
@@ -62,6 +71,12 @@ impl Build<'_> {
             .zip(&keys)
             .map(|(certificate, key)| (self.conf_path(certificate.arg(0)), self.conf_path(key.arg(0))))
             .collect()
+    }
+
+    fn ticket_keys(&mut self, level: &Level<'_>) -> Vec<PathBuf> {
+        let files = level.all("ssl_session_ticket_key");
+        files.iter().for_each(|directive| self.constant_path(directive, 0));
+        files.iter().map(|directive| self.conf_path(directive.arg(0))).collect()
     }
 
     /// Whether TLS 1.2 and 1.3 are offered.

@@ -36,7 +36,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         key: "fs.nr_open",
         wanted: "no less than LimitNOFILE",
         line: Line::Offered(
-            "more than 520,000 tunnels in one process: LimitNOFILE cannot exceed it",
+            "for more than 520,000 tunnels in one process: LimitNOFILE cannot exceed it",
             &[("fs.nr_open", "4194304")],
         ),
         since: "",
@@ -63,7 +63,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         key: "fs.epoll.max_user_watches",
         wanted: "two for each tunnel",
         line: Line::Offered(
-            "more tunnels than the memory's default allows (4 % of it, about 200 bytes each)",
+            "for more tunnels than the memory's default allows (4 % of it, about 200 bytes each)",
             &[("fs.epoll.max_user_watches", "4194304")],
         ),
         since: "",

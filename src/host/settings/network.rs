@@ -18,14 +18,15 @@ pub(super) const SETTINGS: &[Setting] = &[
         when: "Messages of more than 14 kB, clients far away.",
         cost: "After a pause a burst goes out at the speed of before: a path that has become slower may drop some of it.",
         see: "`ss -ti`: `cwnd` of a tunnel that was silent.",
-        measured: "",
+        measured: "256 kB after 2.5 s of silence over a path with a round trip of 100 ms, cubic: the last byte came after 453 to \
+              467 ms with 1 and after 51 to 54 ms with 0 (three messages each). With bbr 105 to 126 ms with either.",
         judge: slow_start,
     },
     Setting {
         key: "net.ipv4.tcp_congestion_control",
         wanted: "any; bbr for clients on lossy networks",
         line: Line::Offered(
-            "clients on mobile or lossy networks, streams of more than a few kB a second",
+            "for clients on mobile or lossy networks, streams of more than a few kB a second",
             &[("net.core.default_qdisc", "fq"), ("net.ipv4.tcp_congestion_control", "bbr")],
         ),
         since: "4.9",
@@ -126,9 +127,8 @@ fn keepalive(seen: &Seen<'_>) -> Option<Finding> {
     }
     let says =
         "sockets whose keepalive has no times of its own notice nothing for so long, and NAT forgets them before";
-    let mut finding = finding.marked(Mark::Warn, says).set(key, 240);
-    finding.now.push_str(" net.ipv4.tcp_keepalive_intvl=30 net.ipv4.tcp_keepalive_probes=4");
-    Some(finding)
+    let now = format!("sysctl -w {key}=240 net.ipv4.tcp_keepalive_intvl=30 net.ipv4.tcp_keepalive_probes=4");
+    Some(finding.marked(Mark::Warn, says).mended(now, "the same three in /etc/sysctl.d/90-longsplice.conf"))
 }
 
 /// Cards that have hardware behind them, with fewer queues than there are cores and no RPS.

@@ -1,6 +1,6 @@
 //! From a client's SYN to accept(2).
 
-use super::{Finding, Line, Mark, Seen, Setting, grouped};
+use super::{Finding, Line, Mark, Seen, Setting, as_it_is, grouped};
 use crate::host::files::numbers;
 
 pub(super) const SETTINGS: &[Setting] = &[
@@ -20,7 +20,9 @@ pub(super) const SETTINGS: &[Setting] = &[
         cost: "Clients wait in the queue instead of being dropped. Kernel memory for each that waits, as for any connection.",
         see: "`ss -ltn`: Send-Q is the size, Recv-Q what waits. `nstat -az TcpExtListenOverflows TcpExtListenDrops` grow while a \
               queue is full.",
-        measured: "",
+        measured: "4,000 clients at once, plain, one worker, each three times in a row: all were in after 0.17 to 0.21 s with a \
+              queue of 4,096, after 0.23 to 3.1 s with 511, after 0.18 to 5.5 s with somaxconn at 128: up to 26 times as long. \
+              None was lost: the dropped ones come again after one and three seconds.",
         judge: somaxconn,
     },
     Setting {
@@ -30,7 +32,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         since: "",
         why: "What the file asks for. Each worker has a socket of its own for every listener, so the queues add up: 511, nginx's \
               default and ours, times the workers.",
-        when: "As above. It is set when the socket is made: a reload keeps the old one's.",
+        when: "As above.",
         cost: "As above.",
         see: "`ss -ltn`.",
         measured: "",
@@ -47,7 +49,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         when: "Only where something switched it off.",
         cost: "A connection made by a cookie has no window scaling unless both sides have timestamps.",
         see: "`nstat -az TcpExtSyncookiesSent`; \"Possible SYN flooding\" in dmesg.",
-        measured: "",
+        measured: "the storm above with 511 and 128 sent 1,200 to 3,000 cookies and lost nobody. `tcp_max_syn_backlog` at 64 \
+              instead of 2,048 changed nothing: no drop, no cookie, 0.24 to 0.26 s (three times).",
         judge: |seen| {
             let says = "with 0 a burst of new clients is dropped at the SYN; with 2 every connection pays for it";
             Some(seen.one_of("net.ipv4.tcp_syncookies", &[1], Mark::Warn, says))
@@ -70,30 +73,30 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "net.ipv4.tcp_migrate_req",
-        wanted: "0, unless two processes share the port",
+        wanted: "any",
         line: Line::Offered(
-            "two processes that share the ports while one leaves; see README.md for the kernel that it needs",
+            "for two processes that share the ports by other means than an upgrade, while one leaves",
             &[("net.ipv4.tcp_migrate_req", "1")],
         ),
         since: "5.14",
         why: "A listening socket that is closed takes the connections in its queue with it: their clients are reset. With 1 the kernel \
-              moves them to another socket of the same port. longsplice keeps its listening sockets over reloads and hands them over \
-              in an upgrade, so nothing is lost without it.",
+              moves them to another socket of the same port. longsplice keeps its listening sockets over reloads, with fewer workers \
+              too, and hands them over in an upgrade: nothing is lost without it.",
         when: "Only where a second process is started on the same port by other means.",
         cost: "Until a fix of 2026 (\"call sk_data_ready() after listener migration\") the kernel does not tell the other socket: on \
                a quiet port a moved client waits until the next one comes.",
         see: "`nstat -az TcpExtTCPMigrateReqSuccess TcpExtTCPMigrateReqFailure`.",
-        measured: "",
+        measured: "two sockets on one port, 100 clients, one socket closed with 48 to 58 of them in its queue: with 0 all of these \
+              were reset (three times of three), with 1 none, and the other socket was told (Linux 6.18.44 has the fix).",
         judge: |seen| {
-            let says = "before a kernel fix of 2026 a client that was moved may wait until the next one comes";
-            Some(seen.one_of("net.ipv4.tcp_migrate_req", &[0], Mark::Warn, says))
+            Some(as_it_is(seen, "net.ipv4.tcp_migrate_req", "listening sockets outlive reloads and upgrades"))
         },
     },
     Setting {
         key: "net.core.netdev_max_backlog",
         wanted: "1000, more where packets were dropped",
         line: Line::Offered(
-            "packets were dropped between network card and protocol (second column of /proc/net/softnet_stat)",
+            "where packets were dropped between network card and protocol (second column of /proc/net/softnet_stat)",
             &[("net.core.netdev_max_backlog", "10000")],
         ),
         since: "",
@@ -121,9 +124,15 @@ pub(super) const SETTINGS: &[Setting] = &[
 
 fn somaxconn(seen: &Seen<'_>) -> Option<Finding> {
     let wanted = longest_backlog(seen).max(seen.needs.backlog());
-    Some(seen.at_least("net.core.somaxconn", wanted, Mark::Bad, |found| {
+    let finding = seen.at_least("net.core.somaxconn", wanted, Mark::Bad, |found| {
         format!("a queue of {} drops connections silently when all clients come back at once", grouped(found))
-    }))
+    });
+    // Kernels that count the queue in 16 bits take no more.
+    Some(if finding.mark == Mark::Bad && wanted > 32_768 {
+        finding.set("net.core.somaxconn", wanted.max(65_535))
+    } else {
+        finding
+    })
 }
 
 /// The largest `backlog=` of the file.
@@ -148,7 +157,7 @@ fn backlog(seen: &Seen<'_>) -> Option<Finding> {
     }
     let says = format!("{} connections may wait for each worker when all clients come back at once", grouped(least));
     let line = format!("listen {address} ... backlog={};", wanted.next_power_of_two());
-    Some(finding.marked(Mark::Warn, says).mended(line, "that parameter in the file; it takes a restart"))
+    Some(finding.marked(Mark::Warn, says).mended(line, "that parameter in the file"))
 }
 
 fn packets(seen: &Seen<'_>) -> Option<Finding> {

@@ -11,7 +11,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         key: "net.netfilter.nf_conntrack_max",
         wanted: "four for each tunnel, where connections are tracked",
         line: Line::Offered(
-            "hosts that track connections (the leading `-` lets hosts without the module ignore the line)",
+            "for hosts that track connections (the leading `-` lets hosts without the module ignore the line)",
             &[("-net.netfilter.nf_conntrack_max", "524288")],
         ),
         since: "",
@@ -57,7 +57,8 @@ fn table(seen: &Seen<'_>) -> Option<Finding> {
     let (tracked, wanted) = (seen.needs.tracked(), seen.needs.tracked() * 2);
     let words = format!("at least {}", grouped(wanted));
     let Some(most) = seen.files.sysctl_number(key) else {
-        return Some(Finding::ok("nothing is tracked", "any"));
+        let is_visible = seen.files.exists("proc/sys/net");
+        return Some(if is_visible { Finding::ok("nothing is tracked", "any") } else { Finding::unseen(words) });
     };
     let count = seen.files.sysctl_number("net.netfilter.nf_conntrack_count");
     let found = count.map_or(grouped(most), |count| format!("{}, {} in use", grouped(most), grouped(count)));

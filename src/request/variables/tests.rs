@@ -1,4 +1,4 @@
-use std::{rc::Rc, time::Instant};
+use std::time::Instant;
 
 use super::*;
 use crate::{
@@ -103,7 +103,7 @@ fn without_arguments_without_host_and_without_field() {
 #[test]
 fn a_refused_request_has_its_line_and_no_more() {
     let shared = Arc::new(config(vec![server("x")], Vec::new()));
-    let mut request = Request::refused(shared, Rc::new(client()), 1, 0, *b"GET / HTTP/9", Instant::now());
+    let mut request = Request::refused(shared, Arc::new(client()), 1, 0, *b"GET / HTTP/9", Instant::now());
     assert_values(
         &mut request,
         &[("request", "GET / HTTP/9"), ("host", "x"), ("status", "000"), ("remote_addr", "192.0.2.1")],
@@ -179,7 +179,7 @@ fn addresses_of_every_family() {
             server_name: Some("x.example".into()),
             resumed: false,
         });
-        request.client = Rc::new(super::super::ClientConnection { remote, local, tls, ..client() });
+        request.client = Arc::new(super::super::ClientConnection { remote, local, tls, ..client() });
         request
     };
     let mut six = with(Address::Tcp("[2001:db8::1]:5".parse().unwrap()), Address::Tcp("[::1]:443".parse().unwrap()));

@@ -296,3 +296,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_group_that_changes_keeps_what_it_knows_of_the_addresses_that_stay() {
+    let before = group(&[server(1), server(1)]);
+    let now = Instant::now();
+    assert!(before.failed(1, now));
+    let same = group(&[server(1), server(1)]);
+    assert!(same.is_as(&before));
+    let next = group(&[server(1), server(4), server(1)]);
+    assert!(!next.is_as(&before));
+    next.inherit(&before);
+    assert!(!picks(&next, 12).contains(&1), "it is out still");
+    // And comes back as it would have.
+    assert!((0..12).filter_map(|_| pick(&next, now + 11 * SECOND)).any(|peer| peer == 1));
+}

@@ -256,7 +256,7 @@ impl Setup {
             .filter_map(|(_, value)| value.rsplit(':').next()?.parse().ok())
             .collect();
         let running = Running::spawn(&mut command);
-        let mut proxy = Proxy { running, dir: self.dir, values: self.values };
+        let mut proxy = Proxy { running, setup: self };
         for port in listening {
             assert!(
                 eventually(|| ports::listened_on(port) || proxy.running.ended().is_some())
@@ -279,8 +279,7 @@ fn is_placeholder(name: &str) -> bool {
 /// The running program.
 pub struct Proxy {
     running: Running,
-    dir: TempDir,
-    values: BTreeMap<String, String>,
+    setup: Setup,
 }
 
 impl Proxy {
@@ -328,7 +327,8 @@ impl Proxy {
 
     /// The address that `%NAME%` stands for.
     pub fn address(&self, name: &str) -> SocketAddr {
-        self.values[name].parse().unwrap_or_else(|e| panic!("{name} = {}: {e}", self.values[name]))
+        let address = &self.setup.values[name];
+        address.parse().unwrap_or_else(|e| panic!("{name} = {address}: {e}"))
     }
 
     /// The address of `%http%`.
@@ -351,7 +351,7 @@ impl Proxy {
     }
 
     pub fn dir(&self) -> &Path {
-        self.dir.path()
+        self.setup.dir()
     }
 
     pub fn pid(&self) -> u32 {
@@ -377,6 +377,18 @@ impl Proxy {
     #[track_caller]
     pub fn written(&self, file: &str, words: &[&str]) -> String {
         found_line(words, || fs::read_to_string(self.dir().join(file)).unwrap_or_default())
+    }
+
+    /// Writes another text in place of the one it runs, `main` being directives of the main context; it is not told.
+    pub fn rewrite(&mut self, main: &str, text: &str) -> PathBuf {
+        main.clone_into(&mut self.setup.main);
+        text.clone_into(&mut self.setup.text);
+        self.setup.write()
+    }
+
+    /// Another certificate and key in place of `%dir%/NAME.crt` and `.key`.
+    pub fn renew_certificate(&self, name: &str, hosts: &[&str]) {
+        tls::write_certificate(self.dir(), name, hosts, tls::Key::Ecdsa);
     }
 
     /// Open descriptors of the process (nginx: of its master).
