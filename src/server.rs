@@ -303,7 +303,7 @@ impl Server {
                 self.generation.logs.reopen();
             }
             Signal::SIGUSR2 => self.begin_upgrade(received.sender),
-            Signal::SIGWINCH => {}
+            Signal::SIGWINCH => self.rest(),
             Signal::SIGQUIT => {
                 self.notice(format_args!("SIGQUIT: quitting when the last tunnel has gone"));
                 if self.phase == Phase::Serving {

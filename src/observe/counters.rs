@@ -28,6 +28,10 @@ pub struct Counters {
     pub tunnels: AtomicU64,
     /// Tunnels that have ended.
     pub tunnels_ended: AtomicU64,
+    /// Tunnels that another worker handed to this one,
+    pub tunnels_moved_in: AtomicU64,
+    /// and this one to others.
+    pub tunnels_moved_out: AtomicU64,
     /// Bytes that tunnels moved from clients to backends, TLS left out; as they move, not when a tunnel ends.
     pub bytes_from_client: AtomicU64,
     /// Bytes from backends to clients.
@@ -59,7 +63,8 @@ impl Counters {
 
     /// Tunnels open now.
     pub fn tunnels_open(&self) -> u64 {
-        self.tunnels.load(Relaxed).saturating_sub(self.tunnels_ended.load(Relaxed))
+        let come = self.tunnels.load(Relaxed) + self.tunnels_moved_in.load(Relaxed);
+        come.saturating_sub(self.tunnels_ended.load(Relaxed) + self.tunnels_moved_out.load(Relaxed))
     }
 
     /// The sum over all workers.
@@ -75,7 +80,7 @@ impl Counters {
         total
     }
 
-    fn all(&self) -> [&AtomicU64; 13] {
+    fn all(&self) -> [&AtomicU64; 15] {
         [
             &self.accepted,
             &self.accept_errors,
@@ -84,6 +89,8 @@ impl Counters {
             &self.requests,
             &self.tunnels,
             &self.tunnels_ended,
+            &self.tunnels_moved_in,
+            &self.tunnels_moved_out,
             &self.bytes_from_client,
             &self.bytes_from_upstream,
             &self.frames_from_client,

@@ -224,7 +224,7 @@ impl Server {
     }
 
     /// Workers accept from the sockets that there are, however many.
-    fn deal_again(&self) {
+    pub(super) fn deal_again(&self) {
         for (id, worker) in self.workers.iter().enumerate() {
             let (Some(worker), Ok(share)) = (worker, self.sockets.of_worker(id, self.workers.len())) else { continue };
             worker.send(Message::Listen(share));

@@ -15,6 +15,7 @@ mod logs;
 mod memory;
 mod nginx;
 mod openssl;
+mod package;
 mod pool;
 mod reload;
 mod seeds;
