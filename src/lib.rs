@@ -42,6 +42,8 @@ pub mod record;
 pub mod pool;
 pub mod worker;
 
+pub mod inspect;
+
 pub mod backend;
 pub mod exchange;
 pub mod proxy;
