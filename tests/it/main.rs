@@ -16,6 +16,7 @@ mod memory;
 mod nginx;
 mod openssl;
 mod package;
+mod pool;
 mod reload;
 mod seeds;
 mod status_page;
