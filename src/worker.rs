@@ -10,7 +10,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     task::Poll,
     time::{Duration, Instant},
 };
@@ -21,6 +21,7 @@ use crate::{
     generation::Generation,
     limits::BURST,
     observe::{
+        board::Board,
         counters::Counters,
         error_log::{self, About},
     },
@@ -42,6 +43,8 @@ pub struct Worker {
     pub tunnels: RefCell<Table<Record>>,
     /// Counters.
     pub counters: Arc<Counters>,
+    /// What is known of the whole process.
+    pub board: Arc<Board>,
     /// A descriptor to give up when there is no other.
     pub reserve: RefCell<Option<File>>,
     /// What it knows of the other workers.
@@ -81,6 +84,7 @@ impl Worker {
         id: usize,
         generation: Arc<Generation>,
         counters: Arc<Counters>,
+        board: Arc<Board>,
         balance: Arc<Balance>,
     ) -> io::Result<Rc<Self>> {
         let reactor = Reactor::new()?;
@@ -90,6 +94,7 @@ impl Worker {
             reactor,
             scratch: Rc::default(),
             counters,
+            board,
             reserve: RefCell::default(),
             balance: RefCell::new(balance),
             generation: RefCell::new(generation),
@@ -189,6 +194,14 @@ impl Worker {
     fn publish(&self) {
         let now = self.sessions.get() + self.tunnels.borrow().len();
         self.balance().publish(self.id, self.published.replace(now), now);
+        self.counters.gauges.sessions.store(self.sessions.get() as u64, Relaxed);
+    }
+
+    /// Tells what the worker has at the end of a turn: a few plain stores, which whoever wants to know reads.
+    pub fn tell(&self) {
+        let gauges = &self.counters.gauges;
+        gauges.timers.store(self.reactor.deadlines() as u64, Relaxed);
+        gauges.pipes.store(self.tunnels.borrow().pipes() as u64, Relaxed);
     }
 
     /// The worker that ought to serve the next connection, when it is another: this one has clearly more than its share, or its

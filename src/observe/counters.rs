@@ -3,12 +3,13 @@
 use std::{
     fmt,
     sync::{
-        OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
 
-use crate::limits::COUNTED_REASONS;
+use super::latency::Latency;
+use crate::{limits::COUNTED_REASONS, tls::TlsFacts};
 
 /// The counts of one worker, from its start. On cache lines of its own: it is written with every message.
 #[derive(Debug, Default)]
@@ -28,6 +29,10 @@ pub struct Counters {
     pub tunnels: AtomicU64,
     /// Tunnels that have ended.
     pub tunnels_ended: AtomicU64,
+    /// Tunnels that another worker handed to this one,
+    pub tunnels_moved_in: AtomicU64,
+    /// and this one to others.
+    pub tunnels_moved_out: AtomicU64,
     /// Bytes that tunnels moved from clients to backends, TLS left out; as they move, not when a tunnel ends.
     pub bytes_from_client: AtomicU64,
     /// Bytes from backends to clients.
@@ -44,6 +49,87 @@ pub struct Counters {
     pub refusals: Reasons,
     /// Connections closed, by reason (`client_closed`, `idle_timeout` ...).
     pub closes: Reasons,
+    /// Upgrade requests that the backend answered otherwise than with 101.
+    pub upgrades_declined: AtomicU64,
+    /// Upgrade requests that were refused here.
+    pub upgrades_refused: AtomicU64,
+    /// Upgrade requests that no backend answered, or whose client left.
+    pub upgrades_failed: AtomicU64,
+    /// TLS 1.2 handshakes with clients.
+    pub tls_1_2: AtomicU64,
+    /// TLS 1.3 handshakes with clients.
+    pub tls_1_3: AtomicU64,
+    /// Of both, resumed sessions.
+    pub tls_resumed: AtomicU64,
+    /// How long the upgrades took that became a tunnel.
+    pub upgrade_times: Latency,
+    /// What goes up and down.
+    pub gauges: Gauges,
+}
+
+/// What a worker has now. Each is written by its worker alone.
+#[derive(Debug, Default)]
+pub struct Gauges {
+    /// The worker's thread (gettid(2)); 0 before it runs.
+    pub thread: AtomicU64,
+    /// Connections that are no tunnel.
+    pub sessions: AtomicU64,
+    /// Sessions by what they are at, see [`Stage`].
+    pub stages: [AtomicU64; 3],
+    /// Deadlines on the wheel.
+    pub timers: AtomicU64,
+    /// Pipes of bulk transfers, in use or kept.
+    pub pipes: AtomicU64,
+}
+
+/// What a session is at, in the words of nginx's `stub_status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// For the first byte of a request.
+    Waiting = 0,
+    /// A request's head, or the TLS handshake.
+    Reading = 1,
+    /// The answer.
+    Writing = 2,
+}
+
+/// A session as it is counted: by its stage, for as long as it lives.
+#[derive(Debug)]
+pub struct Counted {
+    counters: Arc<Counters>,
+    stage: Stage,
+}
+
+impl Counted {
+    /// Counts a new session.
+    pub fn new(counters: &Arc<Counters>) -> Self {
+        let counted = Self { counters: Arc::clone(counters), stage: Stage::Waiting };
+        Counters::grow(counted.gauge(), 1);
+        counted
+    }
+
+    /// Goes on to another stage.
+    pub fn enter(&mut self, stage: Stage) {
+        if self.stage != stage {
+            self.leave();
+            self.stage = stage;
+            Counters::grow(self.gauge(), 1);
+        }
+    }
+
+    fn leave(&self) {
+        self.gauge().store(self.gauge().load(Relaxed).wrapping_sub(1), Relaxed);
+    }
+
+    fn gauge(&self) -> &AtomicU64 {
+        &self.counters.gauges.stages[self.stage as usize]
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.leave();
+    }
 }
 
 impl Counters {
@@ -57,9 +143,18 @@ impl Counters {
         counter.store(counter.load(Relaxed).wrapping_add(by), Relaxed);
     }
 
+    /// Counts a TLS handshake with a client.
+    pub fn count_tls(&self, facts: &TlsFacts) {
+        Self::bump(if facts.protocol == "TLSv1.2" { &self.tls_1_2 } else { &self.tls_1_3 });
+        if facts.resumed {
+            Self::bump(&self.tls_resumed);
+        }
+    }
+
     /// Tunnels open now.
     pub fn tunnels_open(&self) -> u64 {
-        self.tunnels.load(Relaxed).saturating_sub(self.tunnels_ended.load(Relaxed))
+        let come = self.tunnels.load(Relaxed) + self.tunnels_moved_in.load(Relaxed);
+        come.saturating_sub(self.tunnels_ended.load(Relaxed) + self.tunnels_moved_out.load(Relaxed))
     }
 
     /// The sum over all workers.
@@ -71,11 +166,12 @@ impl Counters {
             }
             worker.refusals.each(|reason, count| total.refusals.add(reason, count));
             worker.closes.each(|reason, count| total.closes.add(reason, count));
+            total.upgrade_times.add(&worker.upgrade_times);
         }
         total
     }
 
-    fn all(&self) -> [&AtomicU64; 13] {
+    fn all(&self) -> [&AtomicU64; 21] {
         [
             &self.accepted,
             &self.accept_errors,
@@ -84,12 +180,20 @@ impl Counters {
             &self.requests,
             &self.tunnels,
             &self.tunnels_ended,
+            &self.tunnels_moved_in,
+            &self.tunnels_moved_out,
             &self.bytes_from_client,
             &self.bytes_from_upstream,
             &self.frames_from_client,
             &self.frames_from_upstream,
             &self.tls_failures,
             &self.panics,
+            &self.upgrades_declined,
+            &self.upgrades_refused,
+            &self.upgrades_failed,
+            &self.tls_1_2,
+            &self.tls_1_3,
+            &self.tls_resumed,
         ]
     }
 }

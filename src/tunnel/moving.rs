@@ -9,7 +9,7 @@ use super::{
     state::Tunnel,
     token,
 };
-use crate::scratch::Scratch;
+use crate::{observe::counters::Counters, scratch::Scratch};
 
 /// A tunnel between two tables: both sockets, what waits, TLS, deadlines and all, and nobody who looks after it.
 #[derive(Debug)]
@@ -49,6 +49,7 @@ impl<R> Table<R> {
         let piped = |waiting: &&Waiting| matches!(waiting, Waiting::Piped(_));
         let pipes = tunnel.extra.as_ref().map_or(0, |extra| extra.waiting.iter().filter(piped).count());
         self.pipes.lend(pipes);
+        Counters::grow(&self.counters.tunnels_moved_out, 1);
         Some(Loose { tunnel, cold, quiet, pipes })
     }
 
@@ -58,6 +59,7 @@ impl<R> Table<R> {
         let number = self.tunnels.vacant();
         tunnel.last_active = (self.reactor.tick() as u32).wrapping_sub(quiet);
         self.pipes.borrow(pipes);
+        Counters::grow(&self.counters.tunnels_moved_in, 1);
         let added = [Side::Client, Side::Upstream].into_iter().try_for_each(|side| -> io::Result<()> {
             tunnel.half_mut(side).clear(Marks::QUEUED);
             let output = tunnel.half(side).is(Marks::HAS_OUTPUT);

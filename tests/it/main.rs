@@ -15,6 +15,7 @@ mod logs;
 mod memory;
 mod nginx;
 mod openssl;
+mod package;
 mod reload;
 mod seeds;
 mod tidy;

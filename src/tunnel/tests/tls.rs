@@ -27,8 +27,8 @@ const CASES: [[bool; 2]; 3] = [[true, false], [false, true], [true, true]];
 type Near = (OwnedFd, Option<Box<Session>>);
 
 /// A far end, with or without TLS.
-struct Far {
-    socket: TcpStream,
+pub(super) struct Far {
+    pub(super) socket: TcpStream,
     tls: Option<Connection>,
 }
 
@@ -49,7 +49,7 @@ impl Far {
     }
 
     /// Records of this plaintext, not sent.
-    fn records(&mut self, plain: &[u8]) -> Vec<u8> {
+    pub(super) fn records(&mut self, plain: &[u8]) -> Vec<u8> {
         let (tls, mut records) = (self.connection(), Vec::new());
         tls.writer().write_all(plain).unwrap();
         while tls.wants_write() {
@@ -82,7 +82,7 @@ impl Far {
         }
     }
 
-    fn read_exact(&mut self, length: usize) -> Vec<u8> {
+    pub(super) fn read_exact(&mut self, length: usize) -> Vec<u8> {
         let (mut read, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
         while read.len() < length {
             let most = buffer.len().min(length - read.len());
@@ -175,7 +175,7 @@ fn plain_connection() -> (Far, Near) {
 }
 
 impl Bench {
-    fn tls(ends: [bool; 2], version: &'static SupportedProtocolVersion) -> (Self, Far, Far) {
+    pub(super) fn tls(ends: [bool; 2], version: &'static SupportedProtocolVersion) -> (Self, Far, Far) {
         let end = |side: Side| if ends[side as usize] { tls_connection(side, version) } else { plain_connection() };
         Self::between(end(Side::Client), end(Side::Upstream))
     }
@@ -187,7 +187,7 @@ impl Bench {
     }
 
     /// Serves events while a far end does something.
-    fn beside<T: Send + 'static>(&mut self, action: impl FnOnce() -> T + Send + 'static) -> T {
+    pub(super) fn beside<T: Send + 'static>(&mut self, action: impl FnOnce() -> T + Send + 'static) -> T {
         let thread = std::thread::spawn(action);
         self.until(|_| thread.is_finished());
         thread.join().unwrap()
