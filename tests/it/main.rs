@@ -16,6 +16,7 @@ mod memory;
 mod nginx;
 mod openssl;
 mod package;
+mod readiness;
 mod reload;
 mod seeds;
 mod tidy;
