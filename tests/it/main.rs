@@ -17,6 +17,7 @@ mod nginx;
 mod openssl;
 mod package;
 mod pool;
+mod readiness;
 mod reload;
 mod seeds;
 mod status_page;
