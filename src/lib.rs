@@ -38,6 +38,8 @@ pub mod stream;
 pub mod tunnel;
 
 pub mod record;
+
+pub mod pool;
 pub mod worker;
 
 pub mod inspect;
@@ -53,5 +55,6 @@ pub mod runtime;
 pub mod server;
 
 pub mod demo;
+pub mod top;
 
 pub mod cli;

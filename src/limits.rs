@@ -57,6 +57,16 @@ pub const BULK_NAP_US: u64 = 50;
 pub const CLOSE_ANSWER_SECS: u64 = 5;
 /// How long a tunnel that has lived as long as it may goes on for the sake of a frame that is under way, seconds.
 pub const FRAME_END_SECS: u64 = 30;
+/// Places of the table looked at in a row while tunnels are drained, before other work gets its turn: well below a millisecond.
+pub const DRAIN_PLACES_PER_TURN: u32 = 256;
+/// How often a worker that ends looks for tunnels that came late, milliseconds: handshakes that were under way.
+pub const DRAIN_SWEEP_MS: u64 = 1_000;
+/// How long before a worker ends its last tunnels are closed, milliseconds: a close frame and a FIN to each.
+pub const DRAIN_MARGIN_MS: u64 = 200;
+/// How long a connection that has said nothing yet is waited for once the worker takes no more, milliseconds.
+pub const LAST_REQUEST_MS: u64 = 1_000;
+/// How long `stop` waits for answers to its close frames and for requests to end, milliseconds.
+pub const STOP_LINGER_MS: u64 = 500;
 /// Empty pipes a worker keeps for the next bulk transfer: 2 descriptors each.
 pub const PIPES_POOLED: usize = 32;
 /// Pipes a worker may have in use at once; past it bulk transfers go through the scratch buffer.
@@ -79,6 +89,8 @@ pub const HANDED_WAITING: usize = 256;
 pub const TUNNELS_PER_MOVE: usize = 256;
 /// Workers whose connections are compared at an accept: with more workers it is the neighbours', each a cache line to fetch.
 pub const LOADS_COMPARED: usize = 32;
+/// Idle connections to backends that a worker keeps for one upstream (`keepalive`): they are looked through for each request.
+pub const KEPT_CONNECTIONS: usize = 4_096;
 /// How long a listener rests after the kernel had no descriptor or memory for a connection, milliseconds.
 pub const ACCEPT_PAUSE_MS: u64 = 100;
 /// How long a taken address is tried again at start, milliseconds: the ports of a process that owned an io_uring stay bound a
@@ -116,6 +128,13 @@ pub const LOG_PIPE_BYTES: usize = 4096;
 pub const LOG_RETRY_MS: u64 = 20;
 /// How long the end of the program waits for the log writer, milliseconds.
 pub const LOG_FLUSH_MS: u64 = 1000;
+/// Shortest `access_log_interval`, seconds: a line about every tunnel, that often, is what it costs.
+pub const LOG_INTERVAL_SECS: u64 = 1;
+/// Open tunnels that a worker tells of in one tick: those that came together are due together, and wait for the next one.
+pub const LOG_INTERVALS_PER_TICK: usize = 1024;
+/// Bytes that a value may have in a JSON line which would be longer than [`LOG_RECORD_BYTES`], tried in turn: cut in the middle it
+/// would be no JSON.
+pub const LOG_JSON_VALUE_BYTES: [usize; 2] = [1024, 64];
 /// Seconds between two messages about lines that one log lost.
 pub const LOG_LOSS_REPORT_SECS: u64 = 60;
 /// Longest single log record, bytes; a longer one is cut.
@@ -183,3 +202,7 @@ pub const REGEX_CACHE_BYTES: usize = 1 << 20;
 pub const HOST_FILE_BYTES: u64 = 1 << 20;
 /// Most tunnels whose needs are reckoned: a hundred times what one host has carried.
 pub const DOCTOR_TUNNELS: u64 = 100_000_000;
+/// Largest answer of a status location that `longsplice top` reads: thousands of backends are some hundred kilobytes.
+pub const STATUS_ANSWER_BYTES: usize = 16 << 20;
+/// Longest wait of `longsplice top` for an answer, or for the next piece of one.
+pub const STATUS_ANSWER_MS: u64 = 5_000;

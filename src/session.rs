@@ -1,8 +1,9 @@
 //! The life of a connection: TLS, head, route, answer; then the next request, a tunnel, or the end.
 
+mod tunnels;
+
 use std::{
     cell::RefCell,
-    hash::{BuildHasher, Hasher, RandomState},
     io,
     os::fd::AsFd,
     rc::Rc,
@@ -14,10 +15,11 @@ use std::{
 };
 
 use socket2::{SockAddr, SockRef};
+pub use tunnels::{tunnel_ended, tunnel_goes_on};
 
 use crate::{
     balance::Accepted,
-    config::{Content, Level, ListenAddress, Listener, Server, Settings},
+    config::{Content, Level, ListenAddress, Listener, Server, TunnelEvent},
     forward,
     generation::Generation,
     http::{
@@ -36,13 +38,13 @@ use crate::{
     reactor::{Either, race},
     record::Record,
     request::{
-        Address, ClientConnection, Request,
+        Address, ClientConnection, Request, Traffic,
         routing::{self, Routed},
     },
     route::{location::LocationId, server_name::ServerId},
     stream::{End, Failure, Stream},
     tls,
-    tunnel::{self, Finished, Pair, Terms},
+    tunnel::{self, Pair},
     worker::Worker,
 };
 
@@ -172,13 +174,13 @@ impl Session {
             let mut first = Vec::new();
             let limit = deadline.saturating_duration_since(Instant::now());
             let reading = self.worker.reactor.within(limit, self.stream.read(&mut first));
-            let told = self.worker.until(|| self.worker.is_quitting() || !self.worker.serves_by(&self.generation));
+            let told = self.worker.until(|| self.worker.is_draining() || !self.worker.serves_by(&self.generation));
             match race(reading, told).await {
                 Either::Left(Ok(Ok(count))) if count > 0 => {
                     *self.buffer.get_mut() = first;
                     return Ok(());
                 }
-                Either::Right(()) if !self.worker.is_quitting() => {}
+                Either::Right(()) if !self.worker.is_draining() => {}
                 _ => return Err(Gone::Quietly),
             }
         }
@@ -220,7 +222,8 @@ impl Session {
                 }
                 Parsed::Partial => {
                     let first = self.buffer.get_mut().is_empty();
-                    let read = self.stream.read(self.buffer.get_mut()).await;
+                    let reading = self.stream.read(self.buffer.get_mut());
+                    let read = unless_silent(&self.worker, first, reading).await?;
                     self.head_read(read)?;
                     if first {
                         self.head_began = self.worker.reactor.now();
@@ -278,7 +281,13 @@ impl Session {
                     return Ok(());
                 }
                 tls::Hello::Invalid { plain_http: false } => return Err(self.tls_failed(&"no TLS ClientHello")),
-                tls::Hello::Partial => match self.stream.read_raw(&mut received, STREAM_READ_BYTES).await {
+                tls::Hello::Partial => match unless_silent(
+                    &self.worker,
+                    received.is_empty(),
+                    self.stream.read_raw(&mut received, STREAM_READ_BYTES),
+                )
+                .await?
+                {
                     Ok(0) if received.is_empty() => return Err(Gone::Quietly),
                     Ok(0) => return Err(self.tls_failed(&"the client closed within its ClientHello")),
                     Ok(_) => {}
@@ -470,7 +479,7 @@ impl Session {
         request.head.keep_alive
             && self.ordinal + 1 < settings.keepalive_requests
             && !settings.keepalive_timeout.is_zero()
-            && !self.worker.is_quitting()
+            && !self.worker.is_draining()
     }
 
     fn to_forward(&self, request: &Request) -> Client<'_> {
@@ -502,8 +511,10 @@ impl Session {
     }
 
     /// Hands both sockets to the tunnel table: this task ends.
-    fn into_tunnel(self, request: Box<Request>, opening: Opening) {
-        let terms = terms(request.settings());
+    fn into_tunnel(self, mut request: Box<Request>, opening: Opening) {
+        request.tunnel(TunnelEvent::Open, Traffic::default(), self.worker.reactor.now());
+        access_log::record(&self.generation.logs, &mut request);
+        let terms = tunnels::terms(request.settings());
         self.worker.counters.upgrade_times.note(self.worker.reactor.now().saturating_duration_since(request.started));
         let (fd, tls) = self.stream.into_parts();
         let client = tunnel::End { fd, tls };
@@ -538,6 +549,17 @@ impl Session {
     }
 }
 
+/// Reads, but gives a connection up that is `silent` so far once the worker takes no more requests.
+async fn unless_silent<T>(worker: &Worker, silent: bool, reading: impl Future<Output = T>) -> Result<T, Gone> {
+    if !silent {
+        return Ok(reading.await);
+    }
+    match race(reading, worker.takes_no_requests()).await {
+        Either::Left(read) => Ok(read),
+        Either::Right(()) => Err(Gone::Quietly),
+    }
+}
+
 /// The refusals that routing decides on.
 fn of_the_file(status: u16) -> Refusal {
     match status {
@@ -550,51 +572,6 @@ fn of_the_file(status: u16) -> Refusal {
 }
 
 const RETURNED: &str = "returned";
-
-/// How long a tunnel may live. What was opened together is not closed together: some of the lifetime, at random, is taken off.
-fn terms(settings: &Settings) -> Terms {
-    let off = f64::from(settings.lifetime_jitter) / 100.0 * random();
-    Terms { idle: settings.tunnel_timeout, ping: settings.ping, lifetime: settings.max_lifetime.mul_f64(1.0 - off) }
-}
-
-/// At least 0, less than 1: std keys its hashers with the system's randomness.
-fn random() -> f64 {
-    f64::from(RandomState::new().build_hasher().finish() as u32) / (f64::from(u32::MAX) + 1.0)
-}
-
-/// The end of a tunnel: its line in the access log.
-pub fn tunnel_ended(worker: &Rc<Worker>, finished: Finished<Record>) {
-    let Finished { record, outcome, detail } = finished;
-    let generation = Arc::clone(record.generation());
-    let logs = &generation.logs;
-    let (mut request, sealed) = record.into_request(worker.reactor.now());
-    Counters::bump(&worker.counters.tunnels_ended);
-    worker.worked();
-    worker.counters.closes.bump(outcome.reason.label());
-    request.close_reason = Some(outcome.reason.label());
-    request.tunnelled = outcome.from_client;
-    request.completed = matches!(outcome.reason, tunnel::Reason::ClientClosed | tunnel::Reason::UpstreamClosed);
-    request.bytes_sent += outcome.from_upstream;
-    request.body_bytes_sent += outcome.from_upstream;
-    if let Some(attempt) = request.attempts.last_mut() {
-        attempt.bytes_sent += outcome.from_client;
-        attempt.bytes_received += outcome.from_upstream;
-        attempt.response_time =
-            Some(worker.reactor.now().duration_since(request.started).saturating_sub(attempt.began));
-    }
-    let level = match outcome.reason {
-        tunnel::Reason::ProtocolError | tunnel::Reason::TlsError => Level::Warn,
-        tunnel::Reason::InternalError => Level::Alert,
-        tunnel::Reason::UpstreamReset => Level::Error,
-        _ => Level::Info,
-    };
-    let detail = detail.as_deref().unwrap_or("tunnel closed");
-    error_log::event(logs, level, &About::Request(&request), format_args!("{detail} ({})", outcome.reason));
-    match sealed {
-        Some(sealed) => access_log::record_sealed(logs, &sealed, &mut request),
-        None => access_log::record(logs, &mut request),
-    }
-}
 
 /// Only a listener on every address has to ask on which of them the client came.
 fn local_address(listener: &ListenAddress, fd: &impl AsFd) -> Address {

@@ -1,5 +1,7 @@
 //! What all tasks of a worker share.
 
+pub mod drain;
+mod idle;
 mod rest;
 
 use std::{
@@ -19,16 +21,17 @@ use crate::{
     balance::Balance,
     config::Level,
     generation::Generation,
-    limits::BURST,
+    limits::{BURST, LAST_REQUEST_MS},
     observe::{
         board::Board,
         counters::Counters,
         error_log::{self, About},
     },
+    pool::Pool,
     reactor::{Gate, Reactor},
     record::Record,
     scratch::Scratch,
-    tunnel::Table,
+    tunnel::{Reason, Table},
 };
 
 /// What all tasks of a worker share.
@@ -41,6 +44,8 @@ pub struct Worker {
     pub scratch: Rc<RefCell<Scratch>>,
     /// The tunnels.
     pub tunnels: RefCell<Table<Record>>,
+    /// Connections to backends that wait for another request.
+    pub pool: Pool,
     /// Counters.
     pub counters: Arc<Counters>,
     /// What is known of the whole process.
@@ -61,6 +66,8 @@ pub struct Worker {
     state: Cell<State>,
     /// Where tasks wait for the state to change.
     changed: Gate,
+    /// What becomes of tunnels that are there at its end.
+    end: Cell<Reason>,
     warned_full: Cell<Option<Instant>>,
 }
 
@@ -69,7 +76,9 @@ pub struct Worker {
 pub enum State {
     /// Accepts connections.
     Serving,
-    /// Accepts nothing more; ends when the last connection has gone.
+    /// Takes no more tunnels, answers one request a connection, and lets its tunnels go.
+    Draining,
+    /// Accepts nothing more, either; ends when the last connection has gone.
     Quitting,
     /// Ends at once.
     Stopping,
@@ -93,6 +102,7 @@ impl Worker {
             tunnels: RefCell::new(Table::new(Rc::clone(&reactor), Arc::clone(&counters))),
             reactor,
             scratch: Rc::default(),
+            pool: Pool::default(),
             counters,
             board,
             reserve: RefCell::default(),
@@ -104,6 +114,7 @@ impl Worker {
             work: Cell::new(0),
             state: Cell::new(State::Serving),
             changed: Gate::default(),
+            end: Cell::new(Reason::Shutdown),
             warned_full: Cell::new(None),
         };
         worker.open_reserve();
@@ -221,9 +232,14 @@ impl Worker {
         }
     }
 
-    /// `worker_connections` is used up: a tunnel counts two, a session two (it may be about to connect to its backend).
+    /// `worker_connections` is used up: a tunnel counts two, a session two (it may be about to connect to its backend). Connections to
+    /// backends that wait for a request count too, and give way.
     pub fn is_full(&self) -> bool {
-        self.fills(self.balance().load(self.id))
+        let connections = self.balance().load(self.id);
+        if self.fills(connections + self.pool.len().div_ceil(2)) {
+            self.pool.clear();
+        }
+        self.fills(connections)
     }
 
     fn fills(&self, connections: usize) -> bool {
@@ -246,6 +262,33 @@ impl Worker {
     }
 
     /// True from the moment the worker was told to end: connections are not kept for another request.
+    pub fn is_draining(&self) -> bool {
+        self.state.get() >= State::Draining
+    }
+
+    /// True while it accepts connections only so that nobody meets a closed door. Later ones it has accepted before, as somebody who was
+    /// to stay: they are served whatever they want.
+    pub fn refuses_tunnels(&self) -> bool {
+        self.state.get() == State::Draining
+    }
+
+    /// Waits until it makes no sense to wait for a first request any more.
+    pub async fn takes_no_requests(&self) {
+        self.until(|| self.is_quitting()).await;
+        self.reactor.sleep(Duration::from_millis(LAST_REQUEST_MS)).await;
+    }
+
+    /// Why tunnels are closed that are there at its end,
+    pub fn end(&self) -> Reason {
+        self.end.get()
+    }
+
+    /// as it was told.
+    pub fn ends_by(&self, reason: Reason) {
+        self.end.set(reason);
+    }
+
+    /// True once it accepts nothing more.
     pub fn is_quitting(&self) -> bool {
         self.state.get() >= State::Quitting
     }
@@ -263,7 +306,7 @@ impl Worker {
     /// True when it may end.
     pub fn is_done(&self) -> bool {
         match self.state.get() {
-            State::Serving => false,
+            State::Serving | State::Draining => false,
             State::Quitting => self.sessions.get() == 0 && self.tunnels.borrow().is_empty(),
             State::Stopping => true,
         }

@@ -29,8 +29,15 @@ const DESCRIPTION: &[&str] = &[
 ];
 
 const SIGNALS: &[(&str, &str)] = &[
-    ("TERM, INT; -s stop", "Stop: every tunnel is closed now."),
-    ("QUIT; -s quit", "Accept nothing more, and end when the last tunnel has gone."),
+    (
+        "TERM, INT; -s stop",
+        "Stop now: every tunnel gets a close frame where it is between two frames, and half a second to answer.",
+    ),
+    (
+        "QUIT; -s quit",
+        "Drain, then end: tunnels get their close frames spread over `drain_timeout`, and whoever is left after \
+         `worker_shutdown_timeout` is closed.",
+    ),
     (
         "HUP; -s reload",
         "Read the file again and go on with it. One that cannot be used changes nothing, and the error log says why.",
