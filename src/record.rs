@@ -10,6 +10,7 @@ use crate::{
     generation::Generation,
     observe::access_log::{self, Sealed},
     request::{Address, Attempt, ClientConnection, Request},
+    route::{location::LocationId, server_name::ServerId},
 };
 
 /// A request's remains.
@@ -88,6 +89,14 @@ impl Record {
         match self {
             Self::Whole(request, _) => request.client.serial,
             Self::Small(small) => small.serial,
+        }
+    }
+
+    /// Server and location, as its generation counts them; none without a location.
+    pub fn route(&self) -> Option<(ServerId, LocationId)> {
+        match self {
+            Self::Whole(request, _) => Some((request.server, request.location?)),
+            Self::Small(small) => Some((small.server as usize, small.location as usize)),
         }
     }
 
