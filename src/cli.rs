@@ -2,6 +2,8 @@
 
 mod doctor;
 mod order;
+#[cfg(test)]
+mod pages;
 mod quick;
 mod version;
 
@@ -23,7 +25,7 @@ use crate::{
 
 /// Prefix (`-p`) and file (`-c`) when other options of nginx are given without them.
 const DEFAULT_PREFIX: &str = "/etc/longsplice/";
-const DEFAULT_FILE: &str = "/etc/longsplice/nginx.conf";
+const DEFAULT_FILE: &str = "/etc/longsplice/longsplice.conf";
 /// What the configuration of `--listen` and `--to` is called in messages.
 const QUICK_NAME: &str = "--listen/--to";
 
@@ -67,7 +69,7 @@ struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
 
-    /// Configuration file, or a conf.d fragment [/etc/longsplice/nginx.conf]
+    /// Configuration file, or a conf.d fragment [/etc/longsplice/longsplice.conf]
     #[arg(short, value_name = "FILE", overrides_with = "config", help_heading = "nginx's options")]
     config: Option<PathBuf>,
     /// What log and pid files are relative to [the file's directory]

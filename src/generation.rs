@@ -5,12 +5,15 @@
 
 mod routes;
 
-use std::{collections::HashMap, sync::Arc, time::SystemTime};
+use std::{collections::HashMap, sync::Arc};
 
 pub use self::routes::Routes;
 use crate::{
     config::{Config, ListenAddress},
-    observe::Logs,
+    observe::{
+        Logs,
+        board::{Board, Loaded},
+    },
     upstream::Upstreams,
 };
 
@@ -25,26 +28,34 @@ pub struct Generation {
     pub upstreams: Arc<Upstreams>,
     /// The logs that its configuration names.
     pub logs: Arc<Logs>,
-    /// When it was read.
-    pub loaded: SystemTime,
+    /// What is known of it beyond its own life: when it was read, how many tunnels it has.
+    pub loaded: Arc<Loaded>,
+    board: Arc<Board>,
     listeners: HashMap<ListenAddress, usize>,
 }
 
 impl Generation {
     /// The first of a program.
-    pub fn first(config: Arc<Config>, upstreams: Arc<Upstreams>, logs: Arc<Logs>) -> Arc<Self> {
-        Self::numbered(1, config, upstreams, logs)
+    pub fn first(config: Arc<Config>, upstreams: Arc<Upstreams>, logs: Arc<Logs>, board: Arc<Board>) -> Arc<Self> {
+        Self::numbered(1, config, upstreams, logs, board)
     }
 
     /// The one that follows this.
     pub fn next(&self, config: Arc<Config>, upstreams: Arc<Upstreams>, logs: Arc<Logs>) -> Arc<Self> {
-        Self::numbered(self.number + 1, config, upstreams, logs)
+        Self::numbered(self.number + 1, config, upstreams, logs, Arc::clone(&self.board))
     }
 
-    fn numbered(number: u64, config: Arc<Config>, upstreams: Arc<Upstreams>, logs: Arc<Logs>) -> Arc<Self> {
+    fn numbered(
+        number: u64,
+        config: Arc<Config>,
+        upstreams: Arc<Upstreams>,
+        logs: Arc<Logs>,
+        board: Arc<Board>,
+    ) -> Arc<Self> {
         let addresses = config.listeners.iter().map(|listener| listener.address.clone());
         let listeners = addresses.enumerate().map(|(index, address)| (address, index)).collect();
-        Arc::new(Self { number, config, upstreams, logs, loaded: SystemTime::now(), listeners })
+        let loaded = board.load(number, config.bytes);
+        Arc::new(Self { number, config, upstreams, logs, loaded, board, listeners })
     }
 
     /// Index of the listener at an address; none: its configuration names no such address.
@@ -61,6 +72,6 @@ pub(crate) mod tests {
     pub(crate) fn generation(config: Arc<Config>) -> Arc<Generation> {
         let upstreams = Arc::new(Upstreams::resolve(&config).unwrap());
         let logs = Logs::open(&config).unwrap();
-        Generation::first(config, upstreams, logs)
+        Generation::first(config, upstreams, logs, Arc::default())
     }
 }

@@ -40,6 +40,8 @@ pub mod tunnel;
 pub mod record;
 pub mod worker;
 
+pub mod inspect;
+
 pub mod backend;
 pub mod exchange;
 pub mod proxy;

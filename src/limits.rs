@@ -143,6 +143,8 @@ pub const COUNTED_REASONS: usize = 96;
 pub const PID_FILE_BYTES: u64 = 64;
 /// How much longer than `upgrade_timeout` `-s upgrade` waits for an answer, seconds.
 pub const ANSWER_WAIT_SECS: u64 = 5;
+/// How long SIGUSR2 to a new process waits for the old one to let go of it, milliseconds: `-s upgrade` twice in a row.
+pub const LET_GO_WAIT_MS: u64 = 2_000;
 /// How long the start waits until every worker has taken its first turn, seconds.
 pub const START_WAIT_SECS: u64 = 10;
 /// How often the start looks whether that is so, microseconds.

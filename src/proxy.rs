@@ -26,7 +26,10 @@ use crate::{
         refusal::Refusal,
     },
     limits::{EARLY_BYTES, INTERIM_RESPONSES},
-    observe::error_log::{self, About},
+    observe::{
+        counters::Counters,
+        error_log::{self, About},
+    },
     reactor::{Either, race},
     request::{Attempt, Request, routing},
     route::origin,
@@ -87,20 +90,43 @@ pub struct Opening {
 /// What to answer instead, while nothing was sent to the client.
 pub async fn serve(client: Client<'_>, request: &mut Request, pass: &ProxyPass) -> Result<Next, Refusal> {
     let settings = Arc::clone(request.settings());
+    let counters = &client.worker.counters;
     let upgrade = match handshake::judge_request(&request.head, &settings.protocols) {
         Ok(upgrade) => upgrade,
         Err(refusal) => {
+            Counters::bump(&counters.upgrades_refused);
             request.head.keep_alive = false;
             return Err(refusal);
         }
     };
+    let result = pass_on(client, request, pass, &settings, upgrade.as_ref()).await;
+    if upgrade.is_some() {
+        match &result {
+            // Counted as the tunnel it becomes.
+            Ok(Next::Tunnel(_)) => {}
+            Ok(_) => Counters::bump(&counters.upgrades_declined),
+            Err(refusal) if refusal.status < 499 => Counters::bump(&counters.upgrades_refused),
+            Err(_) => Counters::bump(&counters.upgrades_failed),
+        }
+    }
+    result
+}
+
+/// The same for a request of which it is known whether it asks for an upgrade.
+async fn pass_on(
+    client: Client<'_>,
+    request: &mut Request,
+    pass: &ProxyPass,
+    settings: &Settings,
+    upgrade: Option<&Upgrade>,
+) -> Result<Next, Refusal> {
     if upgrade.is_some() {
         request.head.keep_alive = false;
         if client.worker.refuses_tunnels() {
             // It would be closed again soon, and its client be back for a third time.
             return Err(Refusal::new(503, "draining", "no more tunnels are taken: this process ends"));
         }
-        check_origin(client, request, &settings)?;
+        check_origin(client, request, settings)?;
         if client.buffer.borrow().len() > EARLY_BYTES {
             return Err(Refusal::new(
                 400,
@@ -109,7 +135,7 @@ pub async fn serve(client: Client<'_>, request: &mut Request, pass: &ProxyPass) 
             ));
         }
     }
-    let method = forward::backend_method(request, upgrade.as_ref())?;
+    let method = forward::backend_method(request, upgrade)?;
     if let Framing::Length(length) = request.head.body
         && settings.max_body_bytes > 0
         && length > settings.max_body_bytes
@@ -117,16 +143,9 @@ pub async fn serve(client: Client<'_>, request: &mut Request, pass: &ProxyPass) 
         return Err(Refusal::new(413, "body_too_large", "Content-Length is beyond client_max_body_size"));
     }
     let target = target(client, request, pass)?;
-    let head = forward::request_head(request, pass, upgrade.as_ref())?;
-    let round = Round {
-        client,
-        settings: &settings,
-        target: &target,
-        method: &method,
-        head: &head,
-        upgrade: upgrade.as_ref(),
-        started: Instant::now(),
-    };
+    let head = forward::request_head(request, pass, upgrade)?;
+    let round =
+        Round { client, settings, target: &target, method: &method, head: &head, upgrade, started: Instant::now() };
     if !request.attempts.is_empty() {
         request.attempts.push(Attempt::default());
     }

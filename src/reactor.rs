@@ -142,6 +142,11 @@ impl Reactor {
         self.sources.borrow().len()
     }
 
+    /// Deadlines armed.
+    pub fn deadlines(&self) -> usize {
+        self.wheel.borrow().len()
+    }
+
     /// Takes one batch of events: wakes the tasks of those that are descriptors, appends those of tunnels to `events`.
     /// Returns how many came; a full batch means that there may be more.
     ///

@@ -4,7 +4,7 @@ pub mod routing;
 mod variables;
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -43,6 +43,16 @@ impl From<&SockAddr> for Address {
                     .unwrap_or_default()
                     .into_boxed_str(),
             ),
+        }
+    }
+}
+
+impl Address {
+    /// Its IP address; none of a unix socket.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(address) => Some(address.ip()),
+            Self::Unix(_) => None,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{
     io,
     os::fd::OwnedFd,
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -27,6 +27,7 @@ use crate::{
     limits::{BATCHES_PER_TURN, BULK_NAP_US, EVENTS_PER_BATCH},
     listener::{self, Doors, Listening},
     observe::{
+        board::Board,
         counters::Counters,
         error_log::{self, About},
         os_error,
@@ -51,6 +52,8 @@ pub struct Plan {
     pub generation: Arc<Generation>,
     /// What this worker counts; the server reads it.
     pub counters: Arc<Counters>,
+    /// What is known of the whole process, shared.
+    pub board: Arc<Board>,
     /// What it knows of the other workers, shared.
     pub balance: Arc<Balance>,
     /// What it accepts from at first.
@@ -80,6 +83,8 @@ pub enum Message {
 pub struct Handle {
     /// Its thread; ends after a `Quit`.
     pub thread: JoinHandle<()>,
+    /// What it counts.
+    pub counters: Arc<Counters>,
     /// Where it gets messages.
     pub inbox: Arc<Inbox>,
 }
@@ -96,12 +101,12 @@ impl Handle {
 /// # Errors
 /// No thread, no descriptor.
 pub fn start(plan: Plan) -> io::Result<Handle> {
-    let id = plan.id;
+    let (id, counters) = (plan.id, Arc::clone(&plan.counters));
     let bell = plan.balance.bell(id).try_clone_to_owned()?;
     let inbox = Arc::new(Inbox::new(id, Arc::clone(&plan.balance)));
     let own = Arc::clone(&inbox);
     let thread = thread::Builder::new().name(format!("worker {id}")).spawn(move || run(plan, own, bell))?;
-    Ok(Handle { thread, inbox })
+    Ok(Handle { thread, counters, inbox })
 }
 
 fn run(plan: Plan, inbox: Arc<Inbox>, bell: OwnedFd) {
@@ -111,6 +116,7 @@ fn run(plan: Plan, inbox: Arc<Inbox>, bell: OwnedFd) {
     }
     // Else every nap takes 50 us longer (PR_SET_TIMERSLACK, prctl(2)). It does not fail for a thread's own.
     let _ = nix::sys::prctl::set_timerslack(1);
+    plan.counters.gauges.thread.store(nix::unistd::gettid().as_raw() as u64, Relaxed);
     let logs = Arc::clone(&plan.generation.logs);
     let result = runtime(&plan).and_then(|mut runtime| serve(&mut runtime, plan, inbox, bell));
     if let Err(error) = result {
@@ -179,7 +185,7 @@ struct Turns {
 
 impl Turns {
     fn start(plan: Plan, inbox: Arc<Inbox>, bell: OwnedFd, has_ring: bool) -> io::Result<Self> {
-        let worker = Worker::new(plan.id, plan.generation, plan.counters, plan.balance)?;
+        let worker = Worker::new(plan.id, plan.generation, plan.counters, plan.board, plan.balance)?;
         let reactor = &worker.reactor;
         let desk = Desk { worker: Rc::clone(&worker), doors: Doors::default(), heirs: Rc::default() };
         desk.doors.open(&worker, plan.listen)?;
@@ -197,6 +203,7 @@ impl Turns {
         self.serve(count)?;
         bury(&self.worker);
         self.heirs.take_some(&self.worker);
+        self.worker.tell();
         Ok(())
     }
 

@@ -39,8 +39,9 @@ use crate::{
     host,
     listener::{Listening, Sockets},
     observe::{
-        Logs, check_file,
-        counters::Counters,
+        Logs,
+        board::Board,
+        check_file,
         error_log::{self, About},
         library_log, os_error,
     },
@@ -153,6 +154,7 @@ struct Server {
     daemon: Option<Daemon>,
     signals: Signals,
     workers: Vec<Option<runtime::Handle>>,
+    board: Arc<Board>,
     /// Workers that finish what they have begun, since a reload: there are fewer now.
     leaving: Vec<runtime::Handle>,
     /// What the workers know of each other.
@@ -161,7 +163,6 @@ struct Server {
     certificates: Certificates,
     /// It began as root and is somebody else now.
     gave_up_root: bool,
-    counters: Vec<Arc<Counters>>,
     sockets: Sockets,
     notify: Notify,
     watchdog: Option<Watchdog>,
@@ -207,6 +208,7 @@ impl Server {
         }
         let pid_file = pid_path.map(|path| PidFile::write(path, identity.as_ref())).transpose().map_err(one)?;
         identity.as_ref().map_or(Ok(()), Identity::assume).map_err(one)?;
+        let board = Arc::<Board>::default();
         let workers = config.main.workers;
         if let Some(launcher) = &launcher {
             let watched = signals.watch(launcher.socket());
@@ -217,14 +219,14 @@ impl Server {
         let mut server = Self {
             certificates: Certificates::of(&config),
             gave_up_root: identity.is_some(),
-            generation: Generation::first(config, upstreams, Arc::clone(logs)),
+            generation: Generation::first(config, upstreams, Arc::clone(logs), Arc::clone(&board)),
             daemon,
             signals,
             workers: Vec::new(),
             leaving: Vec::new(),
             balance: Arc::new(balance),
             reloads: Reloads::default(),
-            counters: Vec::new(),
+            board,
             sockets,
             notify: Notify::from_environment(),
             watchdog: Watchdog::from_environment(),
@@ -252,11 +254,12 @@ impl Server {
         balance: Arc<Balance>,
         listen: Vec<Listening>,
     ) -> std::io::Result<()> {
-        let counters = Arc::new(Counters::default());
         let cpus = generation.config.main.affinity.as_ref().and_then(|cpus| cpus.get(id).cloned());
-        let handle = runtime::start(Plan { id, cpus, generation, counters: Arc::clone(&counters), balance, listen })?;
+        let cpu = cpus.as_deref().and_then(|cpus| if let [cpu] = cpus { Some(*cpu) } else { None });
+        let counters = self.board.join(id, cpu);
+        let board = Arc::clone(&self.board);
+        let handle = runtime::start(Plan { id, cpus, generation, counters, board, balance, listen })?;
         self.workers.push(Some(handle));
-        self.counters.push(counters);
         Ok(())
     }
 
@@ -303,7 +306,7 @@ impl Server {
                 self.generation.logs.reopen();
             }
             Signal::SIGUSR2 => self.begin_upgrade(received.sender),
-            Signal::SIGWINCH => {}
+            Signal::SIGWINCH => self.rest(),
             Signal::SIGQUIT => self.quit(),
             other => {
                 self.notice(format_args!("{other}: stopping"));
@@ -324,6 +327,7 @@ impl Server {
             let ended = self.workers.get_mut(id).and_then(|slot| slot.take_if(|worker| worker.thread.is_finished()));
             let Some(worker) = ended else { continue };
             let panic = worker.thread.join().err();
+            self.board.leave(&worker.counters);
             if panic.is_some() || matches!(self.phase, Phase::Serving | Phase::Leaving(_)) {
                 let words = panic.as_deref().map_or("without a word", words_of);
                 self.log(Level::Alert, format_args!("worker {id} ended: {words}; stopping"));
@@ -347,7 +351,7 @@ impl Server {
             self.sockets.unlink();
         }
         drop(self.pid_file.take());
-        self.notice(format_args!("exit: {}", Counters::sum(self.counters.iter().map(Arc::as_ref))));
+        self.notice(format_args!("exit: {}", self.board.sum()));
         if mem::take(&mut self.failed) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
     }
 

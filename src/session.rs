@@ -25,10 +25,11 @@ use crate::{
         head::{Parsed, RequestHead, Version, parse_request, request_line},
         refusal::{self, Refusal},
     },
+    inspect,
     limits::STREAM_READ_BYTES,
     observe::{
         access_log,
-        counters::Counters,
+        counters::{Counted, Counters, Stage},
         error_log::{self, About},
     },
     proxy::{self, Client, Next, Opening},
@@ -71,6 +72,7 @@ struct Session {
     head_bytes: u64,
     /// It was there before the one before it was answered.
     pipelined: bool,
+    counted: Counted,
 }
 
 /// What came instead of a request.
@@ -105,6 +107,7 @@ pub async fn serve(worker: Rc<Worker>, connection: Accepted) {
         }
     };
     let stream = Stream::new(io, Rc::clone(&worker.scratch));
+    let counted = Counted::new(&worker.counters);
     let mut session = Session {
         head_began: client.accepted,
         worker,
@@ -119,11 +122,15 @@ pub async fn serve(worker: Rc<Worker>, connection: Accepted) {
         keepalive_timeout: Duration::ZERO,
         head_bytes: 0,
         pipelined: false,
+        counted,
     };
     loop {
         let (request, next) = match session.next_head().await {
             // Boxed, so that a connection that waits for its request does not hold the room that answering it takes.
-            Ok(head) => Box::pin(session.answer(head)).await,
+            Ok(head) => {
+                session.counted.enter(Stage::Writing);
+                Box::pin(session.answer(head)).await
+            }
             Err(Gone::Quietly) => return session.stream.finish().await,
             Err(Gone::Refused(refusal)) => Box::pin(session.refuse_head(&refusal)).await,
         };
@@ -147,6 +154,7 @@ impl Session {
     /// Waits for the next request's head. The time for the first runs from accept, TLS included.
     async fn next_head(&mut self) -> Result<RequestHead, Gone> {
         self.pipelined = !self.buffer.get_mut().is_empty();
+        self.counted.enter(Stage::Waiting);
         if self.ordinal > 0 && !self.pipelined {
             self.idle().await?;
         }
@@ -200,6 +208,9 @@ impl Session {
             self.head_began = self.worker.reactor.now();
         }
         loop {
+            if !self.buffer.get_mut().is_empty() {
+                self.counted.enter(Stage::Reading);
+            }
             let parsed = parse_request(&self.buffer.borrow(), &self.server().head);
             match parsed.map_err(Gone::Refused)? {
                 Parsed::Complete(head, length) => {
@@ -257,6 +268,7 @@ impl Session {
     /// The TLS handshake, by the server block that the client's SNI names. A client that speaks plain HTTP is heard out, so that
     /// it can be told.
     async fn accept_tls(&mut self) -> Result<(), Gone> {
+        self.counted.enter(Stage::Reading);
         let mut received = Vec::new();
         let name = loop {
             match tls::peek_hello(&received) {
@@ -295,6 +307,7 @@ impl Session {
             Ok(facts) => facts,
             Err(error) => return Err(self.tls_failed(&error)),
         };
+        self.worker.counters.count_tls(&facts);
         let ClientConnection { serial, remote, local, accepted, .. } = &*self.client;
         self.client = Arc::new(ClientConnection {
             serial: *serial,
@@ -337,6 +350,7 @@ impl Session {
                     }
                 },
                 Routed::Refuse(status) => of_the_file(status),
+                Routed::Forbidden => self.forbidden(&request),
             };
             // What the client did leaves its connection out of step, or it is not worth keeping.
             request.head.keep_alive &= !matches!(refusal.status, 400 | 408 | 413..=414 | 431 | 494..=497);
@@ -355,11 +369,24 @@ impl Session {
         }
     }
 
-    /// `proxy_pass`.
+    /// `deny`
+    fn forbidden(&self, request: &Request) -> Refusal {
+        if request.head.fields.lists("Connection", "upgrade") {
+            Counters::bump(&self.worker.counters.upgrades_refused);
+        }
+        Refusal::private(403, "access_denied", "access forbidden by rule")
+    }
+
+    /// The content of a location.
     async fn forward(&mut self, request: &mut Request, location: LocationId) -> Result<Next, Refusal> {
         let config = Arc::clone(&request.config);
         match &config.servers[request.server].locations[location].content {
             Content::Proxy(pass) => proxy::serve(self.to_forward(request), request, pass).await,
+            content @ (Content::Status { .. } | Content::Metrics | Content::StubStatus) => {
+                let told = inspect::answer(&self.worker, request, content)?;
+                let keep = self.may_keep(request);
+                Ok(self.own(request, told.status, "", &told.body, &told.fields, keep).await)
+            }
             Content::NotFound | Content::Fallback(_) => Err(of_the_file(404)),
         }
     }
@@ -484,6 +511,7 @@ impl Session {
     /// Hands both sockets to the tunnel table: this task ends.
     fn into_tunnel(self, request: Box<Request>, opening: Opening) {
         let terms = terms(request.settings());
+        self.worker.counters.upgrade_times.note(self.worker.reactor.now().saturating_duration_since(request.started));
         let (fd, tls) = self.stream.into_parts();
         let client = tunnel::End { fd, tls };
         let (fd, tls) = opening.backend.into_parts();

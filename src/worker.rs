@@ -11,7 +11,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     task::Poll,
     time::{Duration, Instant},
 };
@@ -22,6 +22,7 @@ use crate::{
     generation::Generation,
     limits::{BURST, LAST_REQUEST_MS},
     observe::{
+        board::Board,
         counters::Counters,
         error_log::{self, About},
     },
@@ -43,6 +44,8 @@ pub struct Worker {
     pub tunnels: RefCell<Table<Record>>,
     /// Counters.
     pub counters: Arc<Counters>,
+    /// What is known of the whole process.
+    pub board: Arc<Board>,
     /// A descriptor to give up when there is no other.
     pub reserve: RefCell<Option<File>>,
     /// What it knows of the other workers.
@@ -86,6 +89,7 @@ impl Worker {
         id: usize,
         generation: Arc<Generation>,
         counters: Arc<Counters>,
+        board: Arc<Board>,
         balance: Arc<Balance>,
     ) -> io::Result<Rc<Self>> {
         let reactor = Reactor::new()?;
@@ -95,6 +99,7 @@ impl Worker {
             reactor,
             scratch: Rc::default(),
             counters,
+            board,
             reserve: RefCell::default(),
             balance: RefCell::new(balance),
             generation: RefCell::new(generation),
@@ -195,6 +200,14 @@ impl Worker {
     fn publish(&self) {
         let now = self.sessions.get() + self.tunnels.borrow().len();
         self.balance().publish(self.id, self.published.replace(now), now);
+        self.counters.gauges.sessions.store(self.sessions.get() as u64, Relaxed);
+    }
+
+    /// Tells what the worker has at the end of a turn: a few plain stores, which whoever wants to know reads.
+    pub fn tell(&self) {
+        let gauges = &self.counters.gauges;
+        gauges.timers.store(self.reactor.deadlines() as u64, Relaxed);
+        gauges.pipes.store(self.tunnels.borrow().pipes() as u64, Relaxed);
     }
 
     /// The worker that ought to serve the next connection, when it is another: this one has clearly more than its share, or its

@@ -22,7 +22,8 @@ pub(super) const CANNOT_TELL: u8 = 2;
 /// Exit status where something will bite.
 const WILL_BITE: u8 = 1;
 
-const AFTER: &str = "It reads, and changes nothing. Without -c the file is /etc/longsplice/nginx.conf, if there is one.
+const AFTER: &str =
+    "It reads, and changes nothing. Without -c the file is /etc/longsplice/longsplice.conf, if there is one.
 
 Exit status: 0 nothing will bite, 1 something will, 2 it cannot tell.";
 

@@ -277,7 +277,7 @@ mod tests {
     fn all_errors_come_in_one_run() {
         let (passed, text) = run(
             "server { listen 80; listn 81; location / { proxy_pass; sendfile maybe; auth_basic x; internal; internal; } }\n\
-             proxy_buffering off; deny all; location / {} gadget;",
+             proxy_buffering off; satisfy any; location / {} gadget;",
             Contexts::HTTP,
         );
         assert_eq!(passed, 2, "{text}");
@@ -287,7 +287,7 @@ mod tests {
             "it must be \"on\" or \"off\"",
             "`auth_basic` is not supported",
             "\"internal\" directive is duplicate",
-            "`deny` is not supported yet",
+            "`satisfy` is not supported yet",
             "\"location\" directive is not allowed here",
             "unknown directive \"gadget\"",
             "`proxy_buffering` has no effect",
@@ -319,9 +319,7 @@ mod tests {
             let context = if text.starts_with("ssl") { Contexts::SERVER } else { Contexts::LOCATION };
             assert_eq!(run(text, context).0, 1, "{text}");
         }
-        for text in
-            ["auth_basic \"closed\";", "ssl_verify_client on;", "satisfy any;", "limit_req zone=a;", "deny all;"]
-        {
+        for text in ["auth_basic \"closed\";", "ssl_verify_client on;", "satisfy any;", "limit_req zone=a;"] {
             let context = if text.starts_with("ssl") { Contexts::SERVER } else { Contexts::LOCATION };
             assert_eq!(run(text, context).0, 0, "{text}");
         }

@@ -158,6 +158,11 @@ impl Report {
         self.sources.len() - 1
     }
 
+    /// Size of all texts, bytes.
+    pub fn bytes(&self) -> u64 {
+        self.sources.iter().map(|source| source.text.len() as u64).sum()
+    }
+
     /// A text added before.
     pub fn source(&self, file: FileId) -> &str {
         self.sources.get(file).map_or("", |source| &source.text)

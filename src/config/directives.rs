@@ -111,6 +111,17 @@ pub enum Merge {
     OwnList,
 }
 
+impl fmt::Display for Merge {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Merge::Value => "once in a block, inherited",
+            Merge::List => "any number in a block, inherited",
+            Merge::Own => "once in a block, not inherited",
+            Merge::OwnList => "any number in a block, not inherited",
+        })
+    }
+}
+
 /// What becomes of a directive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
@@ -161,6 +172,11 @@ pub fn named(name: &str) -> Vec<&'static Definition> {
     let family =
         |definition: &&Definition| definition.name.strip_suffix('*').is_some_and(|stem| name.starts_with(stem));
     table::TABLE.iter().filter(family).collect()
+}
+
+/// Every row, in the order of the table.
+pub fn all() -> &'static [Definition] {
+    table::TABLE
 }
 
 /// True when some directive has this name.
@@ -242,17 +258,11 @@ fn rows(wanted: fn(Class) -> bool) -> Vec<&'static Definition> {
 }
 
 fn section(page: &mut String, definition: &Definition) {
-    let merge = match definition.merge {
-        Merge::Value => "once in a block, inherited",
-        Merge::List => "any number in a block, inherited",
-        Merge::Own => "once in a block, not inherited",
-        Merge::OwnList => "any number in a block, not inherited",
-    };
     let default = match definition.default {
         "" => String::new(),
         default => format!("- default: `{default}`\n"),
     };
-    let Definition { name, doc, contexts, form, .. } = definition;
+    let Definition { name, doc, contexts, form, merge, .. } = definition;
     let form = describe(*form);
     page.push_str(&format!(
         "\n### `{name}`\n\n{doc}\n\n- arguments: {form}\n- contexts: {contexts}\n{default}- {merge}\n"
@@ -279,7 +289,7 @@ fn cell(text: &str) -> String {
     capitalised(text).replace('|', "\\|")
 }
 
-fn capitalised(text: &str) -> String {
+pub(crate) fn capitalised(text: &str) -> String {
     let mut chars = text.chars();
     chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }

@@ -27,9 +27,15 @@ impl<'t> Level<'t> {
 
     /// What holds here: the block's own directives of this name if it has any, else those of the nearest block around it that has.
     pub fn all(&self, name: &'t str) -> Vec<&'t Directive> {
+        self.all_of(&[name])
+    }
+
+    /// As [`Level::all`], of several names that make one list, in the order of the file.
+    pub fn all_of(&self, names: &[&str]) -> Vec<&'t Directive> {
         let mut level = Some(self);
         while let Some(here) = level {
-            let found: Vec<_> = here.own(name).collect();
+            let found: Vec<_> =
+                here.own.iter().filter(|directive| names.iter().any(|name| directive.is(name))).collect();
             if !found.is_empty() {
                 return found;
             }
@@ -63,5 +69,7 @@ mod tests {
         assert_eq!(values(&server_level), "12");
         assert_eq!(values(&location_level), "3");
         assert!(location_level.one("none").is_none());
+        assert_eq!(location_level.all_of(&["add", "b"]).len(), 1, "one list: the block's own add hides the others");
+        assert_eq!(server_level.all_of(&["add", "b"]).len(), 3);
     }
 }

@@ -43,6 +43,9 @@ impl Lint<'_> {
         if let Some(proxy_pass) = named("proxy_pass") {
             self.proxied(level, block, proxy_pass);
         }
+        if let Some(eyes) = ["status", "metrics", "stub_status"].into_iter().find_map(named) {
+            self.seen_by_all(level, eyes);
+        }
         for child in block.children().iter().filter(|child| child.is("location")) {
             self.block(&level.inner(child.children()), child);
         }
@@ -76,6 +79,22 @@ impl Lint<'_> {
         self.backend(level, proxy_pass);
         if websocket {
             self.websocket(level, location);
+        }
+    }
+
+    /// Addresses of clients and of backends are nobody else's business.
+    fn seen_by_all(&mut self, level: &Level<'_>, eyes: &Directive) {
+        let is_local = |listen: &&Directive| {
+            ["127.", "localhost", "[::1]", "unix:"].iter().any(|local| listen.arg(0).starts_with(local))
+        };
+        let listens = level.all("listen");
+        let local = !listens.is_empty() && listens.iter().all(is_local);
+        if !local && level.all_of(&["allow", "deny"]).is_empty() {
+            self.warn(
+                eyes.span(),
+                format!("`{}` is shown to whoever asks", eyes.name.text),
+                "add `allow 127.0.0.1; deny all;` with the addresses that may see it, or listen on a local address",
+            );
         }
     }
 

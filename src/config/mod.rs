@@ -28,6 +28,7 @@ use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use crate::{
     http::head::HeadLimits,
     route::{
+        access::Rule,
         location::Locations,
         map::Map,
         rewrite::{Regex, Script},
@@ -53,6 +54,8 @@ pub struct Config {
     pub maps: Vec<Map>,
     /// Names of the writable variables, by slot.
     pub slots: Vec<Box<str>>,
+    /// Size of its text, includes too, bytes.
+    pub bytes: u64,
 }
 
 /// The main context.
@@ -222,6 +225,15 @@ pub enum Content {
     NotFound,
     /// `try_files` whose files never exist here: its last argument.
     Fallback(Fallback),
+    /// `status`: the live page and its JSON.
+    Status {
+        /// `status_admin`: tunnels may be closed and backends drained from there.
+        admin: bool,
+    },
+    /// `metrics`: what Prometheus reads.
+    Metrics,
+    /// `stub_status`
+    StubStatus,
 }
 
 /// The last argument of `try_files`, or the target of `error_page`.
@@ -330,6 +342,8 @@ pub struct Settings {
     pub backend_keepalive: bool,
     /// `reset_timedout_connection`
     pub reset_timedout: bool,
+    /// `allow` and `deny`, in the order of the file.
+    pub access: Vec<Rule>,
 }
 
 /// `add_header`.

@@ -3,12 +3,13 @@
 use std::{
     fmt,
     sync::{
-        OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
 
-use crate::limits::COUNTED_REASONS;
+use super::latency::Latency;
+use crate::{limits::COUNTED_REASONS, tls::TlsFacts};
 
 /// The counts of one worker, from its start. On cache lines of its own: it is written with every message.
 #[derive(Debug, Default)]
@@ -48,6 +49,87 @@ pub struct Counters {
     pub refusals: Reasons,
     /// Connections closed, by reason (`client_closed`, `idle_timeout` ...).
     pub closes: Reasons,
+    /// Upgrade requests that the backend answered otherwise than with 101.
+    pub upgrades_declined: AtomicU64,
+    /// Upgrade requests that were refused here.
+    pub upgrades_refused: AtomicU64,
+    /// Upgrade requests that no backend answered, or whose client left.
+    pub upgrades_failed: AtomicU64,
+    /// TLS 1.2 handshakes with clients.
+    pub tls_1_2: AtomicU64,
+    /// TLS 1.3 handshakes with clients.
+    pub tls_1_3: AtomicU64,
+    /// Of both, resumed sessions.
+    pub tls_resumed: AtomicU64,
+    /// How long the upgrades took that became a tunnel.
+    pub upgrade_times: Latency,
+    /// What goes up and down.
+    pub gauges: Gauges,
+}
+
+/// What a worker has now. Each is written by its worker alone.
+#[derive(Debug, Default)]
+pub struct Gauges {
+    /// The worker's thread (gettid(2)); 0 before it runs.
+    pub thread: AtomicU64,
+    /// Connections that are no tunnel.
+    pub sessions: AtomicU64,
+    /// Sessions by what they are at, see [`Stage`].
+    pub stages: [AtomicU64; 3],
+    /// Deadlines on the wheel.
+    pub timers: AtomicU64,
+    /// Pipes of bulk transfers, in use or kept.
+    pub pipes: AtomicU64,
+}
+
+/// What a session is at, in the words of nginx's `stub_status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// For the first byte of a request.
+    Waiting = 0,
+    /// A request's head, or the TLS handshake.
+    Reading = 1,
+    /// The answer.
+    Writing = 2,
+}
+
+/// A session as it is counted: by its stage, for as long as it lives.
+#[derive(Debug)]
+pub struct Counted {
+    counters: Arc<Counters>,
+    stage: Stage,
+}
+
+impl Counted {
+    /// Counts a new session.
+    pub fn new(counters: &Arc<Counters>) -> Self {
+        let counted = Self { counters: Arc::clone(counters), stage: Stage::Waiting };
+        Counters::grow(counted.gauge(), 1);
+        counted
+    }
+
+    /// Goes on to another stage.
+    pub fn enter(&mut self, stage: Stage) {
+        if self.stage != stage {
+            self.leave();
+            self.stage = stage;
+            Counters::grow(self.gauge(), 1);
+        }
+    }
+
+    fn leave(&self) {
+        self.gauge().store(self.gauge().load(Relaxed).wrapping_sub(1), Relaxed);
+    }
+
+    fn gauge(&self) -> &AtomicU64 {
+        &self.counters.gauges.stages[self.stage as usize]
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.leave();
+    }
 }
 
 impl Counters {
@@ -59,6 +141,14 @@ impl Counters {
     /// Adds some, from the worker's own thread: one load and one store, and no locked instruction.
     pub fn grow(counter: &AtomicU64, by: u64) {
         counter.store(counter.load(Relaxed).wrapping_add(by), Relaxed);
+    }
+
+    /// Counts a TLS handshake with a client.
+    pub fn count_tls(&self, facts: &TlsFacts) {
+        Self::bump(if facts.protocol == "TLSv1.2" { &self.tls_1_2 } else { &self.tls_1_3 });
+        if facts.resumed {
+            Self::bump(&self.tls_resumed);
+        }
     }
 
     /// Tunnels open now.
@@ -76,11 +166,12 @@ impl Counters {
             }
             worker.refusals.each(|reason, count| total.refusals.add(reason, count));
             worker.closes.each(|reason, count| total.closes.add(reason, count));
+            total.upgrade_times.add(&worker.upgrade_times);
         }
         total
     }
 
-    fn all(&self) -> [&AtomicU64; 15] {
+    fn all(&self) -> [&AtomicU64; 21] {
         [
             &self.accepted,
             &self.accept_errors,
@@ -97,6 +188,12 @@ impl Counters {
             &self.frames_from_upstream,
             &self.tls_failures,
             &self.panics,
+            &self.upgrades_declined,
+            &self.upgrades_refused,
+            &self.upgrades_failed,
+            &self.tls_1_2,
+            &self.tls_1_3,
+            &self.tls_resumed,
         ]
     }
 }

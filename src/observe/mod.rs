@@ -3,13 +3,16 @@
 //! A worker formats a line and pushes it to a bounded `queue`; one `writer` thread empties it, a write(2) a file.
 
 pub mod access_log;
+pub mod board;
 pub mod counters;
 pub mod error_log;
 pub mod library_log;
+pub mod status;
 pub mod status_page;
 
 mod clock;
 mod escape;
+mod latency;
 mod queue;
 mod sink;
 mod writer;

@@ -1,4 +1,4 @@
-//! From a request to what answers it: nginx's phases server-rewrite, find-config, rewrite, post-rewrite and try-files.
+//! From a request to what answers it: nginx's phases server-rewrite, find-config, rewrite, post-rewrite, access and try-files.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use crate::{
     config::{Content, ErrorPage, Fallback, Server},
     limits::INTERNAL_REDIRECTS,
     route::{
-        escape,
+        access, escape,
         location::{Found, LocationId},
         rewrite::{Rewritable, Verdict, is_redirect},
     },
@@ -16,7 +16,7 @@ use crate::{
 /// What answers a request.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Routed {
-    /// The content of a location, which is `proxy_pass`. It is the request's location now.
+    /// The content of a location: `proxy_pass`, `status` and its like. It is the request's location now.
     Content(LocationId),
     /// `return` with a text, of the location's `default_type`.
     Answer {
@@ -34,6 +34,8 @@ pub enum Routed {
     },
     /// The page of a status, unless [`redirect_error`] finds another. 444: close without an answer.
     Refuse(u16),
+    /// 403 by `deny`, unless [`redirect_error`] finds another page.
+    Forbidden,
 }
 
 /// Chooses what answers a request whose server block is chosen.
@@ -78,7 +80,7 @@ fn on_server(request: &mut Request, step: impl FnOnce(Way<'_>) -> Routed) -> Rou
     match &mut routed {
         Routed::Content(_) => {}
         Routed::Answer { status, .. } => *status = request.error_status.unwrap_or(*status),
-        Routed::Redirect { .. } | Routed::Refuse(_) => request.error_status = None,
+        Routed::Redirect { .. } | Routed::Refuse(_) | Routed::Forbidden => request.error_status = None,
     }
     routed
 }
@@ -140,8 +142,15 @@ impl Way<'_> {
 
     fn content(&mut self, id: LocationId) -> Routed {
         self.request.location = Some(id);
-        match self.server.locations.get(id).map(|location| &location.content) {
-            Some(Content::Proxy(_)) => Routed::Content(id),
+        let location = self.server.locations.get(id);
+        let client = self.request.client.remote.ip();
+        if location.is_some_and(|location| !access::permits(&location.settings.access, client)) {
+            return Routed::Forbidden;
+        }
+        match location.map(|location| &location.content) {
+            Some(Content::Proxy(_) | Content::Status { .. } | Content::Metrics | Content::StubStatus) => {
+                Routed::Content(id)
+            }
             Some(Content::Fallback(target)) => self.fall_back(target),
             Some(Content::NotFound) => Routed::Refuse(404),
             None => Routed::Refuse(500),

@@ -58,6 +58,7 @@ pub(crate) fn settings() -> Settings {
         default_type: "text/plain".into(),
         backend_keepalive: false,
         reset_timedout: false,
+        access: Vec::new(),
     }
 }
 
@@ -123,6 +124,7 @@ pub(crate) fn config(servers: Vec<Server>, maps: Vec<Map>) -> Config {
         upstreams: Vec::new(),
         maps,
         slots: (0..4).map(|slot| format!("s{slot}").into()).collect(),
+        bytes: 0,
     }
 }
 

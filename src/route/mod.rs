@@ -1,5 +1,6 @@
 //! Which server, which location, which value: nginx's matching rules, compiled. Nothing here does I/O.
 
+pub mod access;
 pub mod escape;
 mod hostnames;
 pub mod location;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::{Phase, Server};
 use crate::{
     limits::{RELOAD_POLL_MS, STOP_LINGER_MS, STOP_POLL_MS, STOP_WAIT_SECS, SUPERVISE_MS},
+    observe::board::State,
     runtime::Message,
     tunnel::Reason,
     websocket::close::GOING_AWAY,
@@ -22,6 +23,7 @@ impl Server {
             "SIGQUIT: quitting; tunnels are closed over {:?} after {:?}, all connections within {:?}",
             drain.window, drain.delay, drain.timeout
         ));
+        self.board.set_state(State::Draining);
         self.let_go("draining");
         // With a successor nobody has to be told to send no more.
         let delay = if self.is_accompanied() { Duration::ZERO } else { drain.delay };
@@ -33,6 +35,7 @@ impl Server {
     pub(super) fn stop(&mut self) {
         if !matches!(self.phase, Phase::Stopping(_)) {
             self.phase = Phase::Stopping(Instant::now() + Duration::from_secs(STOP_WAIT_SECS));
+            self.board.set_state(State::Stopping);
             self.let_go("stopping");
             self.tell(|| {
                 Message::Quit(Quit {
@@ -76,7 +79,7 @@ impl Server {
     }
 
     fn tunnels(&self) -> u64 {
-        self.counters.iter().map(|worker| worker.tunnels_open()).sum()
+        self.board.sum().tunnels_open()
     }
 
     pub(super) fn has_ended(&self) -> bool {

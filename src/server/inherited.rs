@@ -7,6 +7,7 @@ use std::{
     mem::ManuallyDrop,
     os::fd::{AsFd, OwnedFd, RawFd},
     process,
+    time::Duration,
 };
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -129,11 +130,12 @@ impl Predecessor {
         drop(ManuallyDrop::into_inner(self.pipe));
     }
 
-    /// True until the other process has let go of this one: it quits, or has ended.
-    pub(super) fn holds_on(&self) -> bool {
+    /// True until the other process has let go of this one: it quits, or has ended. Waits a moment for that: whoever has just told it
+    /// to quit may be faster than it is.
+    pub(super) fn holds_on(&self, patience: Duration) -> bool {
         let mut pipe = [PollFd::new(self.pipe.as_fd(), PollFlags::empty())];
-        // A pipe nobody reads has POLLERR (poll(2)).
-        let polled = poll(&mut pipe, PollTimeout::ZERO);
+        let polled = poll(&mut pipe, PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX));
+        // A pipe that nobody reads has POLLERR (poll(2)).
         polled.is_ok() && !pipe[0].revents().is_some_and(|events| events.contains(PollFlags::POLLERR))
     }
 }
@@ -177,13 +179,13 @@ mod tests {
     fn a_predecessor_is_told_and_noticed_when_it_lets_go() {
         let (mut reader, writer) = io::pipe().unwrap();
         let mut predecessor = Predecessor { pipe: ManuallyDrop::new(OwnedFd::from(writer).into()) };
-        assert!(predecessor.holds_on());
+        assert!(predecessor.holds_on(Duration::ZERO));
         predecessor.failed(&["no\nport".to_owned(), "no user".to_owned()]);
         let mut said = [0; 64];
         let length = reader.read(&mut said).unwrap();
         assert_eq!(&said[..length], b"failed no port; no user\n");
         drop(reader);
-        assert!(!predecessor.holds_on());
+        assert!(!predecessor.holds_on(Duration::from_secs(5)));
         predecessor.ready();
         predecessor.close();
     }

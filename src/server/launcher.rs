@@ -280,8 +280,9 @@ impl Work {
     fn bury(&mut self, late: bool) {
         let Some(Successor { mut child, deadline, reason, .. }) = self.successor.take() else { return };
         // One that has closed the pipe and lives is ended too: nobody could tell what becomes of it. What has ended keeps its status.
-        let _ = child.kill();
-        let status = child.wait().map_or_else(|error| os_error(&error), |status| status.to_string());
+        // A launcher in a unit without CAP_KILL may not, and must not wait then.
+        let ended = child.kill().and_then(|()| child.wait());
+        let status = ended.map_or_else(|error| os_error(&error), |status| status.to_string());
         if deadline.is_none() {
             self.restore();
             self.tell(&News::Ended(status));

@@ -157,6 +157,7 @@ impl Server {
 
     fn reload_failed(&mut self, errors: &[String]) {
         let number = self.generation.number;
+        self.board.reload_failed(errors.first().and_then(|error| error.lines().next()).unwrap_or("unknown"));
         self.log(Level::Emerg, format_args!("reload failed: nothing was changed, configuration {number} is in use on"));
         let lines = || errors.iter().flat_map(|error| error.lines()).filter(|line| !line.trim().is_empty());
         lines().take(RELOAD_LINES).for_each(|line| self.log(Level::Emerg, format_args!("{line}")));
@@ -186,6 +187,7 @@ impl Server {
         log_panics(&generation.logs);
         self.certificates = Certificates::of(&generation.config);
         self.generation = generation;
+        self.board.reloaded();
         self.reloads.past.push(Arc::downgrade(&before));
         self.warn_of_reload(&before.config.main, warnings);
         self.await_workers(&gone);
@@ -230,7 +232,7 @@ impl Server {
     }
 
     /// Workers accept from the sockets that there are, however many.
-    fn deal_again(&self) {
+    pub(super) fn deal_again(&self) {
         for (id, worker) in self.workers.iter().enumerate() {
             let (Some(worker), Ok(share)) = (worker, self.sockets.of_worker(id, self.workers.len())) else { continue };
             worker.send(Message::Listen(share));
@@ -292,6 +294,7 @@ impl Server {
         }
         let mut unexpected = false;
         for worker in ended {
+            self.board.leave(&worker.counters);
             if let Err(panic) = worker.thread.join() {
                 self.log(
                     Level::Alert,

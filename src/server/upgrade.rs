@@ -1,15 +1,14 @@
 //! SIGUSR2: another process takes the listening sockets over. nginx's dance, but the new process says when it is ready.
 
-use std::os::fd::OwnedFd;
+use std::{os::fd::OwnedFd, time::Duration};
 
 use nix::unistd::Pid;
 
 use super::{
     Phase, Server, answer,
-    inherited::Predecessor,
     launcher::{Launcher, News},
 };
-use crate::config::Level;
+use crate::{config::Level, limits::LET_GO_WAIT_MS, runtime::Message};
 
 /// The upgrade of this process to another.
 #[derive(Debug)]
@@ -69,6 +68,14 @@ impl Upgrade {
         Some(news)
     }
 
+    /// The process that serves beside this one.
+    fn successor(&self) -> Option<Pid> {
+        match self.stage {
+            Stage::Both(pid) => Some(pid),
+            _ => None,
+        }
+    }
+
     /// This process ends, and lets go of the one that serves beside it, whose number it returns.
     fn release(&mut self) -> Option<Pid> {
         let successor = match self.stage {
@@ -99,7 +106,7 @@ impl Server {
         if self.phase != Phase::Serving {
             return Err("this process ends".to_owned());
         }
-        if self.predecessor.as_ref().is_some_and(Predecessor::holds_on) {
+        if self.is_held(Duration::from_millis(LET_GO_WAIT_MS)) {
             return Err("the process before this one still serves: end that one first, with QUIT".to_owned());
         }
         self.upgrade.begin(asker, self.sockets.all())
@@ -117,6 +124,8 @@ impl Server {
                 }
                 News::Ended(how) => {
                     self.log(Level::Error, format_args!("the new process has ended ({how}), this one goes on"));
+                    // It may have left them to the other one alone.
+                    self.deal_again();
                 }
             }
         }
@@ -131,9 +140,21 @@ impl Server {
         }
     }
 
+    fn is_held(&self, patience: Duration) -> bool {
+        self.predecessor.as_ref().is_some_and(|predecessor| predecessor.holds_on(patience))
+    }
+
     /// True when another process has the same listening sockets.
     pub(super) fn is_accompanied(&self) -> bool {
-        matches!(self.upgrade.stage, Stage::Released(Some(_)))
-            || self.predecessor.as_ref().is_some_and(Predecessor::holds_on)
+        matches!(self.upgrade.stage, Stage::Released(Some(_))) || self.is_held(Duration::ZERO)
+    }
+
+    /// SIGWINCH: leaves new connections to the process beside this one, until that ends or SIGHUP comes. Where there is none it means
+    /// that a terminal has another size.
+    pub(super) fn rest(&mut self) {
+        if let Some(successor) = self.upgrade.successor() {
+            self.notice(format_args!("SIGWINCH: process {successor} accepts alone from now on"));
+            self.tell(|| Message::Listen(Vec::new()));
+        }
     }
 }

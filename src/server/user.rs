@@ -41,9 +41,13 @@ pub(super) fn identity(directive: Option<&(Box<str>, Option<Box<str>>)>) -> Resu
     Ok(Some(identity).filter(|identity| !identity.uid.is_root()))
 }
 
-/// True when the directive is there and means nothing, since only root can become somebody else.
+/// True when the directive is there and means nothing, since only root can become somebody else. A service that systemd
+/// started as the user whom the file names is already who it should be.
 pub(super) fn is_ignored(directive: Option<&(Box<str>, Option<Box<str>>)>) -> bool {
-    directive.is_some() && !geteuid().is_root()
+    directive.is_some_and(|(user, _)| {
+        let me = geteuid();
+        !me.is_root() && User::from_name(user).ok().flatten().is_none_or(|entry| entry.uid != me)
+    })
 }
 
 fn named(user: &str, group: Option<&str>) -> Result<Identity, String> {

@@ -158,6 +158,11 @@ impl<R> Table<R> {
         self.len() == 0
     }
 
+    /// Pipes, in use or kept.
+    pub fn pipes(&self) -> usize {
+        self.pipes.in_use() + self.pipes.idle()
+    }
+
     /// True when [`Table::resume`] has something to do.
     pub fn has_ready(&self) -> bool {
         !self.ready.is_empty()

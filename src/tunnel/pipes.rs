@@ -48,13 +48,11 @@ impl Pipes {
     }
 
     /// Pipes in use.
-    #[cfg(test)]
     pub fn in_use(&self) -> usize {
         self.in_use
     }
 
     /// Pipes waiting for their next use.
-    #[cfg(test)]
     pub fn idle(&self) -> usize {
         self.idle.len()
     }

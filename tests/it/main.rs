@@ -16,6 +16,7 @@ mod logs;
 mod memory;
 mod nginx;
 mod openssl;
+mod package;
 mod reload;
 mod seeds;
 mod tidy;

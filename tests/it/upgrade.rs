@@ -84,15 +84,29 @@ impl Line {
 }
 
 impl Drop for Line {
-    /// The first process ends with its [`Proxy`]; the last one here, so that nobody holds the pipes.
+    /// The first process ends with its [`Proxy`]; the others here, whatever became of the test: they hold its pipes.
     fn drop(&mut self) {
-        let Some(last) = pid_in(&self.pid_file()).filter(|pid| *pid != self.proxy.pid()) else { return };
-        send(last, Signal::SIGTERM);
-        let ended = eventually(|| !lives(last));
-        if !thread::panicking() {
-            assert!(ended, "process {last} does not end by SIGTERM");
-        }
+        let first = self.proxy.pid();
+        let others = || processes_with(self.proxy.dir()).into_iter().filter(move |pid| *pid != first);
+        let passed = !thread::panicking();
+        others().for_each(|pid| send(pid, Signal::SIGTERM));
+        let ended = eventually(|| others().next().is_none());
+        others().for_each(|pid| send(pid, Signal::SIGKILL));
+        assert!(ended || !passed, "a process does not end by SIGTERM");
     }
+}
+
+/// Processes that were started with a file in this directory, and live. Launchers end with the process they belong to.
+fn processes_with(dir: &Path) -> Vec<u32> {
+    let numbers = fs::read_dir("/proc").expect("/proc").flatten();
+    let numbers = numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let needle = dir.to_str().expect("a name").as_bytes();
+    let is_ours = |pid: &u32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        line.windows(needle.len()).any(|words| words == needle) && name.trim() != "longsplice-root" && lives(*pid)
+    };
+    numbers.filter(is_ours).collect()
 }
 
 fn pid_in(file: &Path) -> Option<u32> {
@@ -205,11 +219,17 @@ fn nginx_dance_by_hand() {
     line.proxy.logged(&[&format!("process {new} serves already")]);
     send(new, Signal::SIGUSR2);
     line.proxy.logged(&["the process before this one still serves"]);
+    // ... the new one alone, as long as it lives ...
+    send(old, Signal::SIGWINCH);
+    assert!(eventually(|| (0..20).all(|_| line.proxy.get("/pid").text() == new.to_string())));
+    tunnel.echoes("in the old process, which stays");
     // ... goes back: the old one is alone again ...
     send(new, Signal::SIGQUIT);
     line.proxy.logged(&["the new process has ended (exit status: 0), this one goes on"]);
     assert!(eventually(|| pid_in(&line.pid_file()) == Some(old) && !old_pid_file.exists()));
     assert_eq!(line.proxy.get("/pid").text(), old.to_string());
+    send(old, Signal::SIGWINCH);
+    assert_eq!(line.proxy.get("/pid").text(), old.to_string(), "a terminal's new size is nothing to it");
     // ... or forth.
     send(old, Signal::SIGUSR2);
     assert!(eventually(|| pid_in(&line.pid_file()).is_some_and(|pid| pid != old)));

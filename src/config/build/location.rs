@@ -6,6 +6,7 @@ use super::{
     super::{
         Content, Fallback, Location,
         diagnostic::{Diagnostic, Span},
+        values,
     },
     Build, Directive, Level, Word,
     proxy::{Passed, Replaces, regex_of},
@@ -31,16 +32,27 @@ pub struct Enclosing<'a> {
     proxy_pass: Option<&'a Directive>,
     replaces: Replaces<'a>,
     try_files: Option<&'a Directive>,
+    eyes: Option<&'a Directive>,
 }
 
 impl<'a> Enclosing<'a> {
-    /// Within an `if` of it; unlike nested locations, they inherit `proxy_pass`.
+    /// Within an `if` of it; unlike nested locations, they inherit where the answer comes from.
     pub fn inside_if(self, own: &'a [Directive]) -> Self {
         match own.iter().find(|directive| directive.is("proxy_pass")) {
-            Some(own) => Self { proxy_pass: Some(own), replaces: Replaces::Nothing, try_files: None, ..self },
+            Some(own) => {
+                Self { proxy_pass: Some(own), replaces: Replaces::Nothing, try_files: None, eyes: None, ..self }
+            }
             None => self,
         }
     }
+}
+
+/// Directives whose location tells of the program itself.
+const EYES: [&str; 3] = ["status", "metrics", "stub_status"];
+
+/// The first of [`EYES`] in a block.
+pub fn eyes(block: &[Directive]) -> Option<&Directive> {
+    block.iter().find(|directive| EYES.iter().any(|name| directive.is(name)))
 }
 
 impl Build<'_> {
@@ -70,7 +82,9 @@ impl Build<'_> {
             proxy_pass: find("proxy_pass"),
             replaces: path.map_or(Replaces::Nothing, Replaces::Prefix),
             try_files: find("try_files"),
+            eyes: eyes(own),
         };
+        self.one_content(own);
         let id = self.place(&level, enclosing, places);
         let auto_slash = enclosing.proxy_pass.is_some() && path.is_some_and(|path| path.ends_with('/'));
         places.has_root |= parent.is_none() && matches!(&pattern, Pattern::Prefix { path, .. } if **path == *b"/");
@@ -114,16 +128,40 @@ impl Build<'_> {
     fn place(&mut self, level: &Level<'_>, enclosing: Enclosing<'_>, places: &mut Places) -> LocationId {
         let passed = enclosing.proxy_pass.and_then(|directive| self.proxy_pass(directive, enclosing.replaces));
         let default_redirect = passed.as_ref().and_then(|passed| passed.default_redirect.clone());
-        let content = match (enclosing.try_files, passed) {
-            (Some(try_files), _) => Content::Fallback(self.try_files(try_files)),
-            (None, Some(Passed { pass, .. })) => Content::Proxy(pass),
-            (None, None) => Content::NotFound,
+        let content = match (enclosing.try_files, passed, enclosing.eyes) {
+            (Some(try_files), ..) => Content::Fallback(self.try_files(try_files)),
+            (None, Some(Passed { pass, .. }), _) => Content::Proxy(pass),
+            (None, None, Some(eyes)) => self.content_of_eyes(level, eyes),
+            (None, None, None) => Content::NotFound,
         };
         let settings = Arc::new(self.settings(level, default_redirect.as_ref()));
         let script = Default::default();
         let internal = enclosing.internal;
         places.locations.push(Location { name: enclosing.name.into(), internal, script, content, settings });
         places.locations.len() - 1
+    }
+
+    /// What `status`, `metrics` or `stub_status` answers with.
+    pub(super) fn content_of_eyes(&mut self, level: &Level<'_>, eyes: &Directive) -> Content {
+        match eyes.name.text.as_str() {
+            "status" => Content::Status { admin: self.value(level, "status_admin", &values::FLAG) },
+            "metrics" => Content::Metrics,
+            _ => Content::StubStatus,
+        }
+    }
+
+    /// A request has one answer: nginx takes the last of these directives, silently.
+    fn one_content(&mut self, own: &[Directive]) {
+        let is_content =
+            |directive: &&Directive| directive.is("proxy_pass") || EYES.iter().any(|name| directive.is(name));
+        let mut contents = own.iter().filter(is_content);
+        let first = contents.next();
+        for other in contents.filter(|other| !first.is_some_and(|first| first.is(&other.name.text))) {
+            let name = first.map_or("", |first| first.name.text.as_str());
+            let message = format!("`{}` and `{name}` cannot both answer the requests of one location", other.name.text);
+            let error = Diagnostic::error(other.span(), message);
+            self.report.push(error.help("give it a location of its own"));
+        }
     }
 
     /// `try_files`: none of the files is there, so it is the last argument.

@@ -1,5 +1,6 @@
 //! The typed [`Config`], made of a checked tree. Nothing here knows how a file is written, only what it says.
 
+mod access;
 mod address;
 mod listen;
 mod location;
@@ -83,7 +84,8 @@ pub fn config(
         let error = Diagnostic::new(Severity::Error, "no server is configured");
         build.report.push(error.help("add a `server { listen 8080; ... }` block, or an include that has one"));
     }
-    Some(Config { main, listeners, servers, upstreams: build.upstreams, maps, slots: build.names.into_slots() })
+    let slots = build.names.into_slots();
+    Some(Config { main, listeners, servers, upstreams: build.upstreams, maps, slots, bytes: build.report.bytes() })
 }
 
 /// What is known while a configuration is built.

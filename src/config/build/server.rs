@@ -10,7 +10,7 @@ use super::{
     },
     Build, Directive, Level, Word,
     listen::Bound,
-    location::Places,
+    location::{Places, eyes},
     tls::TlsDraft,
 };
 use crate::{
@@ -69,9 +69,7 @@ impl Build<'_> {
         let mut places = Places::default();
         self.locations(&level, own, None, &mut places);
         let settings = Arc::new(self.settings(&level, None));
-        if let Some(try_files) = own.iter().find(|child| child.is("try_files")).filter(|_| !places.has_root) {
-            self.root_of_try_files(try_files, &settings, &mut places);
-        }
+        self.root_of_server(&level, own, &settings, &mut places);
         let script = self.script(&level, own, None, &mut places);
         let server = Server {
             name: names.first().map_or("", |(name, _)| name.strip_prefix('.').unwrap_or(name)).into(),
@@ -89,14 +87,23 @@ impl Build<'_> {
         Draft { server, names, tls, certificate }
     }
 
-    /// `try_files` of a server is for requests that no location takes.
-    fn root_of_try_files(
+    /// `try_files`, `status`, `metrics` or `stub_status` of a server: for requests that no location takes.
+    fn root_of_server(
         &mut self,
-        directive: &Directive,
+        level: &Level<'_>,
+        own: &[Directive],
         settings: &Arc<super::super::Settings>,
         places: &mut Places,
     ) {
-        let content = Content::Fallback(self.try_files(directive));
+        if places.has_root {
+            return;
+        }
+        let try_files = own.iter().find(|child| child.is("try_files"));
+        let (directive, content) = match (try_files, eyes(own)) {
+            (Some(try_files), _) => (try_files, Content::Fallback(self.try_files(try_files))),
+            (None, Some(eyes)) => (eyes, self.content_of_eyes(level, eyes)),
+            (None, None) => return,
+        };
         let settings = Arc::clone(settings);
         places.locations.push(Location {
             name: "/".into(),

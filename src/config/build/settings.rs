@@ -71,6 +71,7 @@ impl Build<'_> {
             default_type: self.default_type(level),
             backend_keepalive: self.value(level, "proxy_socket_keepalive", &values::FLAG),
             reset_timedout: self.value(level, "reset_timedout_connection", &values::FLAG),
+            access: self.access(level),
         }
     }
 

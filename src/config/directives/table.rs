@@ -58,7 +58,8 @@ const NO_COMPRESSION: &str = "bodies are not compressed here: let the backend do
 const NO_HTTP2: &str = "HTTP/2 is not spoken yet: clients get HTTP/1.1, which is what WebSocket uses";
 const KERNEL_COPIES: &str = "bulk data goes through splice(2), or one shared buffer, on its own";
 const NO_POOL: &str = "connections to backends are not kept between requests yet";
-const ACCESS: &str = "it protects something, so it is not ignored: do this at the backend or in a firewall, or use `if` on $remote_addr with `return 403`";
+const ACCESS: &str =
+    "it protects something, so it is not ignored: `allow` and `deny` must let a client pass, whatever else does";
 
 #[rustfmt::skip]
 pub(super) static TABLE: &[Definition] = &[
@@ -254,8 +255,8 @@ pub(super) static TABLE: &[Definition] = &[
     other("uninitialized_variable_warn", REWRITE.and(HTTP), Flag, Accepted("a variable without value is empty, silently")),
 
     // access: nothing that protects is ignored
-    other("allow", HSL, ONE, NotYet(ACCESS, &["all"])),
-    other("deny", HSL, ONE, NotYet(ACCESS, &[])),
+    understood("allow", HSL, ONE, List, "", "Lets an address, a network, `unix:` or `all` pass: the first `allow` or `deny` that names a client decides, before its request is looked at further. A block that has one of either inherits none."),
+    understood("deny", HSL, ONE, List, "", "Keeps an address, a network, `unix:` or `all` out with 403; see `allow`."),
     other("satisfy", HSL, ONE, NotYet(ACCESS, &["all"])),
     other("limit_except", LOCATION, Free, Refused("use `if ($request_method !~ ^(GET|POST)$) { return 405; }`", &[])),
     other("auth_basic", HSL, ONE, Refused("it protects something, so it is not ignored: check passwords at the backend", &["off"])),
@@ -277,9 +278,10 @@ pub(super) static TABLE: &[Definition] = &[
     other("real_ip_recursive", HSL, Flag, NotYet("$remote_addr is the address of the connection's other end", &["off"])),
     other("userid", HSL, ONE, Refused("cookies are the backend's", &["off"])),
     other("userid_*", HSL, Free, Accepted("`userid` is refused where it is on")),
-    other("stub_status", SL, Arguments(0, 1), NotYet("read the access log until there are counters", &[])),
-    other("status", LOCATION, NONE, NotYet("read the access log until there is a status page", &[])),
-    other("metrics", LOCATION, NONE, NotYet("read the access log until there are counters", &[])),
+    understood("stub_status", SL, Arguments(0, 1), Own, "", "Answers with nginx's seven numbers, as text."),
+    understood("metrics", SL, NONE, Own, "", "Answers with every counter as text for Prometheus (OpenMetrics where it is asked for)."),
+    understood("status", SL, NONE, Own, "", "Answers with the live status page; with `?json` or `Accept: application/json`, with its figures."),
+    understood("status_admin", SL, Flag, Value, "off", "Lets the status page close a tunnel and drain an upstream server: whom `allow` and `deny` let pass; without any, only clients of this host."),
     other("status_zone", ANY, Free, Refused("it is nginx Plus's", &[])),
     other("api", LOCATION, Free, Refused("it is nginx Plus's", &[])),
     other("health_check*", LOCATION, Free, Refused("backends are watched by their answers: `max_fails` and `fail_timeout`", &[])),

@@ -150,8 +150,8 @@ fn a_bad_certificate_is_named_at_its_directive() {
 #[test]
 fn nothing_that_protects_is_ignored() {
     for directive in [
-        "allow 10.0.0.0/8;",
-        "deny all;",
+        "allow example.com;",
+        "deny 10.0.0.0/33;",
         "auth_basic x;",
         "auth_request /a;",
         "limit_req zone=a;",
@@ -173,4 +173,12 @@ fn nothing_that_protects_is_ignored() {
     for directive in ["ssl_verify_client on;", "ssl_client_certificate /x;", "ssl_crl /x;", "ssl_ocsp on;"] {
         errors(&format!("server {{ listen 127.0.0.1:1; {directive} }}"));
     }
+}
+
+#[test]
+fn a_location_has_one_answer() {
+    let text = errors("server { listen 127.0.0.1:1; location / { proxy_pass http://127.0.0.1:2; status; } }");
+    assert!(text.contains("`status` and `proxy_pass` cannot both answer"), "{text}");
+    let text = errors("server { listen 127.0.0.1:1; location / { metrics; stub_status; } }");
+    assert!(text.contains("`stub_status` and `metrics` cannot both answer"), "{text}");
 }

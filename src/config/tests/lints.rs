@@ -91,3 +91,24 @@ fn variables_and_tls_of_proxy_pass_are_looked_at() {
     assert!(of("proxy_pass https://127.0.0.1:1;").contains("certificate is not verified"));
     assert!(!of("proxy_ssl_verify on; proxy_pass https://127.0.0.1:1;").contains("certificate is not verified"));
 }
+
+#[test]
+fn rules_that_do_not_do_what_they_seem_to_are_named() {
+    let of = |inner: &str| report(&format!("server {{ listen 127.0.0.1:1; location / {{ {inner} return 200; }} }}"));
+    assert!(of("allow 10.0.0.0/8;").contains("keeps nobody out"));
+    assert!(!of("allow 10.0.0.0/8; deny all;").contains("keeps nobody out"));
+    let text = of("deny 10.0.0.1/8;");
+    assert!(text.contains("low address bits of 10.0.0.1/8 are meaningless") && text.contains("10.0.0.0/8"), "{text}");
+}
+
+#[test]
+fn figures_that_everybody_can_see_are_named() {
+    let of = |listen: &str, inner: &str| {
+        report(&format!("server {{ listen {listen}; location = /s {{ {inner} }} }}"))
+            .contains("is shown to whoever asks")
+    };
+    assert!(of("8080", "status;") && of("0.0.0.0:8080", "metrics;") && of("[::]:80", "stub_status;"));
+    assert!(!of("8080", "allow 127.0.0.1; deny all; status;"));
+    assert!(!of("127.0.0.1:8080", "status;") && !of("unix:/run/x.sock", "metrics;") && !of("[::1]:80", "status;"));
+    assert!(!of("8080", "return 200;"));
+}

@@ -5,7 +5,10 @@ use std::time::Duration;
 use super::*;
 use crate::{
     config::{Content, Driver, Fallback, LogBuffer, LogTarget, Origin, ProxyPass, ProxyTarget, Redirect},
-    route::rewrite::{Condition, Flag, Step},
+    route::{
+        access,
+        rewrite::{Condition, Flag, Step},
+    },
     websocket::handshake::Protocols,
 };
 
@@ -338,6 +341,43 @@ fn a_long_file_is_read_in_reasonable_time() {
     let begun = std::time::Instant::now();
     assert_eq!(config(&servers).servers.len(), 500);
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn allow_and_deny_are_one_list_in_the_order_of_the_file() {
+    let config = config(
+        "deny 192.0.2.66; allow 192.0.2.0/24; allow 2001:db8::/32; allow unix:; deny all;
+         server { listen 127.0.0.1:8080;
+             location / {}
+             location /open { allow all; location /open/x {} }
+         }",
+    );
+    let permits = |path: &str, client: &str| {
+        access::permits(&location(&config, path).settings.access, client.parse::<std::net::IpAddr>().ok())
+    };
+    assert!(permits("/", "192.0.2.1") && permits("/", "2001:db8::7") && permits("/", "unix:"));
+    assert!(!permits("/", "192.0.2.66") && !permits("/", "198.51.100.1"));
+    assert!(permits("/open", "192.0.2.66") && permits("/open/x", "198.51.100.1"), "one of its own hides all others");
+}
+
+#[test]
+fn a_location_or_a_server_may_tell_of_the_program() {
+    let config = config(
+        "server { listen 127.0.0.1:8080;
+             location = /status { status; status_admin on; }
+             location = /metrics { metrics; if ($arg_x) { add_header X 1; } }
+             location = /stub { stub_status on; }
+         }
+         server { listen 127.0.0.1:9145; metrics; status_admin on; location /s { status; } }",
+    );
+    assert!(matches!(location(&config, "/status").content, Content::Status { admin: true }));
+    assert!(matches!(location(&config, "/metrics").content, Content::Metrics));
+    assert!(matches!(location(&config, "/stub").content, Content::StubStatus));
+    let in_if = config.servers[0].locations.iter().find(|location| location.name.contains("(if"));
+    assert!(in_if.is_some_and(|location| matches!(location.content, Content::Metrics)));
+    let other = &config.servers[1];
+    assert!(matches!(other.locations[found(other, "/")].content, Content::Metrics));
+    assert!(matches!(other.locations[found(other, "/s")].content, Content::Status { admin: true }), "inherited");
 }
 
 #[test]

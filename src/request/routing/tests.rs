@@ -3,6 +3,7 @@ use crate::{
     config::{Location, Settings},
     request::tests::{config, head, location, request, server, settings},
     route::{
+        access::{Rule, Whom},
         location::Pattern,
         rewrite::{
             Flag, Script, Step,
@@ -264,4 +265,26 @@ fn a_redirecting_expression_sees_the_path_as_it_stands() {
         vec![Step::Rewrite { regex: regex("^/(.*)$"), replacement: template("https://y/$1"), flag: Flag::Permanent }],
     );
     assert_eq!(site.route("/a?b=1"), moved(301, "https://y/a?b=1"));
+}
+
+#[test]
+fn who_is_denied_is_so_behind_rewrites_and_before_the_content() {
+    let rule = |allow| Rule { allow, whom: Whom::All };
+    let denied = |text: &str, steps| {
+        let settings = Settings { access: vec![rule(false)], ..settings() };
+        Location { settings: Arc::new(settings), script: Script { steps }, ..location(text) }
+    };
+    let site = || Site::new().with("/deny", denied("/deny", Vec::new())).location("/open", Vec::new());
+    assert_eq!(route(&mut site().request("/deny")), Routed::Forbidden);
+    assert_eq!(route(&mut site().request("/open")), Routed::Content(1));
+    // `return` answers before anybody is kept out, as in nginx.
+    let site = Site::new().with("/deny", denied("/deny", vec![give(204, None)]));
+    assert_eq!(route(&mut site.request("/deny")), Routed::Answer { status: 204, body: Vec::new() });
+    // An error page is a request of its own.
+    let page = ErrorPage { statuses: vec![403], status: None, target: Fallback::Uri(template("/open")) };
+    let denied = Settings { access: vec![rule(false)], error_pages: vec![page], ..settings() };
+    let denied = Location { settings: Arc::new(denied), ..location("/deny") };
+    let mut request = Site::new().with("/deny", denied).location("/open", Vec::new()).request("/deny");
+    assert_eq!(route(&mut request), Routed::Forbidden);
+    assert_eq!(redirect_error(&mut request, 403), Some(Routed::Content(1)));
 }

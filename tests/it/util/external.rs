@@ -2,12 +2,13 @@
 
 use std::{env, path::PathBuf, process::Command};
 
-fn absent(what: &str, found: bool) -> bool {
+/// True, with a line that says so, when something is not `found` here; with CI set that is a failure.
+pub fn absent(what: &str, found: bool) -> bool {
     if found {
         return false;
     }
-    assert!(env::var_os("CI").is_none(), "{what} is not installed, and CI must not skip a test (see .ci/run)");
-    eprintln!("skipped: {what} is not installed");
+    assert!(env::var_os("CI").is_none(), "{what} is missing, and CI must not skip a test (see .ci/run)");
+    eprintln!("skipped: {what} is missing");
     true
 }
 
