@@ -7,9 +7,10 @@ use std::{
 };
 
 use crate::{
+    config::TunnelEvent,
     generation::Generation,
     observe::access_log::{self, Sealed},
-    request::{Address, Attempt, ClientConnection, Request},
+    request::{Address, Attempt, ClientConnection, Request, Traffic},
     route::{location::LocationId, server_name::ServerId},
 };
 
@@ -110,34 +111,58 @@ impl Record {
 
     /// The request again, as far as it was kept, and its sealed lines. `now` stands for times that nothing asks for.
     pub fn into_request(self, now: Instant) -> (Box<Request>, Option<Sealed>) {
-        let small = match self {
-            Self::Whole(request, _) => return (request, None),
-            Self::Small(small) => small,
-        };
-        let lines = small.lines.map_or_else(|| Lines::none(now), |lines| *lines);
+        match self {
+            Self::Whole(request, _) => (request, None),
+            Self::Small(mut small) => {
+                let lines = small.lines.take().map_or_else(|| Lines::none(now), |lines| *lines);
+                (Box::new(small.request(&lines)), Some(lines.sealed))
+            }
+        }
+    }
+
+    /// Writes the lines of a moment in an open tunnel's life.
+    pub fn write_lines(&mut self, event: TunnelEvent, traffic: Traffic, now: Instant) {
+        match self {
+            Self::Whole(request, generation) => {
+                request.tunnel(event, traffic, now);
+                access_log::record(&generation.logs, request);
+            }
+            Self::Small(small) => {
+                let Some(lines) = &small.lines else { return };
+                let mut request = small.request(lines);
+                request.tunnel(event, traffic, now);
+                access_log::record_sealed(&small.generation.logs, &lines.sealed, &mut request);
+            }
+        }
+    }
+}
+
+impl Small {
+    /// The request, as far as it was kept.
+    fn request(&self, lines: &Lines) -> Request {
         let client = ClientConnection {
-            serial: small.serial,
-            remote: small.remote,
+            serial: self.serial,
+            remote: self.remote.clone(),
             local: Address::Unix("".into()),
             tls: None,
             accepted: lines.started.checked_sub(Duration::from_millis(lines.waited_ms.into())).unwrap_or(lines.started),
         };
-        let server = small.server as usize;
-        let config = Arc::clone(&small.generation.config);
+        let server = self.server as usize;
+        let config = Arc::clone(&self.generation.config);
         let mut request = Request::refused(config, Arc::new(client), 1, server, Vec::new(), lines.started);
-        request.location = Some(small.location as usize);
+        request.location = Some(self.location as usize);
         request.received = u64::from(lines.received);
         request.bytes_sent = u64::from(lines.sent);
         request.status = 101;
         request.attempts = vec![Attempt {
-            address: small.upstream,
+            address: Arc::clone(&self.upstream),
             status: 101,
             began: Duration::from_millis(u64::from(lines.attempt_began_ms)),
             bytes_sent: u64::from(lines.to_upstream),
             bytes_received: u64::from(lines.from_upstream),
             ..Attempt::default()
         }];
-        (Box::new(request), Some(lines.sealed))
+        request
     }
 }
 
@@ -179,7 +204,7 @@ fn millis(duration: Duration) -> u64 {
 mod tests {
     use super::*;
     use crate::{
-        config::{AccessLog, Escape, LogFormat, LogTarget},
+        config::{AccessLog, Escape, LogFormat, LogTarget, TunnelEvents},
         generation::tests::generation,
         request::tests::{config, head, location, request, server, settings},
         variables::{Known, Part, Template, Variable},
@@ -197,6 +222,7 @@ mod tests {
             }),
             condition: None,
             buffer: None,
+            events: TunnelEvents::CLOSE,
         }));
         let location = crate::config::Location { settings: Arc::new(settings), ..location("/") };
         let server = crate::config::Server { locations: vec![location], ..server("a.example") };

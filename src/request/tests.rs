@@ -49,6 +49,7 @@ pub(crate) fn settings() -> Settings {
             timeout_total: Duration::ZERO,
         },
         access_logs: Vec::new(),
+        access_log_interval: Duration::ZERO,
         error_logs: Vec::new(),
         protocols: Protocols::Any,
         origins: None,

@@ -17,6 +17,7 @@ mod memory;
 mod nginx;
 mod openssl;
 mod package;
+mod pool;
 mod reload;
 mod seeds;
 mod tidy;
