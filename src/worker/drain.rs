@@ -212,7 +212,7 @@ mod tests {
         };
         let generation = generation(Arc::new(config()));
         let balance = Arc::new(Balance::new(1).unwrap());
-        let worker = Worker::new(0, Arc::clone(&generation), Arc::default(), balance, Arc::default()).unwrap();
+        let worker = Worker::new(0, Arc::clone(&generation), Arc::default(), Arc::default(), balance).unwrap();
         let end = |near: UnixStream| {
             near.set_nonblocking(true).unwrap();
             End { fd: worker.reactor.watch(near.into()).unwrap().release(), tls: None }
