@@ -518,6 +518,7 @@ fn what_is_known_of_a_backend_survives() {
         assert_eq!(proxy.get("/").text(), "alive");
     }
     let refused = |proxy: &Proxy| proxy.log().matches("connect() failed").count();
+    proxy.logged(&["connect() failed"]);
     assert_eq!(refused(&proxy), 1, "{}", proxy.log());
     for (number, more) in [(2, ""), (3, "server %backend% backup;")] {
         proxy.rewrite("", &group(more));
