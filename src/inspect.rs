@@ -70,7 +70,7 @@ fn asks_for_json(request: &Request) -> bool {
 /// The figures of the whole process.
 fn gather(worker: &Worker) -> Status {
     let mut status = Status::default();
-    worker.board.tell(&mut status);
+    worker.generation().board.tell(&mut status);
     status.limits = limits::of(worker, &status);
     status
 }

@@ -129,6 +129,12 @@ pub const RESOLVE_TIMEOUT_SECS: u64 = 30;
 /// Different reasons a worker counts (refusals; closes); past it they are counted together as `other`.
 pub const COUNTED_REASONS: usize = 96;
 
+/// Counts by server block, or by address of a backend, that are kept over reloads, so that names that come and go do not fill the
+/// memory.
+pub const TALLIES_KEPT: usize = 10_000;
+/// Server blocks, and addresses of backends, that a status names: what reads it keeps a series for each.
+pub const STATUS_ROWS: usize = 1_000;
+
 /// Bytes of a pid file that are read: the longest pid has 7 digits (PID_MAX_LIMIT is 2^22).
 pub const PID_FILE_BYTES: u64 = 64;
 /// How much longer than `upgrade_timeout` `-s upgrade` waits for an answer, seconds.

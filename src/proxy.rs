@@ -6,7 +6,7 @@ mod target;
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -29,12 +29,13 @@ use crate::{
     observe::{
         counters::Counters,
         error_log::{self, About},
+        tally::PeerTally,
     },
     reactor::{Either, race},
     request::{Attempt, Request, routing},
     route::origin,
     stream::Stream,
-    upstream::{Backend, Choice, Tried},
+    upstream::{Choice, Tried},
     websocket::handshake::{self, Answer, Upgrade},
     worker::Worker,
 };
@@ -82,6 +83,8 @@ pub struct Opening {
     pub greeting: Vec<u8>,
     /// RSV bits that frames may use; none: not a websocket.
     pub frames: Option<u8>,
+    /// The backend's number among the peers of the file; none of an address that variables came to.
+    pub peer: Option<u32>,
 }
 
 /// Serves a request by its location's `proxy_pass`.
@@ -206,6 +209,9 @@ impl Round<'_> {
                 began: request.started.elapsed(),
                 ..Attempt::default()
             });
+            if let Some(tally) = self.tally(&choice) {
+                tally.requests.fetch_add(1, Relaxed);
+            }
             let failed = match self.attempt(request, &choice, last).await {
                 Ok(outcome) => {
                     group.succeeded(choice.peer);
@@ -262,10 +268,24 @@ impl Round<'_> {
             attempt.status = if let Kind::Status(status) = failed.kind { status } else { failed.refusal.status };
         });
         let group = self.target.group();
-        if !matches!(failed.kind, Kind::Status(403 | 404)) && group.failed(choice.peer, Instant::now()) {
+        if matches!(failed.kind, Kind::Status(403 | 404)) {
+            return;
+        }
+        if let Some(tally) = self.tally(choice) {
+            tally.fails.fetch_add(1, Relaxed);
+        }
+        if group.failed(choice.peer, Instant::now()) {
             let message = format_args!("upstream server {} temporarily disabled", group.name(choice.peer));
             self.client.log(Level::Warn, request, message);
         }
+    }
+
+    fn number(&self, choice: &Choice) -> Option<u32> {
+        self.target.number(choice.peer, &self.client.generation.tallies)
+    }
+
+    fn tally(&self, choice: &Choice) -> Option<&PeerTally> {
+        self.number(choice).and_then(|number| self.client.generation.tallies.peer(number)).map(Arc::as_ref)
     }
 
     /// One backend. `last`: no other will be tried, so its answer is the answer, whatever its status.
@@ -295,8 +315,12 @@ impl Round<'_> {
         wire: &Wire,
         started: Instant,
     ) -> Result<Next, Failed> {
-        let backend = self.connect(&choice.backend).await?;
-        note(request, |attempt| attempt.connect_time = Some(started.elapsed()));
+        let backend = self.connect(choice).await?;
+        let connected = started.elapsed();
+        note(request, |attempt| attempt.connect_time = Some(connected));
+        if let Some(tally) = self.tally(choice) {
+            tally.connected(connected);
+        }
         self.send_head(&backend, wire).await?;
         self.go_on(request, wire).await?;
         let upload = Upload {
@@ -321,7 +345,8 @@ impl Round<'_> {
                 // What came behind the 101 is the tunnel's to count.
                 wire.received.set(wire.received.get() - buffer.len() as u64);
                 let frames = self.upgrade.and_then(|upgrade| upgrade.websocket.as_ref()).map(|_| rsv);
-                self.switch(request, &head, Opening { backend, greeting: buffer, frames }).await
+                let peer = self.number(choice);
+                self.switch(request, &head, Opening { backend, greeting: buffer, frames, peer }).await
             }
             Answer::Plain => {
                 let elsewhere =
@@ -342,13 +367,16 @@ impl Round<'_> {
         }
     }
 
-    async fn connect(&self, backend: &Backend) -> Result<Stream, Failed> {
+    async fn connect(&self, choice: &Choice) -> Result<Stream, Failed> {
         let worker = &self.client.worker;
         let name = self.target.tls_name.as_deref();
-        let opening = backend::connect(&worker.reactor, &worker.scratch, backend, name, self.settings);
+        let opening = backend::connect(&worker.reactor, &worker.scratch, &choice.backend, name, self.settings);
         let wire = Wire::default();
         match race(opening, self.client.stream.descriptor().hangup()).await {
             Either::Left(result) => result.map_err(|refusal| {
+                if let Some(tally) = self.tally(choice) {
+                    tally.connect_errors.fetch_add(1, Relaxed);
+                }
                 let kind = if refusal.status == 504 { Kind::Timeout } else { Kind::Error };
                 wire.failed(refusal, kind)
             }),

@@ -16,9 +16,19 @@ use crate::{
 pub enum Record {
     /// The rule.
     Small(Small),
-    /// Where the access log asks at the end for what only the whole request knows.
-    Whole(Box<Request>, Arc<Generation>),
+    /// Where the access log asks at the end for what only the whole request knows, or the file does not name the backend.
+    Whole(Whole),
 }
+
+/// A whole request.
+pub struct Whole {
+    request: Box<Request>,
+    generation: Arc<Generation>,
+    peer: Option<u32>,
+    opened: Instant,
+}
+
+const TENTH_MS: u128 = 100;
 
 // One in every tunnel.
 const _: () = assert!(size_of::<Record>() <= 80);
@@ -29,10 +39,13 @@ pub struct Small {
     generation: Arc<Generation>,
     remote: Address,
     serial: u64,
-    /// The backend's address.
-    upstream: Arc<str>,
+    /// The backend's number among the peers of the file.
+    peer: u32,
     server: u32,
     location: u32,
+    /// Tenths of a second from the start of the process.
+    opened: u32,
+    tls: bool,
     lines: Option<Box<Lines>>,
 }
 
@@ -56,37 +69,113 @@ struct Lines {
 }
 
 impl Record {
-    /// Keeps what is needed of a request whose 101 has been sent.
-    pub fn of(mut request: Box<Request>, generation: Arc<Generation>) -> Self {
-        let Some(location) = request.location else { return Self::Whole(request, generation) };
-        let Some(sealed) = access_log::seal(&mut request) else { return Self::Whole(request, generation) };
+    /// Keeps what is needed of a request whose 101 has been sent, by the peer of this number where it is one of the file.
+    pub fn of(mut request: Box<Request>, generation: Arc<Generation>, peer: Option<u32>) -> Self {
+        let opened = Instant::now();
+        let whole = |request, generation| Self::Whole(Whole { request, generation, peer, opened });
+        let (Some(location), Some(number)) = (request.location, peer) else { return whole(request, generation) };
+        let Some(sealed) = access_log::seal(&mut request) else { return whole(request, generation) };
         // A line may tell of every backend that was tried.
         if !sealed.is_empty() && request.attempts.len() != 1 {
-            return Self::Whole(request, generation);
+            return whole(request, generation);
         }
         let attempt = request.attempts.pop().unwrap_or_default();
+        let since_start = opened.saturating_duration_since(generation.board.started());
         Self::Small(Small {
             lines: (!sealed.is_empty()).then(|| Box::new(Lines::of(sealed, &request, &attempt))),
-            generation,
             remote: request.client.remote.clone(),
             serial: request.client.serial,
-            upstream: attempt.address,
+            peer: number,
             server: request.server as u32,
             location: location as u32,
+            // Enough for 13 years.
+            opened: u32::try_from(since_start.as_millis() / TENTH_MS).unwrap_or(u32::MAX),
+            tls: request.client.tls.is_some(),
+            generation,
         })
     }
 
     /// What it was served by.
     pub fn generation(&self) -> &Arc<Generation> {
         match self {
-            Self::Whole(_, generation) | Self::Small(Small { generation, .. }) => generation,
+            Self::Whole(Whole { generation, .. }) | Self::Small(Small { generation, .. }) => generation,
         }
+    }
+
+    /// `$connection`
+    pub fn serial(&self) -> u64 {
+        match self {
+            Self::Whole(whole) => whole.request.client.serial,
+            Self::Small(small) => small.serial,
+        }
+    }
+
+    /// Index of its server block.
+    pub fn server(&self) -> usize {
+        match self {
+            Self::Whole(whole) => whole.request.server,
+            Self::Small(small) => small.server as usize,
+        }
+    }
+
+    /// Index of its location.
+    pub fn location(&self) -> Option<usize> {
+        match self {
+            Self::Whole(whole) => whole.request.location,
+            Self::Small(small) => Some(small.location as usize),
+        }
+    }
+
+    /// The backend's number among the peers of the file; none of an address that variables came to.
+    pub fn peer(&self) -> Option<u32> {
+        match self {
+            Self::Whole(whole) => whole.peer,
+            Self::Small(small) => Some(small.peer),
+        }
+    }
+
+    /// The client's address.
+    pub fn client(&self) -> &Address {
+        match self {
+            Self::Whole(whole) => &whole.request.client.remote,
+            Self::Small(small) => &small.remote,
+        }
+    }
+
+    /// The client speaks TLS.
+    pub fn is_tls(&self) -> bool {
+        match self {
+            Self::Whole(whole) => whole.request.client.tls.is_some(),
+            Self::Small(small) => small.tls,
+        }
+    }
+
+    /// The backend's address.
+    pub fn upstream(&self) -> Arc<str> {
+        let attempted = match self {
+            Self::Whole(whole) => whole.request.attempts.last().map(|attempt| Arc::clone(&attempt.address)),
+            Self::Small(small) => small.generation.tallies.peer(small.peer).map(|peer| Arc::clone(&peer.address)),
+        };
+        attempted.unwrap_or_else(|| "".into())
+    }
+
+    /// How long ago its 101 was sent.
+    pub fn age(&self, now: Instant) -> Duration {
+        let opened = match self {
+            Self::Whole(whole) => whole.opened,
+            Self::Small(small) => {
+                let since_start = Duration::from_millis(u64::from(small.opened) * TENTH_MS as u64);
+                small.generation.board.started() + since_start
+            }
+        };
+        now.saturating_duration_since(opened)
     }
 
     /// The request again, as far as it was kept, and its sealed lines. `now` stands for times that nothing asks for.
     pub fn into_request(self, now: Instant) -> (Box<Request>, Option<Sealed>) {
+        let address = self.upstream();
         let small = match self {
-            Self::Whole(request, _) => return (request, None),
+            Self::Whole(whole) => return (whole.request, None),
             Self::Small(small) => small,
         };
         let lines = small.lines.map_or_else(|| Lines::none(now), |lines| *lines);
@@ -105,7 +194,7 @@ impl Record {
         request.bytes_sent = u64::from(lines.sent);
         request.status = 101;
         request.attempts = vec![Attempt {
-            address: small.upstream,
+            address,
             status: 101,
             began: Duration::from_millis(u64::from(lines.attempt_began_ms)),
             bytes_sent: u64::from(lines.to_upstream),

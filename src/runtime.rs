@@ -27,7 +27,6 @@ use crate::{
     limits::{BATCHES_PER_TURN, BULK_NAP_US, EVENTS_PER_BATCH},
     listener::{self, Doors, Listening},
     observe::{
-        board::Board,
         counters::Counters,
         error_log::{self, About},
         os_error,
@@ -49,8 +48,6 @@ pub struct Plan {
     pub generation: Arc<Generation>,
     /// What this worker counts; the server reads it.
     pub counters: Arc<Counters>,
-    /// What is known of the whole process, shared.
-    pub board: Arc<Board>,
     /// What it knows of the other workers, shared.
     pub balance: Arc<Balance>,
     /// What it accepts from at first.
@@ -182,7 +179,7 @@ struct Turns {
 
 impl Turns {
     fn start(plan: Plan, inbox: Arc<Inbox>, bell: OwnedFd, has_ring: bool) -> io::Result<Self> {
-        let worker = Worker::new(plan.id, plan.generation, plan.counters, plan.board, plan.balance)?;
+        let worker = Worker::new(plan.id, plan.generation, plan.counters, plan.balance)?;
         let reactor = &worker.reactor;
         let desk = Desk { worker: Rc::clone(&worker), doors: Doors::default(), heirs: Rc::default() };
         desk.doors.open(&worker, plan.listen)?;

@@ -497,6 +497,9 @@ impl Session {
     fn request_ended(&mut self, mut request: Box<Request>) {
         self.keepalive_timeout = request.settings().keepalive_timeout;
         Counters::bump(&self.worker.counters.requests);
+        if let Some(tally) = self.generation.tallies.server(request.server) {
+            tally.requests.fetch_add(1, Relaxed);
+        }
         self.worker.worked();
         access_log::record(&self.generation.logs, &mut request);
     }
@@ -508,6 +511,7 @@ impl Session {
         let (fd, tls) = self.stream.into_parts();
         let client = tunnel::End { fd, tls };
         let (fd, tls) = opening.backend.into_parts();
+        let (generation, server, peer) = (Arc::clone(&self.generation), request.server, opening.peer);
         let pair = Pair {
             client,
             upstream: tunnel::End { fd, tls },
@@ -515,13 +519,16 @@ impl Session {
             from_upstream: opening.greeting,
             frames: opening.frames,
             terms,
-            record: Record::of(request, self.generation),
+            record: Record::of(request, self.generation, peer),
         };
         Counters::bump(&self.worker.counters.tunnels);
         let scratch = &mut self.worker.scratch.borrow_mut();
-        if let Err(error) = self.worker.tunnels.borrow_mut().carry(pair, scratch) {
-            Counters::bump(&self.worker.counters.tunnels_ended);
-            self.worker.log(Level::Crit, format_args!("epoll_ctl() failed ({error}): a tunnel was closed"));
+        match self.worker.tunnels.borrow_mut().carry(pair, scratch) {
+            Ok(()) => generation.tunnel_opened(server, peer),
+            Err(error) => {
+                Counters::bump(&self.worker.counters.tunnels_ended);
+                self.worker.log(Level::Crit, format_args!("epoll_ctl() failed ({error}): a tunnel was closed"));
+            }
         }
     }
 
@@ -567,6 +574,7 @@ pub fn tunnel_ended(worker: &Rc<Worker>, finished: Finished<Record>) {
     let Finished { record, outcome, detail } = finished;
     let generation = Arc::clone(record.generation());
     let logs = &generation.logs;
+    generation.tunnel_ended(record.server(), record.peer());
     let (mut request, sealed) = record.into_request(worker.reactor.now());
     Counters::bump(&worker.counters.tunnels_ended);
     worker.worked();

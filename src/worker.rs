@@ -21,7 +21,6 @@ use crate::{
     generation::Generation,
     limits::BURST,
     observe::{
-        board::Board,
         counters::Counters,
         error_log::{self, About},
     },
@@ -43,8 +42,6 @@ pub struct Worker {
     pub tunnels: RefCell<Table<Record>>,
     /// Counters.
     pub counters: Arc<Counters>,
-    /// What is known of the whole process.
-    pub board: Arc<Board>,
     /// A descriptor to give up when there is no other.
     pub reserve: RefCell<Option<File>>,
     /// What it knows of the other workers.
@@ -84,7 +81,6 @@ impl Worker {
         id: usize,
         generation: Arc<Generation>,
         counters: Arc<Counters>,
-        board: Arc<Board>,
         balance: Arc<Balance>,
     ) -> io::Result<Rc<Self>> {
         let reactor = Reactor::new()?;
@@ -94,7 +90,6 @@ impl Worker {
             reactor,
             scratch: Rc::default(),
             counters,
-            board,
             reserve: RefCell::default(),
             balance: RefCell::new(balance),
             generation: RefCell::new(generation),

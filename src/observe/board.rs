@@ -11,8 +11,8 @@ use std::{
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-use super::counters::Counters;
 pub use super::status::State;
+use super::{counters::Counters, tally::Kept};
 
 /// See the module. Nothing of it is touched by a tunnel that moves bytes.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub struct Board {
     loads: Mutex<Loads>,
     /// Log lines.
     pub log: LogCounts,
+    /// Counts by name.
+    pub kept: Kept,
 }
 
 /// Log lines of all logs.
@@ -84,6 +86,7 @@ impl Default for Board {
             workers: Mutex::default(),
             loads: Mutex::default(),
             log: LogCounts::default(),
+            kept: Kept::default(),
         }
     }
 }

@@ -9,6 +9,7 @@ pub mod error_log;
 pub mod library_log;
 pub mod status;
 pub mod status_page;
+pub mod tally;
 
 mod clock;
 mod escape;

@@ -7,6 +7,7 @@ use crate::{
     config::{ProxyPass, ProxyTarget},
     forward::{self, VariableTarget},
     http::refusal::Refusal,
+    observe::tally::Tallies,
     request::Request,
     upstream::{Backend, Group},
 };
@@ -19,8 +20,8 @@ pub(super) struct Target<'a> {
 }
 
 enum Route<'a> {
-    /// A group of the file, its state shared by all workers.
-    Group(&'a Group),
+    /// A group of the file, its state shared by all workers, and its number.
+    Group(&'a Group, usize),
     /// An address that a `proxy_pass` with variables came to.
     Address(Group),
 }
@@ -29,8 +30,16 @@ impl Target<'_> {
     /// Its servers.
     pub(super) fn group(&self) -> &Group {
         match &self.group {
-            Route::Group(group) => group,
+            Route::Group(group, _) => group,
             Route::Address(group) => group,
+        }
+    }
+
+    /// The number of one of them among all of the file; none of an address that is not in it.
+    pub(super) fn number(&self, peer: usize, tallies: &Tallies) -> Option<u32> {
+        match self.group {
+            Route::Group(_, group) => tallies.number(group, peer),
+            Route::Address(_) => None,
         }
     }
 }
@@ -42,12 +51,12 @@ impl Target<'_> {
 pub(super) fn target<'a>(client: Client<'a>, request: &mut Request, pass: &ProxyPass) -> Result<Target<'a>, Refusal> {
     let groups = &client.generation.upstreams.groups;
     let (name, tls, group) = match &pass.target {
-        ProxyTarget::Upstream(index, name) => (name.clone(), pass.tls, Route::Group(&groups[*index])),
+        ProxyTarget::Upstream(index, name) => (name.clone(), pass.tls, Route::Group(&groups[*index], *index)),
         ProxyTarget::Variable(template) => {
             let VariableTarget { address, tls, .. } = forward::variable_target(&template.expand(request), pass.tls)?;
             let declared = request.config.upstreams.iter().position(|group| group.declared && group.name == address);
             let group = match declared {
-                Some(index) => Route::Group(&groups[index]),
+                Some(index) => Route::Group(&groups[index], index),
                 None => Route::Address(Group::single(literal(&address, tls)?)),
             };
             (address, tls, group)
