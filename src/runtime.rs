@@ -24,6 +24,7 @@ use crate::{
     balance::Balance,
     config::{Driver, Level},
     generation::Generation,
+    inspect,
     limits::{BATCHES_PER_TURN, BULK_NAP_US, EVENTS_PER_BATCH},
     listener::{self, Doors, Listening},
     observe::{
@@ -278,6 +279,7 @@ impl Desk {
         let worker = &self.worker;
         loop {
             inbox.take().into_iter().for_each(|message| self.obey(message));
+            inspect::look_at_errands(worker);
             // One that ends serves what it was handed before, and is handed nothing more.
             let handed = match worker.is_quitting() {
                 true => worker.balance().leave(worker.id),

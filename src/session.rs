@@ -376,7 +376,7 @@ impl Session {
         match &config.servers[request.server].locations[location].content {
             Content::Proxy(pass) => proxy::serve(self.to_forward(request), request, pass).await,
             content @ (Content::Status { .. } | Content::Metrics | Content::StubStatus) => {
-                let told = inspect::answer(&self.worker, request, content)?;
+                let told = inspect::answer(&self.worker, request, content).await?;
                 let keep = self.may_keep(request);
                 Ok(self.own(request, told.status, "", &told.body, &told.fields, keep).await)
             }

@@ -55,6 +55,8 @@ pub struct Worker {
     ran: Cell<bool>,
     /// Pieces of work since the worker last rested.
     work: Cell<u64>,
+    /// Where those wait who asked something of all workers.
+    pub answered: Gate,
     state: Cell<State>,
     /// Where tasks wait for the state to change.
     changed: Gate,
@@ -97,6 +99,7 @@ impl Worker {
             published: Cell::new(0),
             ran: Cell::new(false),
             work: Cell::new(0),
+            answered: Gate::default(),
             state: Cell::new(State::Serving),
             changed: Gate::default(),
             warned_full: Cell::new(None),

@@ -5,6 +5,7 @@
 pub mod access_log;
 pub mod board;
 pub mod counters;
+pub mod errand;
 pub mod error_log;
 pub mod library_log;
 pub mod status;

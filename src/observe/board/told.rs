@@ -40,7 +40,6 @@ impl Board {
             _ => State::Serving,
         };
         status.config = self.generations();
-        status.log = status::Log { written: value(&self.log.written), lost: value(&self.log.lost) };
         status.process = process();
         let now = Instant::now();
         let mut workers = self.workers();
