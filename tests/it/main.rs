@@ -5,6 +5,7 @@
 #![allow(missing_docs)]
 
 mod access_log;
+mod access;
 mod balance;
 mod cli;
 mod clients;
@@ -18,6 +19,7 @@ mod openssl;
 mod package;
 mod reload;
 mod seeds;
+mod status;
 mod tidy;
 mod tls;
 mod tuning;
