@@ -15,7 +15,7 @@ use crate::{
         board::{Board, Loaded},
         tally::{Tallies, Tunnelled},
     },
-    upstream::{Group, Upstreams},
+    upstream::Upstreams,
 };
 
 /// See the module.
@@ -59,7 +59,7 @@ impl Generation {
         let addresses = config.listeners.iter().map(|listener| listener.address.clone());
         let listeners = addresses.enumerate().map(|(index, address)| (address, index)).collect();
         let loaded = board.load(number, config.bytes);
-        let tallies = board.kept.tallies(&config, upstreams.groups.iter().map(Group::addresses));
+        let tallies = board.kept.tallies(&config, upstreams.groups.iter().map(|group| group.addresses()));
         let generation = Self { number, config, upstreams, logs, loaded, board, tallies, listeners };
         generation.drain_what_was_drained();
         Arc::new(generation)

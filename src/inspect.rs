@@ -18,19 +18,19 @@ use std::{
 use crate::{
     config::Content,
     http::refusal::Refusal,
-    limits::{ADMIN_CLOSE_SECS, ERRAND_WAIT_MS},
+    limits::{ADMIN_CLOSE_SECS, ADMIN_DRAIN_SECS, ERRAND_WAIT_MS, TICK_MS},
     observe::{
         errand::{Errand, Task},
         status::{self, Status},
         status_page,
+        tally::PeerTally,
     },
+    record::Record,
     request::Request,
     tunnel::{Farewell, Reason},
+    websocket::close::GOING_AWAY,
     worker::Worker,
 };
-
-/// RFC 6455 section 7.4.1.
-const GOING_AWAY: u16 = 1001;
 
 /// An answer about the program.
 #[derive(Debug)]
@@ -115,7 +115,7 @@ fn gather(worker: &Worker) -> Status {
 /// The tunnels that stand out among those of all workers; without those of a worker that takes too long.
 async fn outstanding(worker: &Rc<Worker>) -> crate::observe::errand::Outstanding {
     let board = &worker.generation().board;
-    let workers = board.present();
+    let workers = asked(worker);
     let (survey, is_new) = board.errands.survey(&workers, worker.id);
     if is_new {
         workers.iter().for_each(|other| worker.balance().ring(*other));
@@ -134,10 +134,16 @@ async fn ask(worker: &Rc<Worker>, task: Task) -> Arc<Errand> {
 /// Asks every worker for something.
 fn tell(worker: &Rc<Worker>, task: Task) -> Arc<Errand> {
     let board = &worker.generation().board;
-    let workers = board.present();
+    let workers = asked(worker);
     let errand = board.errands.ask(task, &workers, worker.id);
     workers.iter().for_each(|other| worker.balance().ring(*other));
     errand
+}
+
+/// The workers that stay: what one has that leaves is on its way to these.
+fn asked(worker: &Worker) -> Vec<usize> {
+    let (present, balance) = (worker.generation().board.present(), worker.balance());
+    (0..balance.workers()).filter(|id| present.contains(id)).collect()
 }
 
 async fn wait_for(worker: &Worker, errand: &Errand) {
@@ -165,12 +171,34 @@ async fn run(worker: &Rc<Worker>, errand: &Errand) {
             found.lock().unwrap_or_else(PoisonError::into_inner).merge(own);
         }
         Task::Close { serial, found } => {
-            let Some(number) = survey::find(worker, *serial).await else { return };
-            found.store(true, Relaxed);
-            let patience = Duration::from_secs(ADMIN_CLOSE_SECS);
-            let farewell = Farewell { reason: Reason::ClosedByAdmin, code: GOING_AWAY, patience };
-            worker.tunnels.borrow_mut().part(number, &farewell, &mut worker.scratch.borrow_mut());
+            let is_it = |record: &Record| record.serial() == *serial;
+            for number in survey::numbers(worker, is_it).await {
+                found.store(true, Relaxed);
+                close(worker, number, Reason::ClosedByAdmin, is_it);
+            }
         }
-        Task::Drain { peer, percent } => {}
+        Task::Drain { peer, percent } => drain(worker, peer, *percent).await,
+    }
+}
+
+/// Closes so many of a hundred of a backend's tunnels, some at a time: their clients shall not all be back at once.
+async fn drain(worker: &Worker, peer: &Arc<PeerTally>, percent: u8) {
+    let is_its = |record: &Record| record.tally().is_some_and(|tally| Arc::ptr_eq(tally, peer));
+    let mut numbers = survey::numbers(worker, is_its).await;
+    numbers.truncate((numbers.len() * usize::from(percent)).div_ceil(100));
+    let step = numbers.len().div_ceil((ADMIN_DRAIN_SECS * 1_000 / TICK_MS) as usize).max(1);
+    for some in numbers.chunks(step) {
+        // Another tunnel may have the number by now.
+        some.iter().for_each(|number| close(worker, *number, Reason::Drain, is_its));
+        worker.reactor.sleep(Duration::from_millis(TICK_MS)).await;
+    }
+}
+
+fn close(worker: &Worker, number: u32, reason: Reason, is_it: impl Fn(&Record) -> bool) {
+    let patience = Duration::from_secs(ADMIN_CLOSE_SECS);
+    let mut tunnels = worker.tunnels.borrow_mut();
+    if tunnels.look(number).is_some_and(|tunnel| is_it(tunnel.record)) {
+        let farewell = Farewell { reason, code: GOING_AWAY, patience };
+        tunnels.part(number, &farewell, &mut worker.scratch.borrow_mut());
     }
 }

@@ -8,7 +8,10 @@ use std::{
 
 use crate::{
     generation::Generation,
-    observe::access_log::{self, Sealed},
+    observe::{
+        access_log::{self, Sealed},
+        tally::PeerTally,
+    },
     request::{Address, Attempt, ClientConnection, Request},
 };
 
@@ -150,11 +153,16 @@ impl Record {
         }
     }
 
+    /// What is counted of the backend; nothing of an address that variables came to.
+    pub fn tally(&self) -> Option<&Arc<PeerTally>> {
+        self.generation().tallies.peer(self.peer()?)
+    }
+
     /// The backend's address.
     pub fn upstream(&self) -> Arc<str> {
         let attempted = match self {
             Self::Whole(whole) => whole.request.attempts.last().map(|attempt| Arc::clone(&attempt.address)),
-            Self::Small(small) => small.generation.tallies.peer(small.peer).map(|peer| Arc::clone(&peer.address)),
+            Self::Small(_) => self.tally().map(|peer| Arc::clone(&peer.address)),
         };
         attempted.unwrap_or_else(|| "".into())
     }
@@ -245,9 +253,11 @@ mod tests {
     use crate::{
         config::{AccessLog, Escape, LogFormat, LogTarget},
         generation::tests::generation,
-        request::tests::{config, head, location, request, server, settings},
+        request::tests::{config, head, location, request, server, settings, upstream},
         variables::{Known, Part, Template, Variable},
     };
+
+    const ADDRESSES: [&str; 2] = ["10.0.0.1:80", "10.0.0.2:80"];
 
     /// A request that got its 101 from the second of two backends.
     fn upgraded(logged: Option<&str>) -> Box<Request> {
@@ -264,18 +274,18 @@ mod tests {
         }));
         let location = crate::config::Location { settings: Arc::new(settings), ..location("/") };
         let server = crate::config::Server { locations: vec![location], ..server("a.example") };
-        let mut request = request(config(vec![server], Vec::new()), head("/", &[]));
+        let mut config = config(vec![server], Vec::new());
+        config.upstreams.push(upstream(&ADDRESSES));
+        let mut request = request(config, head("/", &[]));
         request.location = Some(0);
         request.received = 300;
-        request.attempts = ["10.0.0.1:80", "10.0.0.2:80"]
-            .map(|address| Attempt { address: address.into(), ..Attempt::default() })
-            .into();
+        request.attempts = ADDRESSES.map(|address| Attempt { address: address.into(), ..Attempt::default() }).into();
         Box::new(request)
     }
 
     fn sealed(request: Box<Request>) -> Record {
         let generation = generation(Arc::clone(&request.config));
-        Record::of(request, generation)
+        Record::of(request, generation, Some(1))
     }
 
     #[test]
@@ -284,11 +294,22 @@ mod tests {
         let remote = request.client.remote.clone();
         let record = sealed(request);
         assert!(matches!(&record, Record::Small(small) if small.lines.is_none()));
+        assert_eq!((record.serial(), record.server(), record.location(), record.peer()), (7, 0, Some(0), Some(1)));
+        assert_eq!((&*record.upstream(), record.client(), record.is_tls()), (ADDRESSES[1], &remote, false));
+        assert!(record.age(Instant::now()) < Duration::from_secs(10));
         let (request, sealed) = record.into_request(Instant::now());
         assert_eq!(request.client.remote, remote);
         assert_eq!(request.server().name.as_ref(), "a.example");
         assert_eq!(request.attempts.last().map(|attempt| &*attempt.address), Some("10.0.0.2:80"));
         assert!(sealed.is_some_and(|sealed| sealed.is_empty()));
+    }
+
+    #[test]
+    fn an_address_that_is_not_in_the_file_is_kept_with_its_request() {
+        let request = upgraded(None);
+        let record = Record::of(request, generation(Arc::new(config(Vec::new(), Vec::new()))), None);
+        assert!(matches!(&record, Record::Whole(_)));
+        assert_eq!((&*record.upstream(), record.peer(), record.tally().is_none()), (ADDRESSES[1], None, true));
     }
 
     #[test]

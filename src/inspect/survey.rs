@@ -48,16 +48,16 @@ pub async fn outstanding(worker: &Worker) -> Outstanding {
     }
 }
 
-/// The tunnel of a connection.
-pub async fn find(worker: &Worker, serial: u64) -> Option<u32> {
-    let mut found = None;
+/// The numbers of those tunnels of a worker that `is_wanted`.
+pub async fn numbers(worker: &Worker, is_wanted: impl Fn(&Record) -> bool) -> Vec<u32> {
+    let mut numbers = Vec::new();
     in_turns(worker, |number, tunnel| {
-        if tunnel.record.serial() == serial {
-            found = Some(number);
+        if is_wanted(tunnel.record) {
+            numbers.push(number);
         }
     })
     .await;
-    found
+    numbers
 }
 
 async fn in_turns(worker: &Worker, mut look: impl FnMut(u32, Look<'_, Record>)) {

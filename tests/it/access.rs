@@ -29,9 +29,8 @@ fn who_is_denied_gets_403_before_any_backend_is_asked(driver: Driver) {
     let handshake = |target: &str| proxy.connect().upgrade(target).status();
     assert_eq!((handshake("/closed"), handshake("/open")), (403, 101));
     assert_eq!(backend.connections(), asked + 1, "only what is allowed reaches a backend");
-    if beyond_nginx() {
-        proxy.logged(&["access forbidden by rule", "403 access_denied", "/closed"]);
-    }
+    beyond_nginx!();
+    proxy.logged(&["access forbidden by rule", "403 access_denied", "/closed"]);
 }
 
 #[test]
@@ -55,9 +54,7 @@ fn a_client_of_a_unix_socket_is_named_by_unix_and_all() {
 
 #[test]
 fn a_denied_handshake_is_counted_and_its_connection_goes_on() {
-    if !beyond_nginx() {
-        return;
-    }
+    beyond_nginx!();
     let backend = Backend::echo();
     let proxy = Proxy::config(&format!(
         "server {{ listen %http%;

@@ -4,8 +4,8 @@
 //! in its log: so each test here is also one of that.
 #![allow(missing_docs)]
 
-mod access_log;
 mod access;
+mod access_log;
 mod balance;
 mod cli;
 mod clients;
@@ -14,6 +14,7 @@ mod handshake;
 mod http;
 mod logs;
 mod memory;
+mod metrics;
 mod nginx;
 mod openssl;
 mod package;
