@@ -127,7 +127,7 @@ fn handshake(criterion: &mut Criterion) {
     let (mut request, location) = routed(&config, &client, head.clone());
     let pass = pass(&config, location);
     measure(&mut group, "rewrite for the backend", || {
-        forward::request_head(black_box(&mut request), pass, Some(&upgrade))
+        forward::request_head(black_box(&mut request), pass, Some(&upgrade), false)
     });
     measure(&mut group, "parse and judge answer", || match parse_response(black_box(ANSWER), 16_384) {
         Ok(Parsed::Complete(answer, _)) => judge_answer(&answer, Some(&upgrade)),
@@ -137,7 +137,7 @@ fn handshake(criterion: &mut Criterion) {
         let Ok(Parsed::Complete(head, _)) = parse_request(black_box(BROWSER), &LIMITS) else { panic!("not parsed") };
         let upgrade = judge_request(&head, &websocket).ok().flatten();
         let (mut request, location) = routed(&config, &client, head);
-        forward::request_head(&mut request, self::pass(&config, location), upgrade.as_ref())
+        forward::request_head(&mut request, self::pass(&config, location), upgrade.as_ref(), false)
     });
 }
 

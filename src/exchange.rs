@@ -271,16 +271,16 @@ pub enum DownloadError {
 }
 
 impl Download<'_> {
-    /// Streams the whole body; `buffer` has what was read beyond the head.
+    /// Streams the whole body; `buffer` has what was read beyond the head, and then what was read beyond the body.
     ///
     /// # Errors
     /// See [`DownloadError`].
-    pub async fn run(&self, framing: Framing, mut buffer: Vec<u8>) -> Result<(), DownloadError> {
+    pub async fn run(&self, framing: Framing, buffer: &mut Vec<u8>) -> Result<(), DownloadError> {
         let mut body = Body::new(framing);
         let mut payload = Vec::new();
         loop {
             payload.clear();
-            body.take(&mut buffer, &mut payload)
+            body.take(buffer, &mut payload)
                 .map_err(|error| DownloadError::Backend(Refusal::new(502, "upstream_malformed_chunk", error.0)))?;
             if !payload.is_empty() {
                 self.send(&frame(&payload, self.chunked)).await?;
@@ -288,7 +288,7 @@ impl Download<'_> {
             if body.is_done() {
                 break;
             }
-            if payload.is_empty() && self.receive(&mut buffer).await? {
+            if payload.is_empty() && self.receive(buffer).await? {
                 if framing == Framing::UntilClose && self.backend.end() == Some(stream::End::Clean) {
                     break;
                 }

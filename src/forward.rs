@@ -10,7 +10,7 @@ mod request;
 mod response;
 mod target;
 
-pub use request::{backend_method, request_head};
+pub use request::{backend_method, keeps_backend, request_head};
 pub use response::{interim_head, own_response, response_head, switching_head};
 pub use target::{VariableTarget, variable_target};
 

@@ -38,6 +38,8 @@ pub mod stream;
 pub mod tunnel;
 
 pub mod record;
+
+pub mod pool;
 pub mod worker;
 
 pub mod inspect;

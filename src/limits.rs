@@ -79,6 +79,8 @@ pub const HANDED_WAITING: usize = 256;
 pub const TUNNELS_PER_MOVE: usize = 256;
 /// Workers whose connections are compared at an accept: with more workers it is the neighbours', each a cache line to fetch.
 pub const LOADS_COMPARED: usize = 32;
+/// Idle connections to backends that a worker keeps for one upstream (`keepalive`): they are looked through for each request.
+pub const KEPT_CONNECTIONS: usize = 4_096;
 /// How long a listener rests after the kernel had no descriptor or memory for a connection, milliseconds.
 pub const ACCEPT_PAUSE_MS: u64 = 100;
 /// How long a taken address is tried again at start, milliseconds: the ports of a process that owned an io_uring stay bound a
@@ -116,6 +118,13 @@ pub const LOG_PIPE_BYTES: usize = 4096;
 pub const LOG_RETRY_MS: u64 = 20;
 /// How long the end of the program waits for the log writer, milliseconds.
 pub const LOG_FLUSH_MS: u64 = 1000;
+/// Shortest `access_log_interval`, seconds: a line about every tunnel, that often, is what it costs.
+pub const LOG_INTERVAL_SECS: u64 = 1;
+/// Open tunnels that a worker tells of in one tick: those that came together are due together, and wait for the next one.
+pub const LOG_INTERVALS_PER_TICK: usize = 1024;
+/// Bytes that a value may have in a JSON line which would be longer than [`LOG_RECORD_BYTES`], tried in turn: cut in the middle it
+/// would be no JSON.
+pub const LOG_JSON_VALUE_BYTES: [usize; 2] = [1024, 64];
 /// Seconds between two messages about lines that one log lost.
 pub const LOG_LOSS_REPORT_SECS: u64 = 60;
 /// Longest single log record, bytes; a longer one is cut.

@@ -16,7 +16,7 @@ use self::{
 };
 use crate::{
     backend,
-    config::{Level, ProxyPass, Settings},
+    config::{KeepIdle, Level, ProxyPass, Settings},
     exchange::{self, Beside, NoHead, Progress, Upload, UploadError},
     forward,
     generation::Generation,
@@ -31,11 +31,12 @@ use crate::{
         error_log::{self, About},
         tally::PeerTally,
     },
+    pool::{self, Kept, Peer},
     reactor::{Either, race},
     request::{Attempt, Request, routing},
     route::origin,
     stream::Stream,
-    upstream::{Choice, Tried},
+    upstream::{Backend, Choice, Tried},
     websocket::handshake::{self, Answer, Upgrade},
     worker::Worker,
 };
@@ -142,9 +143,23 @@ async fn pass_on(
         return Err(Refusal::new(413, "body_too_large", "Content-Length is beyond client_max_body_size"));
     }
     let target = target(client, request, pass)?;
-    let head = forward::request_head(request, pass, upgrade)?;
-    let round =
-        Round { client, settings, target: &target, method: &method, head: &head, upgrade, started: Instant::now() };
+    let limits = target.upstream.and_then(|index| request.config.upstreams.get(index)?.keepalive);
+    let keep = limits.filter(|_| forward::keeps_backend(request, upgrade));
+    let head = forward::request_head(request, pass, upgrade, keep.is_some())?;
+    let round = Round {
+        client,
+        settings,
+        target: &target,
+        method: &method,
+        head: &head,
+        upgrade,
+        pool: target
+            .upstream
+            .filter(|_| limits.is_some())
+            .map(|upstream| pool::Group { generation: client.generation.number, upstream }),
+        keep,
+        started: Instant::now(),
+    };
     if !request.attempts.is_empty() {
         request.attempts.push(Attempt::default());
     }
@@ -170,6 +185,10 @@ struct Round<'a> {
     method: &'a str,
     head: &'a [u8],
     upgrade: Option<&'a Upgrade>,
+    /// Where connections of other requests may wait for this one.
+    pool: Option<pool::Group>,
+    /// The connection of this one may wait for others.
+    keep: Option<KeepIdle>,
     /// For `proxy_next_upstream_timeout`.
     started: Instant,
 }
@@ -182,6 +201,9 @@ struct Failed {
     sent: bool,
     /// Part of the request's body was used up: it cannot be sent again.
     body_used: bool,
+    /// A connection that another request had used ended before a byte of the answer: its backend closed it as the request was on its
+    /// way.
+    stale: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -212,7 +234,7 @@ impl Round<'_> {
             if let Some(tally) = self.tally(&choice) {
                 tally.requests.fetch_add(1, Relaxed);
             }
-            let failed = match self.attempt(request, &choice, last).await {
+            let failed = match self.attempt_twice(request, &choice, last).await {
                 Ok(outcome) => {
                     group.succeeded(choice.peer);
                     return Ok(outcome);
@@ -257,9 +279,13 @@ impl Round<'_> {
             Kind::Intercepted | Kind::Client => false,
         };
         let late = !next.timeout_total.is_zero() && self.started.elapsed() >= next.timeout_total;
-        // RFC 9110 section 9.2.2: what may have been acted upon is not repeated, unless the file says so.
+        wanted && !last && !late && self.may_repeat(request, failed)
+    }
+
+    /// RFC 9110 section 9.2.2: what may have been acted upon is not repeated, unless the file says so.
+    fn may_repeat(&self, request: &Request, failed: &Failed) -> bool {
         let idempotent = !matches!(request.head.method.as_ref(), "POST" | "LOCK" | "PATCH");
-        wanted && !last && !late && !failed.body_used && (!failed.sent || idempotent || next.non_idempotent)
+        !failed.body_used && (!failed.sent || idempotent || self.settings.next_upstream.non_idempotent)
     }
 
     /// Passive health: the attempt counts against its peer. As in nginx a 403 or 404 does not: another server may have the file.
@@ -281,18 +307,39 @@ impl Round<'_> {
     }
 
     fn number(&self, choice: &Choice) -> Option<u32> {
-        self.target.number(choice.peer, &self.client.generation.tallies)
+        self.client.generation.tallies.number(self.target.upstream?, choice.peer)
     }
 
     fn tally(&self, choice: &Choice) -> Option<&PeerTally> {
         self.number(choice).and_then(|number| self.client.generation.tallies.peer(number)).map(Arc::as_ref)
     }
 
-    /// One backend. `last`: no other will be tried, so its answer is the answer, whatever its status.
-    async fn attempt(&self, request: &mut Request, choice: &Choice, last: bool) -> Result<Next, Failed> {
+    /// One backend; once more, by a new connection, where the one that had waited turns out to be closed. That is no fault of the
+    /// backend's, and no other one need be tried.
+    async fn attempt_twice(&self, request: &mut Request, choice: &Choice, last: bool) -> Result<Next, Failed> {
+        let first = self.attempt(request, choice, last, false).await;
+        match first {
+            Err(failed) if failed.stale && self.may_repeat(request, &failed) => {
+                note(request, |attempt| attempt.status = failed.refusal.status);
+                let message = format_args!("{} on a kept connection, asking again by a new one", failed.refusal.detail);
+                self.client.log(Level::Info, request, message);
+                let began = request.started.elapsed();
+                let address = Arc::clone(&choice.address);
+                request.attempts.push(Attempt { address, began, ..Attempt::default() });
+                self.attempt(request, choice, last, true).await
+            }
+            first => first,
+        }
+    }
+
+    /// One backend. `last`: no other will be tried, so its answer is the answer, whatever its status. `fresh`: by a new connection.
+    async fn attempt(&self, request: &mut Request, choice: &Choice, last: bool, fresh: bool) -> Result<Next, Failed> {
         let started = Instant::now();
         let wire = Wire::default();
-        let result = self.ask(request, choice, last, &wire, started).await;
+        let result = match self.connect(choice, &wire, fresh).await {
+            Ok(kept) => self.ask(request, choice, last, kept, &wire, started).await,
+            Err(failed) => Err(failed),
+        };
         request.received += wire.upload.taken.get();
         note(request, |attempt| {
             attempt.response_time = Some(started.elapsed());
@@ -312,15 +359,12 @@ impl Round<'_> {
         request: &mut Request,
         choice: &Choice,
         last: bool,
+        kept: Kept,
         wire: &Wire,
         started: Instant,
     ) -> Result<Next, Failed> {
-        let backend = self.connect(choice).await?;
-        let connected = started.elapsed();
-        note(request, |attempt| attempt.connect_time = Some(connected));
-        if let Some(tally) = self.tally(choice) {
-            tally.connected(connected);
-        }
+        let Kept { stream: backend, requests, opened } = kept;
+        note(request, |attempt| attempt.connect_time = Some(started.elapsed()));
         self.send_head(&backend, wire).await?;
         self.go_on(request, wire).await?;
         let upload = Upload {
@@ -361,13 +405,48 @@ impl Round<'_> {
                 }
                 let framing =
                     response_framing(&head, self.method).map_err(|refusal| failed(refusal, Kind::InvalidHeader))?;
+                let persists = head.keep_alive && framing != Framing::UntilClose;
                 let relay = Relay { round: self, backend: &backend, wire };
-                Ok(relay.run(request, head, framing, buffer, &mut upload).await)
+                let next = relay.run(request, head, framing, &mut buffer, &mut upload).await;
+                let is_whole = request.completed && matches!(upload.output(), Some(Ok(())));
+                drop(upload);
+                if persists && is_whole && buffer.is_empty() {
+                    self.give_back(&choice.backend, Kept { stream: backend, requests: requests + 1, opened });
+                }
+                Ok(next)
             }
         }
     }
 
-    async fn connect(&self, choice: &Choice) -> Result<Stream, Failed> {
+    /// A connection that has waited for a request, or a new one.
+    async fn connect(&self, choice: &Choice, wire: &Wire, fresh: bool) -> Result<Kept, Failed> {
+        let pool = self.pool.filter(|_| !fresh);
+        if let Some(kept) = pool.and_then(|group| self.client.worker.pool.take(group, &self.peer(&choice.backend))) {
+            wire.reused.set(true);
+            return Ok(kept);
+        }
+        let started = Instant::now();
+        let stream = self.open(choice).await?;
+        if let Some(tally) = self.tally(choice) {
+            tally.connected(started.elapsed());
+        }
+        Ok(Kept { stream, requests: 0, opened: self.client.worker.reactor.now() })
+    }
+
+    /// Nothing is left of this request on a connection: another may use it.
+    fn give_back(&self, backend: &Backend, kept: Kept) {
+        if let (Some(group), Some(limits)) = (self.pool, &self.keep) {
+            self.client.worker.keep_backend(group, limits, self.peer(backend), kept);
+        }
+    }
+
+    fn peer(&self, backend: &Backend) -> Peer {
+        let tls = self.target.tls_name.as_deref();
+        let tls = tls.map(|name| (Arc::clone(&self.settings.backend_tls), name.into()));
+        Peer { backend: backend.clone(), tls }
+    }
+
+    async fn open(&self, choice: &Choice) -> Result<Stream, Failed> {
         let worker = &self.client.worker;
         let name = self.target.tls_name.as_deref();
         let opening = backend::connect(&worker.reactor, &worker.scratch, &choice.backend, name, self.settings);
@@ -513,13 +592,16 @@ impl Round<'_> {
 #[derive(Default)]
 struct Wire {
     head_sent: Cell<bool>,
+    /// Another request has used the connection before.
+    reused: Cell<bool>,
     upload: Progress,
     received: Cell<u64>,
 }
 
 impl Wire {
     fn failed(&self, refusal: Refusal, kind: Kind) -> Failed {
-        Failed { refusal, kind, sent: self.head_sent.get(), body_used: self.upload.taken.get() > 0 }
+        let stale = self.reused.get() && kind == Kind::Error && self.received.get() == 0;
+        Failed { refusal, kind, sent: self.head_sent.get(), body_used: self.upload.taken.get() > 0, stale }
     }
 }
 

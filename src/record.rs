@@ -7,12 +7,13 @@ use std::{
 };
 
 use crate::{
+    config::TunnelEvent,
     generation::Generation,
     observe::{
         access_log::{self, Sealed},
         tally::PeerTally,
     },
-    request::{Address, Attempt, ClientConnection, Request},
+    request::{Address, Attempt, ClientConnection, Request, Traffic},
 };
 
 /// A request's remains.
@@ -160,11 +161,12 @@ impl Record {
 
     /// The backend's address.
     pub fn upstream(&self) -> Arc<str> {
-        let attempted = match self {
-            Self::Whole(whole) => whole.request.attempts.last().map(|attempt| Arc::clone(&attempt.address)),
-            Self::Small(_) => self.tally().map(|peer| Arc::clone(&peer.address)),
-        };
-        attempted.unwrap_or_else(|| "".into())
+        match self {
+            Self::Whole(whole) => {
+                whole.request.attempts.last().map(|attempt| Arc::clone(&attempt.address)).unwrap_or_default()
+            }
+            Self::Small(small) => small.address(),
+        }
     }
 
     /// How long ago its 101 was sent.
@@ -181,35 +183,62 @@ impl Record {
 
     /// The request again, as far as it was kept, and its sealed lines. `now` stands for times that nothing asks for.
     pub fn into_request(self, now: Instant) -> (Box<Request>, Option<Sealed>) {
-        let address = self.upstream();
-        let small = match self {
-            Self::Whole(whole) => return (whole.request, None),
-            Self::Small(small) => small,
-        };
-        let lines = small.lines.map_or_else(|| Lines::none(now), |lines| *lines);
+        match self {
+            Self::Whole(whole) => (whole.request, None),
+            Self::Small(mut small) => {
+                let lines = small.lines.take().map_or_else(|| Lines::none(now), |lines| *lines);
+                (Box::new(small.request(&lines)), Some(lines.sealed))
+            }
+        }
+    }
+
+    /// Writes the lines of a moment in an open tunnel's life.
+    pub fn write_lines(&mut self, event: TunnelEvent, traffic: Traffic, now: Instant) {
+        match self {
+            Self::Whole(Whole { request, generation, .. }) => {
+                request.tunnel(event, traffic, now);
+                access_log::record(&generation.logs, request);
+            }
+            Self::Small(small) => {
+                let Some(lines) = &small.lines else { return };
+                let mut request = small.request(lines);
+                request.tunnel(event, traffic, now);
+                access_log::record_sealed(&small.generation.logs, &lines.sealed, &mut request);
+            }
+        }
+    }
+}
+
+impl Small {
+    fn address(&self) -> Arc<str> {
+        self.generation.tallies.peer(self.peer).map(|peer| Arc::clone(&peer.address)).unwrap_or_default()
+    }
+
+    /// The request, as far as it was kept.
+    fn request(&self, lines: &Lines) -> Request {
         let client = ClientConnection {
-            serial: small.serial,
-            remote: small.remote,
+            serial: self.serial,
+            remote: self.remote.clone(),
             local: Address::Unix("".into()),
             tls: None,
             accepted: lines.started.checked_sub(Duration::from_millis(lines.waited_ms.into())).unwrap_or(lines.started),
         };
-        let server = small.server as usize;
-        let config = Arc::clone(&small.generation.config);
+        let server = self.server as usize;
+        let config = Arc::clone(&self.generation.config);
         let mut request = Request::refused(config, Arc::new(client), 1, server, Vec::new(), lines.started);
-        request.location = Some(small.location as usize);
+        request.location = Some(self.location as usize);
         request.received = u64::from(lines.received);
         request.bytes_sent = u64::from(lines.sent);
         request.status = 101;
         request.attempts = vec![Attempt {
-            address,
+            address: self.address(),
             status: 101,
             began: Duration::from_millis(u64::from(lines.attempt_began_ms)),
             bytes_sent: u64::from(lines.to_upstream),
             bytes_received: u64::from(lines.from_upstream),
             ..Attempt::default()
         }];
-        (Box::new(request), Some(lines.sealed))
+        request
     }
 }
 
@@ -251,7 +280,7 @@ fn millis(duration: Duration) -> u64 {
 mod tests {
     use super::*;
     use crate::{
-        config::{AccessLog, Escape, LogFormat, LogTarget},
+        config::{AccessLog, Escape, LogFormat, LogTarget, TunnelEvents},
         generation::tests::generation,
         request::tests::{config, head, location, request, server, settings, upstream},
         variables::{Known, Part, Template, Variable},
@@ -271,6 +300,7 @@ mod tests {
             }),
             condition: None,
             buffer: None,
+            events: TunnelEvents::CLOSE,
         }));
         let location = crate::config::Location { settings: Arc::new(settings), ..location("/") };
         let server = crate::config::Server { locations: vec![location], ..server("a.example") };

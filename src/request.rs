@@ -13,7 +13,7 @@ use std::{
 use socket2::SockAddr;
 
 use crate::{
-    config::{Config, Listener, Location, Server, Settings},
+    config::{Config, Listener, Location, Server, Settings, TunnelEvent},
     http::{
         body::Framing,
         fields::Fields,
@@ -103,6 +103,21 @@ pub struct Attempt {
     pub bytes_received: u64,
     /// Bytes of its response's body.
     pub body_bytes: u64,
+    /// What has gone through the tunnel that it became.
+    pub tunnelled: Traffic,
+}
+
+/// What has gone through a tunnel so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Bytes from the client, without TLS.
+    pub from_client: u64,
+    /// Bytes to the client.
+    pub from_upstream: u64,
+    /// Frames from the client.
+    pub frames_from_client: u64,
+    /// Frames to the client.
+    pub frames_from_upstream: u64,
 }
 
 /// A request being served.
@@ -119,8 +134,10 @@ pub struct Request {
     pub line: Box<[u8]>,
     /// Bytes of head and body received.
     pub received: u64,
-    /// Bytes received through its tunnel.
-    pub tunnelled: u64,
+    /// What has gone through its tunnel.
+    pub tunnelled: Traffic,
+    /// What its line is about, once it is a tunnel.
+    pub event: Option<TunnelEvent>,
     /// When its first byte came.
     pub started: Instant,
     /// `$uri` as it stands after rewrites.
@@ -200,7 +217,8 @@ impl Request {
             head,
             line: line.into(),
             received: 0,
-            tunnelled: 0,
+            tunnelled: Traffic::default(),
+            event: None,
             started,
             uri_changed: false,
             prefix_matched: true,
@@ -224,6 +242,17 @@ impl Request {
             depth: 0,
             pipelined: false,
             completed: false,
+        }
+    }
+
+    /// The request's tunnel at a moment of its life.
+    pub fn tunnel(&mut self, event: TunnelEvent, traffic: Traffic, now: Instant) {
+        self.event = Some(event);
+        self.tunnelled = traffic;
+        let lived = now.saturating_duration_since(self.started);
+        if let Some(attempt) = self.attempts.last_mut() {
+            attempt.tunnelled = traffic;
+            attempt.response_time = Some(lived.saturating_sub(attempt.began));
         }
     }
 

@@ -196,6 +196,8 @@ impl Turns {
     async fn take(&mut self) -> io::Result<()> {
         let count = self.wait().await?;
         self.serve(count)?;
+        let told_of = self.worker.tunnels.borrow_mut().reports();
+        told_of.into_iter().for_each(|number| session::tunnel_goes_on(&self.worker, number));
         bury(&self.worker);
         self.heirs.take_some(&self.worker);
         self.worker.tell();

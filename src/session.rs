@@ -1,8 +1,9 @@
 //! The life of a connection: TLS, head, route, answer; then the next request, a tunnel, or the end.
 
+mod tunnels;
+
 use std::{
     cell::RefCell,
-    hash::{BuildHasher, Hasher, RandomState},
     io,
     os::fd::AsFd,
     rc::Rc,
@@ -14,10 +15,11 @@ use std::{
 };
 
 use socket2::{SockAddr, SockRef};
+pub use tunnels::{tunnel_ended, tunnel_goes_on};
 
 use crate::{
     balance::Accepted,
-    config::{Content, Level, ListenAddress, Listener, Server, Settings},
+    config::{Content, Level, ListenAddress, Listener, Server, TunnelEvent},
     forward,
     generation::Generation,
     http::{
@@ -36,13 +38,13 @@ use crate::{
     reactor::{Either, race},
     record::Record,
     request::{
-        Address, ClientConnection, Request,
+        Address, ClientConnection, Request, Traffic,
         routing::{self, Routed},
     },
     route::{location::LocationId, server_name::ServerId},
     stream::{End, Failure, Stream},
     tls,
-    tunnel::{self, Finished, Pair, Terms},
+    tunnel::{self, Pair},
     worker::Worker,
 };
 
@@ -505,8 +507,10 @@ impl Session {
     }
 
     /// Hands both sockets to the tunnel table: this task ends.
-    fn into_tunnel(self, request: Box<Request>, opening: Opening) {
-        let terms = terms(request.settings());
+    fn into_tunnel(self, mut request: Box<Request>, opening: Opening) {
+        request.tunnel(TunnelEvent::Open, Traffic::default(), self.worker.reactor.now());
+        access_log::record(&self.generation.logs, &mut request);
+        let terms = tunnels::terms(request.settings());
         self.worker.counters.upgrade_times.note(self.worker.reactor.now().saturating_duration_since(request.started));
         let (fd, tls) = self.stream.into_parts();
         let client = tunnel::End { fd, tls };
@@ -557,52 +561,6 @@ fn of_the_file(status: u16) -> Refusal {
 }
 
 const RETURNED: &str = "returned";
-
-/// How long a tunnel may live. What was opened together is not closed together: some of the lifetime, at random, is taken off.
-fn terms(settings: &Settings) -> Terms {
-    let off = f64::from(settings.lifetime_jitter) / 100.0 * random();
-    Terms { idle: settings.tunnel_timeout, ping: settings.ping, lifetime: settings.max_lifetime.mul_f64(1.0 - off) }
-}
-
-/// At least 0, less than 1: std keys its hashers with the system's randomness.
-fn random() -> f64 {
-    f64::from(RandomState::new().build_hasher().finish() as u32) / (f64::from(u32::MAX) + 1.0)
-}
-
-/// The end of a tunnel: its line in the access log.
-pub fn tunnel_ended(worker: &Rc<Worker>, finished: Finished<Record>) {
-    let Finished { record, outcome, detail } = finished;
-    let generation = Arc::clone(record.generation());
-    let logs = &generation.logs;
-    generation.tunnel_ended(record.server(), record.peer());
-    let (mut request, sealed) = record.into_request(worker.reactor.now());
-    Counters::bump(&worker.counters.tunnels_ended);
-    worker.worked();
-    worker.counters.closes.bump(outcome.reason.label());
-    request.close_reason = Some(outcome.reason.label());
-    request.tunnelled = outcome.from_client;
-    request.completed = matches!(outcome.reason, tunnel::Reason::ClientClosed | tunnel::Reason::UpstreamClosed);
-    request.bytes_sent += outcome.from_upstream;
-    request.body_bytes_sent += outcome.from_upstream;
-    if let Some(attempt) = request.attempts.last_mut() {
-        attempt.bytes_sent += outcome.from_client;
-        attempt.bytes_received += outcome.from_upstream;
-        attempt.response_time =
-            Some(worker.reactor.now().duration_since(request.started).saturating_sub(attempt.began));
-    }
-    let level = match outcome.reason {
-        tunnel::Reason::ProtocolError | tunnel::Reason::TlsError => Level::Warn,
-        tunnel::Reason::InternalError => Level::Alert,
-        tunnel::Reason::UpstreamReset => Level::Error,
-        _ => Level::Info,
-    };
-    let detail = detail.as_deref().unwrap_or("tunnel closed");
-    error_log::event(logs, level, &About::Request(&request), format_args!("{detail} ({})", outcome.reason));
-    match sealed {
-        Some(sealed) => access_log::record_sealed(logs, &sealed, &mut request),
-        None => access_log::record(logs, &mut request),
-    }
-}
 
 /// Only a listener on every address has to ask on which of them the client came.
 fn local_address(listener: &ListenAddress, fd: &impl AsFd) -> Address {

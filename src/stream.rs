@@ -3,10 +3,13 @@
 use std::{
     cell::{Cell, RefCell},
     fmt, io,
+    mem::MaybeUninit,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     rc::Rc,
     time::Duration,
 };
+
+use socket2::SockRef;
 
 use crate::{
     limits::{LINGER_BYTES, LINGER_SECS, STREAM_READ_BYTES},
@@ -70,6 +73,14 @@ impl Stream {
     /// How the peer's direction ended, once a read has found its end.
     pub fn end(&self) -> Option<End> {
         self.end.get()
+    }
+
+    /// True while the peer has said nothing beyond what was read, its end included: asks the socket.
+    pub fn is_quiet(&self) -> bool {
+        let keeps = self.tls.borrow().as_ref().is_some_and(|tls| tls.keeps_ciphertext());
+        let nothing_read = !keeps && self.end.get().is_none();
+        let peeked = SockRef::from(&self.io).peek(&mut [MaybeUninit::uninit()]);
+        nothing_read && peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Makes a TLS handshake; `received` is what was received of it before. `session` is of either side.

@@ -124,6 +124,12 @@ known! {
     SslSessionReused "ssl_session_reused",
     /// Ours: why the tunnel or request ended (`client_closed`, `idle_timeout` ...), `-` while it lives.
     CloseReason "close_reason",
+    /// Ours: what a tunnel's line is about (`open`, `interval`, `close`); none for a plain request.
+    TunnelEvent "tunnel_event",
+    /// Ours: websocket frames from the client.
+    FramesReceived "frames_received",
+    /// Ours: websocket frames to the client.
+    FramesSent "frames_sent",
 }
 
 impl Known {
@@ -146,6 +152,9 @@ impl Known {
                 | Self::UpstreamBytesSent
                 | Self::UpstreamBytesReceived
                 | Self::CloseReason
+                | Self::TunnelEvent
+                | Self::FramesReceived
+                | Self::FramesSent
         )
     }
 }

@@ -1,5 +1,6 @@
 //! What all tasks of a worker share.
 
+mod idle;
 mod rest;
 
 use std::{
@@ -24,6 +25,7 @@ use crate::{
         counters::Counters,
         error_log::{self, About},
     },
+    pool::Pool,
     reactor::{Gate, Reactor},
     record::Record,
     scratch::Scratch,
@@ -40,6 +42,8 @@ pub struct Worker {
     pub scratch: Rc<RefCell<Scratch>>,
     /// The tunnels.
     pub tunnels: RefCell<Table<Record>>,
+    /// Connections to backends that wait for another request.
+    pub pool: Pool,
     /// Counters.
     pub counters: Arc<Counters>,
     /// A descriptor to give up when there is no other.
@@ -91,6 +95,7 @@ impl Worker {
             tunnels: RefCell::new(Table::new(Rc::clone(&reactor), Arc::clone(&counters))),
             reactor,
             scratch: Rc::default(),
+            pool: Pool::default(),
             counters,
             reserve: RefCell::default(),
             balance: RefCell::new(balance),
@@ -219,9 +224,14 @@ impl Worker {
         }
     }
 
-    /// `worker_connections` is used up: a tunnel counts two, a session two (it may be about to connect to its backend).
+    /// `worker_connections` is used up: a tunnel counts two, a session two (it may be about to connect to its backend). Connections to
+    /// backends that wait for a request count too, and give way.
     pub fn is_full(&self) -> bool {
-        self.fills(self.balance().load(self.id))
+        let connections = self.balance().load(self.id);
+        if self.fills(connections + self.pool.len().div_ceil(2)) {
+            self.pool.clear();
+        }
+        self.fills(connections)
     }
 
     fn fills(&self, connections: usize) -> bool {

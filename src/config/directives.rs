@@ -196,6 +196,15 @@ pub fn default_of(name: &str) -> &'static str {
     http.or(definitions.first()).map_or("", |definition| definition.default)
 }
 
+/// The default of a directive where it may stand in one of these contexts; empty: none.
+pub fn default_in(name: &str, contexts: Contexts) -> &'static str {
+    let definitions = BY_NAME.get(name).map_or(&[][..], Vec::as_slice);
+    definitions
+        .iter()
+        .find(|definition| definition.contexts.meets(contexts))
+        .map_or("", |definition| definition.default)
+}
+
 /// The reference page of all directives, as Markdown: `docs/directives.md`.
 pub fn reference() -> String {
     let mut page = String::from(INTRODUCTION);

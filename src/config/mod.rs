@@ -7,6 +7,7 @@ mod build;
 mod check;
 pub mod diagnostic;
 pub mod directives;
+mod events;
 mod follow;
 mod level;
 mod lexer;
@@ -19,6 +20,7 @@ mod tests;
 mod tree;
 mod values;
 
+pub use events::{TunnelEvent, TunnelEvents};
 pub use load::{LoadOptions, Loaded, Source, load};
 
 pub use crate::route::origin::Origin;
@@ -307,6 +309,8 @@ pub struct Settings {
     pub next_upstream: NextUpstream,
     /// `access_log`; empty: off.
     pub access_logs: Vec<AccessLog>,
+    /// `access_log_interval` (off: zero).
+    pub access_log_interval: Duration,
     /// `error_log`, when set below main: the lowest level written; empty: main's.
     pub error_logs: Vec<ErrorLog>,
     /// `upgrade_protocols`
@@ -390,6 +394,8 @@ pub struct AccessLog {
     pub condition: Option<Template>,
     /// `buffer=`; none: written at once.
     pub buffer: Option<LogBuffer>,
+    /// `events=`
+    pub events: TunnelEvents,
 }
 
 /// `buffer=SIZE [flush=TIME]` of `access_log`.
@@ -468,6 +474,21 @@ pub struct Upstream {
     pub servers: Vec<UpstreamServer>,
     /// An `upstream` block (not made by a `proxy_pass` to an address).
     pub declared: bool,
+    /// `keepalive` and its like; none: connections serve one request.
+    pub keepalive: Option<KeepIdle>,
+}
+
+/// Which connections to backends are kept for another request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeepIdle {
+    /// `keepalive`: so many that wait, in each worker.
+    pub connections: usize,
+    /// `keepalive_requests` (1000): so many requests each carries.
+    pub requests: u64,
+    /// `keepalive_timeout` (60s): so long one waits.
+    pub timeout: Duration,
+    /// `keepalive_time` (1h): none older is kept.
+    pub lifetime: Duration,
 }
 
 /// `server` in `upstream`.

@@ -10,7 +10,7 @@ use crate::{
     config::{ProxyPass, Settings},
     http::{
         body::Framing,
-        fields::is_token,
+        fields::{Fields, is_token, list},
         refusal::{Flaw, Refusal},
     },
     request::Request,
@@ -37,12 +37,17 @@ pub fn backend_method(request: &mut Request, upgrade: Option<&Upgrade>) -> Resul
 /// The request line and head for the backend. `request.proxy_host` must be set: it is the default Host.
 ///
 /// `upgrade` is what [`crate::websocket::handshake::judge_request`] allowed; without it neither `Upgrade` nor
-/// `Connection: upgrade` is sent, whatever the file says. `Expect` is left out: the proxy answers it.
+/// `Connection: upgrade` is sent, whatever the file says. `keep`: nor `Connection: close` ([`keeps_backend`]). `Expect` is left out: the proxy answers it.
 ///
 /// # Errors
 /// 411 for a chunked body where `proxy_http_version 1.0` is set: its length would have to be known before it has come, and
 /// nothing here keeps a body. 500 where variables of the file expand to what cannot be sent.
-pub fn request_head(request: &mut Request, pass: &ProxyPass, upgrade: Option<&Upgrade>) -> Result<Vec<u8>, Refusal> {
+pub fn request_head(
+    request: &mut Request,
+    pass: &ProxyPass,
+    upgrade: Option<&Upgrade>,
+    keep: bool,
+) -> Result<Vec<u8>, Refusal> {
     let settings = Arc::clone(request.settings());
     // There is no upgrade in 1.0.
     let http_10 = settings.proxy_http_10 && upgrade.is_none();
@@ -58,7 +63,7 @@ pub fn request_head(request: &mut Request, pass: &ProxyPass, upgrade: Option<&Up
         out.extend_from_slice(part);
     }
     line(&mut out, "Host", set.host().unwrap_or(request.proxy_host.as_bytes()));
-    connection_lines(upgrade, &mut out);
+    connection_lines(upgrade, keep, &mut out);
     framing_line(request.head.body, &mut out);
     set.append(&mut out);
     for (name, value) in passing(&request.head.fields) {
@@ -72,15 +77,35 @@ pub fn request_head(request: &mut Request, pass: &ProxyPass, upgrade: Option<&Up
     Ok(out)
 }
 
-/// Connections to backends are not used twice.
-fn connection_lines(upgrade: Option<&Upgrade>, out: &mut Vec<u8>) {
+/// In HTTP/1.1 a connection that nobody says anything about is kept.
+fn connection_lines(upgrade: Option<&Upgrade>, keep: bool, out: &mut Vec<u8>) {
     match upgrade {
         Some(upgrade) => {
             line(out, "Upgrade", upgrade.token.as_bytes());
             line(out, "Connection", "upgrade");
         }
+        None if keep => {}
         None => line(out, "Connection", "close"),
     }
+}
+
+/// True where the backend's connection is fit for another request: HTTP/1.1, and no `proxy_set_header Connection` that comes to
+/// `close`. An upgrade has its own use for it.
+pub fn keeps_backend(request: &mut Request, upgrade: Option<&Upgrade>) -> bool {
+    let settings = Arc::clone(request.settings());
+    if upgrade.is_some() || settings.proxy_http_10 || authenticates_connection(&request.head.fields) {
+        return false;
+    }
+    let mut set = settings.set_headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("connection"));
+    let closes = |text: &[u8]| list(text).any(|member| member.eq_ignore_ascii_case(b"close"));
+    !set.any(|(_, template)| closes(&template.expand(request)))
+}
+
+/// NTLM and Negotiate may prove who is at a connection and not who sent a request (RFC 4559 section 6): nobody else may have it then.
+fn authenticates_connection(fields: &Fields) -> bool {
+    let of_connection =
+        |scheme: &[u8]| [&b"ntlm"[..], b"negotiate"].iter().any(|name| scheme.eq_ignore_ascii_case(name));
+    fields.all("authorization").any(|value| value.split(u8::is_ascii_whitespace).next().is_some_and(of_connection))
 }
 
 /// The body goes on as it came, only that chunks get sizes of ours.

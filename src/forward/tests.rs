@@ -74,7 +74,7 @@ fn upgrade_of(request: &Request) -> Upgrade {
 /// The head sent to the backend, as text; an upgrade where the request asks for one.
 fn forwarded(request: &mut Request, pass: &ProxyPass) -> String {
     let asked = judge_request(&request.head, &Protocols::Only(vec!["websocket".into()])).expect("valid");
-    let head = request_head(request, pass, asked.as_ref()).expect("can be forwarded");
+    let head = request_head(request, pass, asked.as_ref(), false).expect("can be forwarded");
     String::from_utf8(head).expect("ASCII")
 }
 
@@ -215,7 +215,7 @@ fn framing_is_that_of_the_body_and_not_the_files_business() {
 fn a_chunked_body_for_a_10_backend_is_411() {
     let chunked = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
     let mut request = request(chunked, |settings| settings.proxy_http_10 = true);
-    assert_eq!(request_head(&mut request, &pass(None), None).unwrap_err().status, 411);
+    assert_eq!(request_head(&mut request, &pass(None), None, false).unwrap_err().status, 411);
 }
 
 #[test]
@@ -228,7 +228,7 @@ fn an_expectation_answered_by_the_proxy_does_not_reach_the_backend() {
 fn proxy_method_replaces_the_method_and_must_be_a_token() {
     let with = |method: &str| {
         let method = Template::text(method);
-        request_head(&mut request(&get("/"), |settings| settings.method = Some(method)), &pass(None), None)
+        request_head(&mut request(&get("/"), |settings| settings.method = Some(method)), &pass(None), None, false)
     };
     assert!(with("PUT").expect("a token").starts_with(b"PUT / "));
     assert!(with("").expect("the client's").starts_with(b"GET / "));
@@ -290,7 +290,7 @@ fn a_variable_target_may_bring_its_uri() {
     };
     assert_eq!(target_of(&mut request(&get("/a?b"), |_| {}), &with("http://backend:1/x?y")), "/x?y");
     assert_eq!(target_of(&mut request(&get("/a?b"), |_| {}), &with("backend")), "/a?b");
-    let refusal = request_head(&mut request(&get("/"), |_| {}), &with("http://a b/"), None).unwrap_err();
+    let refusal = request_head(&mut request(&get("/"), |_| {}), &with("http://a b/"), None, false).unwrap_err();
     assert_eq!((refusal.status, refusal.reason), (500, "bad_proxy_pass"));
 }
 
@@ -555,7 +555,7 @@ proptest! {
         if uri == Some("$uri") {
             pass.uri = Some(variable(Known::Uri));
         }
-        let sent = request_head(&mut request, &pass, None).expect("nothing here is refused");
+        let sent = request_head(&mut request, &pass, None, false).expect("nothing here is refused");
         match parse_request(&sent, &LIMITS) {
             Ok(Parsed::Complete(received, used)) => {
                 prop_assert_eq!(used, sent.len());

@@ -4,8 +4,14 @@ use crate::config::Escape;
 
 const UPPER_HEX: &[u8; 16] = b"0123456789ABCDEF";
 
-/// Escapes `line[start..]` in place.
+/// Escapes `line[start..]` in place. As JSON, what is no UTF-8 becomes U+FFFD: nginx leaves it, and no parser takes the line.
 pub(super) fn escape_from(line: &mut Vec<u8>, start: usize, how: Escape) {
+    if how == Escape::Json
+        && let Some(Err(_)) = line.get(start..).map(std::str::from_utf8)
+    {
+        let value = line.split_off(start);
+        line.extend_from_slice(String::from_utf8_lossy(&value).as_bytes());
+    }
     let needs: fn(&u8) -> bool = match how {
         Escape::None => return,
         Escape::Default => |byte| is_special(*byte),
@@ -82,6 +88,11 @@ mod tests {
             escaped(b"a\"\\\n\r\t\x08\x0c\x01\x1f\x7f\xc3\xa9/", Escape::Json),
             b"a\\\"\\\\\\n\\r\\t\\b\\f\\u0001\\u001F\x7f\xc3\xa9/"
         );
+    }
+
+    #[test]
+    fn json_has_no_bytes_that_are_no_utf_8() {
+        assert_eq!(escaped(b"a\xff\xc3\"", Escape::Json), "a\u{fffd}\u{fffd}\\\"".as_bytes());
     }
 
     #[test]

@@ -30,7 +30,7 @@ impl Relay<'_> {
         request: &mut Request,
         head: ResponseHead,
         framing: Framing,
-        buffer: Vec<u8>,
+        buffer: &mut Vec<u8>,
         upload: &mut Beside<F>,
     ) -> Next {
         let client = self.round.client;

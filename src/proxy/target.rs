@@ -7,7 +7,6 @@ use crate::{
     config::{ProxyPass, ProxyTarget},
     forward::{self, VariableTarget},
     http::refusal::Refusal,
-    observe::tally::Tallies,
     request::Request,
     upstream::{Backend, Group},
 };
@@ -17,11 +16,13 @@ pub(super) struct Target<'a> {
     group: Route<'a>,
     /// Over TLS: the name to send and to verify.
     pub(super) tls_name: Option<String>,
+    /// Which `upstream` of the configuration it is.
+    pub(super) upstream: Option<usize>,
 }
 
 enum Route<'a> {
-    /// A group of the file, its state shared by all workers, and its number.
-    Group(&'a Group, usize),
+    /// A group of the file, its state shared by all workers.
+    Group(&'a Group),
     /// An address that a `proxy_pass` with variables came to.
     Address(Group),
 }
@@ -30,16 +31,8 @@ impl Target<'_> {
     /// Its servers.
     pub(super) fn group(&self) -> &Group {
         match &self.group {
-            Route::Group(group, _) => group,
+            Route::Group(group) => group,
             Route::Address(group) => group,
-        }
-    }
-
-    /// The number of one of them among all of the file; none of an address that is not in it.
-    pub(super) fn number(&self, peer: usize, tallies: &Tallies) -> Option<u32> {
-        match self.group {
-            Route::Group(_, group) => tallies.number(group, peer),
-            Route::Address(_) => None,
         }
     }
 }
@@ -50,21 +43,21 @@ impl Target<'_> {
 /// 500 where variables come to no address, 502 where they come to a name, which is resolved only at start.
 pub(super) fn target<'a>(client: Client<'a>, request: &mut Request, pass: &ProxyPass) -> Result<Target<'a>, Refusal> {
     let groups = &client.generation.upstreams.groups;
-    let (name, tls, group) = match &pass.target {
-        ProxyTarget::Upstream(index, name) => (name.clone(), pass.tls, Route::Group(&groups[*index], *index)),
+    let (name, tls, upstream) = match &pass.target {
+        ProxyTarget::Upstream(index, name) => (name.clone(), pass.tls, Some(*index)),
         ProxyTarget::Variable(template) => {
             let VariableTarget { address, tls, .. } = forward::variable_target(&template.expand(request), pass.tls)?;
             let declared = request.config.upstreams.iter().position(|group| group.declared && group.name == address);
-            let group = match declared {
-                Some(index) => Route::Group(&groups[index], index),
-                None => Route::Address(Group::single(literal(&address, tls)?)),
-            };
-            (address, tls, group)
+            (address, tls, declared)
         }
+    };
+    let group = match upstream {
+        Some(index) => Route::Group(&groups[index]),
+        None => Route::Address(Group::single(literal(&name, tls)?)),
     };
     name_target(request, name, tls);
     let tls_name = tls.then(|| tls_name(request));
-    Ok(Target { group, tls_name })
+    Ok(Target { group, tls_name, upstream })
 }
 
 /// `proxy_ssl_name`, else `$proxy_host` without its port.

@@ -7,7 +7,7 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     rc::Rc,
-    task::Poll,
+    task::{Poll, Waker},
 };
 
 use super::{Reactor, register, yield_now};
@@ -105,6 +105,14 @@ impl Descriptor {
             Poll::Pending
         })
         .await;
+    }
+
+    /// As [`Descriptor::hangup`] for who waits for many: wakes `waker` when that comes. True when it has.
+    pub fn watch_hangup(&self, waker: &Waker) -> bool {
+        let mut sources = self.reactor.sources.borrow_mut();
+        let source = &mut sources[self.key];
+        source.watcher = (!source.hangup).then(|| waker.clone());
+        source.hangup
     }
 
     /// True when the peer has closed its side or the connection is gone, as far as events told.

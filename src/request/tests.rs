@@ -52,6 +52,7 @@ pub(crate) fn settings() -> Settings {
             timeout_total: Duration::ZERO,
         },
         access_logs: Vec::new(),
+        access_log_interval: Duration::ZERO,
         error_logs: Vec::new(),
         protocols: Protocols::Any,
         origins: None,
@@ -215,6 +216,7 @@ pub(crate) fn upstream(addresses: &[&str]) -> Upstream {
         name: "backend".into(),
         place: "test:1:1".into(),
         servers: addresses.iter().map(server).collect(),
+        keepalive: None,
         declared: true,
     }
 }

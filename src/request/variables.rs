@@ -18,6 +18,7 @@ use jiff::Zoned;
 
 use super::{Address, Attempt, Request};
 use crate::{
+    config::TunnelEvent,
     http::{fields::Fields, head::Version},
     limits::VARIABLE_DEPTH,
     route::rewrite::Rewritable,
@@ -66,12 +67,15 @@ impl Request {
             Known::RequestId => self.request_id(out),
             Known::RequestTime => seconds(self.started.elapsed(), out),
             Known::RequestLength => print(format_args!("{}", self.received), out),
-            Known::BytesReceived => print(format_args!("{}", self.received + self.tunnelled), out),
+            Known::BytesReceived => print(format_args!("{}", self.received + self.tunnelled.from_client), out),
             Known::RequestCompletion => put(if self.completed { b"OK" } else { b"" }, out),
             Known::Status => print(format_args!("{:03}", self.shown_status()), out),
-            Known::BytesSent => print(format_args!("{}", self.bytes_sent), out),
-            Known::BodyBytesSent => print(format_args!("{}", self.body_bytes_sent), out),
+            Known::BytesSent => print(format_args!("{}", self.bytes_sent + self.tunnelled.from_upstream), out),
+            Known::BodyBytesSent => print(format_args!("{}", self.body_bytes_sent + self.tunnelled.from_upstream), out),
             Known::CloseReason => text(self.close_reason, out),
+            Known::TunnelEvent => text(self.event.map(TunnelEvent::name), out),
+            Known::FramesReceived => print(format_args!("{}", self.tunnelled.frames_from_client), out),
+            Known::FramesSent => print(format_args!("{}", self.tunnelled.frames_from_upstream), out),
             Known::Pipe => put(if self.pipelined { b"p" } else { b"." }, out),
             _ => self.connection(known, out) || self.upstream(known, out) || process_wide(known, out),
         }
@@ -111,8 +115,12 @@ impl Request {
             Known::UpstreamHeaderTime => |attempt, out| seconds_or_dash(attempt.header_time, out),
             Known::UpstreamResponseTime => |attempt, out| seconds_or_dash(attempt.response_time, out),
             Known::UpstreamResponseLength => |attempt, out| print(format_args!("{}", attempt.body_bytes), out),
-            Known::UpstreamBytesSent => |attempt, out| print(format_args!("{}", attempt.bytes_sent), out),
-            Known::UpstreamBytesReceived => |attempt, out| print(format_args!("{}", attempt.bytes_received), out),
+            Known::UpstreamBytesSent => {
+                |attempt, out| print(format_args!("{}", attempt.bytes_sent + attempt.tunnelled.from_client), out)
+            }
+            Known::UpstreamBytesReceived => {
+                |attempt, out| print(format_args!("{}", attempt.bytes_received + attempt.tunnelled.from_upstream), out)
+            }
             _ => return false,
         };
         for (index, attempt) in self.attempts.iter().enumerate() {

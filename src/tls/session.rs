@@ -141,6 +141,11 @@ impl Session {
         Ok(Some(facts))
     }
 
+    /// True while ciphertext of an incomplete record is kept.
+    pub fn keeps_ciphertext(&self) -> bool {
+        !self.partial.is_empty()
+    }
+
     /// Puts the ciphertext kept of an incomplete record at the front of `buffer` and says how long it is. Receive behind it,
     /// and call [`Session::decrypt`] with all of it, also when nothing was received. The session holds no buffer afterwards.
     ///

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::{Reason, Side, Table, state::Tunnel};
 use crate::{
-    limits::{CLOSE_ANSWER_SECS, FRAME_END_SECS},
+    limits::{CLOSE_ANSWER_SECS, FRAME_END_SECS, LOG_INTERVALS_PER_TICK},
     scratch::Scratch,
     websocket::close::GOING_AWAY,
     wheel::{Tick, Timer, ticks},
@@ -22,6 +22,8 @@ pub struct Terms {
     pub ping: Duration,
     /// Time after which it is closed, whatever goes through it.
     pub lifetime: Duration,
+    /// How often it is to be told of ([`Table::reports`]).
+    pub report: Duration,
 }
 
 /// How a tunnel is asked to end.
@@ -70,6 +72,8 @@ struct Life {
     ping: Option<(Duration, Instant)>,
     /// When it has lived long enough.
     ends: Option<Instant>,
+    /// How often it is told of, and when it is next.
+    report: Option<(Duration, Instant)>,
     parting: Option<Parting>,
 }
 
@@ -89,6 +93,7 @@ enum Due {
     Idle,
     Ping,
     Lifetime,
+    Report,
     Parting,
 }
 
@@ -97,7 +102,9 @@ impl<R> Cold<R> {
         let some = |time: Duration| (!time.is_zero()).then_some(time);
         let ping = some(terms.ping).map(|ping| (ping, now));
         let ends = some(terms.lifetime).and_then(|lifetime| now.checked_add(lifetime));
-        let life = (ping.is_some() || ends.is_some()).then(|| Box::new(Life { ping, ends, parting: None }));
+        let report = some(terms.report).and_then(|every| Some((every, now.checked_add(every)?)));
+        let life = Life { ping, ends, report, parting: None };
+        let life = (ping.is_some() || ends.is_some() || report.is_some()).then(|| Box::new(life));
         let idle = u32::try_from(ticks(terms.idle)).unwrap_or(u32::MAX);
         Self { idle, timer: None, life, record }
     }
@@ -115,7 +122,8 @@ impl<R> Cold<R> {
             (ticks(ping).saturating_sub(quiet), Due::Ping)
         });
         let ends = life.and_then(|life| life.ends).map(|ends| (until(ends), Due::Lifetime));
-        [ends, idle, ping].into_iter().flatten().min_by_key(|(delay, _)| *delay)
+        let report = life.and_then(|life| life.report).map(|(_, next)| (until(next), Due::Report));
+        [ends, idle, ping, report].into_iter().flatten().min_by_key(|(delay, _)| *delay)
     }
 
     /// Why a tunnel is really closed: where it was told to end, whatever came of that.
@@ -147,6 +155,16 @@ impl<R> Table<R> {
             frames_from_client: from_client.frames(),
             frames_from_upstream: from_upstream.frames(),
         })
+    }
+
+    /// Tunnels that are to be told of since the last call ([`Terms::report`]).
+    pub fn reports(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.reports)
+    }
+
+    /// What the owner of a tunnel gave along; none by this number.
+    pub fn record_mut(&mut self, number: u32) -> Option<&mut R> {
+        self.tunnels.cold_mut(number).map(|cold| &mut cold.record)
     }
 
     /// Asks a tunnel to end: with a close frame at the next boundary of what the client is sent, and when both ends have answered that or
@@ -214,6 +232,13 @@ impl<R> Table<R> {
                 let patience = Duration::from_secs(FRAME_END_SECS);
                 let farewell = Farewell { reason: Reason::MaxLifetime, code: GOING_AWAY, patience };
                 return self.part(number, &farewell, scratch);
+            }
+            // Whoever is one too many is told of a tick later.
+            Some((0, Due::Report)) if self.reports.len() < LOG_INTERVALS_PER_TICK => {
+                if let Some((every, next)) = cold.life.as_mut().and_then(|life| life.report.as_mut()) {
+                    *next = now + *every;
+                }
+                self.reports.push(number);
             }
             Some((0, Due::Ping)) => {
                 if let Some((_, pinged)) = cold.life.as_mut().and_then(|life| life.ping.as_mut()) {

@@ -131,6 +131,8 @@ pub struct Table<R> {
     /// Directions that may have something to do, each at most once.
     ready: VecDeque<(u32, Side)>,
     finished: Vec<Finished<R>>,
+    /// Tunnels that are to be told of, since [`Table::reports`].
+    reports: Vec<u32>,
 }
 
 impl<R> Table<R> {
@@ -145,6 +147,7 @@ impl<R> Table<R> {
             spliced: false,
             ready: VecDeque::new(),
             finished: Vec::new(),
+            reports: Vec::new(),
         }
     }
 

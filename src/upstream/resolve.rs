@@ -168,6 +168,7 @@ mod tests {
             place: format!("{name}.conf:1:1").into(),
             servers: servers.iter().map(server).collect(),
             declared: true,
+            keepalive: None,
         }
     }
 

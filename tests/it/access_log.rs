@@ -15,7 +15,9 @@ use nix::{
     unistd::{Uid, mkfifo},
 };
 
-use crate::util::{Backend, PATIENCE, Proxy, beyond_nginx, eventually};
+use crate::util::{Backend, Driver, PATIENCE, Proxy, beyond_nginx, eventually, on_both_drivers};
+
+on_both_drivers![a_tunnel_is_a_line_when_it_opens_as_it_goes_on_and_when_it_ends];
 
 const SERVER: &str =
     "log_format uri '$uri'; server { listen %http%; location /ws/ { access_log off; proxy_pass http://%backend%; } ";
@@ -223,6 +225,89 @@ fn buffered_lines_come_when_the_buffer_is_full_old_or_reopened() {
     proxy.running().signal(Signal::SIGUSR1);
     assert!(eventually(|| read(&dir, "full.log").lines().count() == 150), "until it is reopened");
     proxy.get("/full/last");
-    proxy.end_by(Signal::SIGTERM);
-    assert!(read(&dir, "full.log").ends_with("/full/last\n"), "or until the end");
+    proxy.running().signal(Signal::SIGTERM);
+    assert!(eventually(|| read(&dir, "full.log").ends_with("/full/last\n")), "or until the end");
+}
+
+fn a_tunnel_is_a_line_when_it_opens_as_it_goes_on_and_when_it_ends(driver: Driver) {
+    beyond_nginx!();
+    let text = "log_format ours '$uri $tunnel_event/$close_reason $status $frames_received $frames_sent $bytes_received $bytes_sent $request_time $connection';
+        map $tunnel_event $no_interval { interval 0; default 1; }
+        server { listen %http%; access_log_interval 1s;
+            access_log %dir%/all.log ours events=open,interval,close;
+            access_log %dir%/open.log ours events=open;
+            access_log %dir%/plain.log ours;
+            access_log %dir%/if.log ours events=open,interval,close if=$no_interval;
+            location / { proxy_pass http://%backend%; }
+            location /quiet { access_log_interval off; proxy_pass http://%backend%; } }";
+    let backend = Backend::echo();
+    let proxy = Proxy::config(text).set("backend", backend.address()).on(driver).start();
+    assert_eq!(proxy.get("/request").status(), 200);
+    let mut tunnel = proxy.connect();
+    tunnel.websocket("/ws");
+    let open = proxy.written("all.log", &["/ws open/- 101 0 0 "]);
+    tunnel.echoes("one");
+    tunnel.echoes("two");
+    let first = proxy.written("all.log", &["/ws interval/- 101 2 2 "]);
+    tunnel.echoes("three");
+    let second = proxy.written("all.log", &["/ws interval/- 101 3 3 "]);
+    drop(tunnel);
+    let close = proxy.written("all.log", &["/ws close/client_"]);
+    assert!(close.contains(" 101 3 3 "), "{close}");
+    // Bytes both ways, and the time, grow from line to line; $connection is the same.
+    let numbers =
+        |line: &str| line.split(' ').skip(5).map(|number| number.parse::<f64>().expect("a number")).collect::<Vec<_>>();
+    for pair in [&open, &first, &second, &close].windows(2) {
+        let (before, after) = (numbers(pair[0]), numbers(pair[1]));
+        assert!(before[0] <= after[0] && before[1] <= after[1] && before[2] <= after[2], "{pair:?}");
+        assert_eq!(before[3], after[3]);
+    }
+    assert!(numbers(&second)[0] > numbers(&first)[0] && numbers(&second)[1] > numbers(&first)[1]);
+    assert!(numbers(&first)[2] >= 0.9, "{first}");
+    let mut quiet = proxy.connect();
+    quiet.websocket("/quiet");
+    thread::sleep(Duration::from_millis(1500));
+    drop(quiet);
+    proxy.written("all.log", &["/quiet close"]);
+    assert!(!read(proxy.dir(), "all.log").contains("/quiet interval"));
+    let of = |name: &str| {
+        read(proxy.dir(), name).lines().map(|line| line.split('/').take(2).collect()).collect::<Vec<String>>()
+    };
+    assert_eq!(of("open.log"), ["ws open", "quiet open"]);
+    assert!(eventually(|| of("plain.log").len() == 3), "{:?}", of("plain.log"));
+    assert_eq!(of("plain.log"), ["request -", "ws close", "quiet close"], "one line a request, as nginx");
+    assert_eq!(of("if.log"), ["request -", "ws open", "ws close", "quiet open", "quiet close"]);
+    assert!(of("all.log").contains(&"request -".to_owned()));
+}
+
+#[test]
+fn the_predefined_json_is_there() {
+    beyond_nginx!();
+    let text =
+        "server { listen %http%; access_log_interval 1s; access_log %dir%/json.log json events=open,interval,close;
+        location / { proxy_pass http://%backend%; } location /ours { return 200 ok; } }";
+    let backend = Backend::echo();
+    let proxy = Proxy::config(text).set("backend", backend.address()).start();
+    proxy.connect().ask("GET /ours?\"\\ HTTP/1.1\r\nHost: x\r\nUser-Agent: a\"b\\c\td\r\nOrigin: {}\r\n\r\n");
+    let mut tunnel = proxy.connect();
+    tunnel.websocket("/ws");
+    tunnel.echoes("x");
+    proxy.written("json.log", &["\"interval\""]);
+    drop(tunnel);
+    proxy.written("json.log", &["\"close\""]);
+    proxy.connect().send("\u{1}\u{ff}\r\n\r\n").ending();
+    assert!(eventually(|| read(proxy.dir(), "json.log").lines().count() >= 5));
+    let text = read(proxy.dir(), "json.log");
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect();
+    let request = lines.iter().find(|line| line["tunnel_event"] == "" && line["status"] == 200).expect("the request");
+    assert_eq!((&request["request_uri"], &request["status"]), (&"/ours?\"\\".into(), &200.into()));
+    assert_eq!((&request["http_user_agent"], &request["tunnel_event"]), (&"a\"b\\c\td".into(), &"".into()));
+    let event =
+        |name: &str| lines.iter().find(|line| line["tunnel_event"] == name).unwrap_or_else(|| panic!("{name}: {text}"));
+    assert_eq!((&event("open")["frames_sent"], &event("open")["close_reason"]), (&0.into(), &"".into()));
+    assert_eq!((&event("interval")["frames_sent"], &event("close")["frames_received"]), (&1.into(), &1.into()));
+    assert_eq!(event("open")["request_id"], event("close")["request_id"]);
+    assert_eq!(event("close")["upstream_addr"], backend.address().to_string().as_str());
+    assert!(lines.iter().any(|line| line["status"] == 400), "a head that is none: {text}");
 }

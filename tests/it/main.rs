@@ -18,6 +18,7 @@ mod metrics;
 mod nginx;
 mod openssl;
 mod package;
+mod pool;
 mod reload;
 mod seeds;
 mod status;

@@ -4,17 +4,30 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     super::{
-        AccessLog, ErrorLog, Escape, Level as LogLevel, LogBuffer, LogFormat, LogTarget,
+        AccessLog, ErrorLog, Escape, Level as LogLevel, LogBuffer, LogFormat, LogTarget, TunnelEvent, TunnelEvents,
         diagnostic::{Diagnostic, Span, did_you_mean},
         template, values,
     },
     Build, Directive, Level, Paths, prefix_path,
 };
-use crate::variables::Template;
+use crate::{limits::LOG_INTERVAL_SECS, variables::Template};
 
 /// nginx's predefined format.
 const COMBINED: &str = "$remote_addr - $remote_user [$time_local] \"$request\" $status $body_bytes_sent \
                         \"$http_referer\" \"$http_user_agent\"";
+
+/// Ours: every key is the name of its variable. What is not in quotes is a number always.
+const JSON: &str = "{\"time_iso8601\":\"$time_iso8601\",\"tunnel_event\":\"$tunnel_event\",\"connection\":$connection,\
+    \"remote_addr\":\"$remote_addr\",\"remote_port\":\"$remote_port\",\"server_name\":\"$server_name\",\"host\":\"$host\",\
+    \"request_method\":\"$request_method\",\"request_uri\":\"$request_uri\",\"server_protocol\":\"$server_protocol\",\
+    \"status\":$status,\"close_reason\":\"$close_reason\",\"request_time\":$request_time,\
+    \"bytes_received\":$bytes_received,\"bytes_sent\":$bytes_sent,\
+    \"frames_received\":$frames_received,\"frames_sent\":$frames_sent,\
+    \"upstream_addr\":\"$upstream_addr\",\"upstream_status\":\"$upstream_status\",\
+    \"upstream_connect_time\":\"$upstream_connect_time\",\"upstream_header_time\":\"$upstream_header_time\",\
+    \"ssl_protocol\":\"$ssl_protocol\",\"ssl_cipher\":\"$ssl_cipher\",\"request_id\":\"$request_id\",\
+    \"http_origin\":\"$http_origin\",\"http_referer\":\"$http_referer\",\"http_user_agent\":\"$http_user_agent\",\
+    \"http_x_forwarded_for\":\"$http_x_forwarded_for\"}";
 
 const LEVELS: [(&str, LogLevel); 8] = [
     ("emerg", LogLevel::Emerg),
@@ -37,7 +50,7 @@ pub fn target(text: &str, paths: &Paths) -> LogTarget {
 }
 
 impl Build<'_> {
-    /// Every format of the file, and `combined`.
+    /// Every format of the file, `combined`, and `json` where the file has none of that name.
     pub(super) fn log_formats(&mut self, http: &Level<'_>) {
         let combined = template::compile(COMBINED, &self.names).unwrap_or_default();
         self.formats.push(Arc::new(LogFormat { name: "combined".into(), escape: Escape::Default, template: combined }));
@@ -53,6 +66,10 @@ impl Build<'_> {
                 template.parts.extend(self.template(word).parts);
             }
             self.formats.push(Arc::new(LogFormat { name: name.into(), escape, template }));
+        }
+        if !self.formats.iter().any(|format| &*format.name == "json") {
+            let template = template::compile(JSON, &self.names).unwrap_or_default();
+            self.formats.push(Arc::new(LogFormat { name: "json".into(), escape: Escape::Json, template }));
         }
     }
 
@@ -81,18 +98,38 @@ impl Build<'_> {
             }
             return Vec::new();
         }
-        directives.iter().filter_map(|directive| self.access_log(directive)).collect()
+        directives.iter().filter_map(|directive| self.access_log(level, directive)).collect()
     }
 
-    fn access_log(&mut self, directive: &Directive) -> Option<AccessLog> {
+    /// `access_log_interval TIME|off`
+    pub(super) fn access_log_interval(&mut self, level: &Level<'_>) -> Duration {
+        let interval = self.time_or_off(level, "access_log_interval");
+        let Some(directive) = level.one("access_log_interval") else { return interval };
+        if !interval.is_zero() && interval < Duration::from_secs(LOG_INTERVAL_SECS) {
+            let error = Diagnostic::error(directive.arg_span(0), "a line about every tunnel more than once a second");
+            self.report.push(error.help(format!("at least {LOG_INTERVAL_SECS}s")));
+        }
+        interval
+    }
+
+    fn access_log(&mut self, level: &Level<'_>, directive: &Directive) -> Option<AccessLog> {
         if !self.log_is_a_file(directive) {
             return None;
         }
         let (mut named, mut condition) = (None, None);
         let (mut buffer, mut flush) = (None, None);
+        let mut events = TunnelEvents::CLOSE;
         for (index, word) in directive.args.iter().enumerate().skip(1) {
             match word.text.split_once('=') {
                 Some(("if", _)) => condition = Some(self.template_of(word, "if=".len())),
+                Some(("events", list)) => match TunnelEvents::parse(list) {
+                    Some(list) => events = list,
+                    None => {
+                        let error = Diagnostic::error(word.span, format!("invalid parameter \"{}\"", word.text));
+                        self.report
+                            .push(error.help("`events=` takes open, interval and close, with commas between them"));
+                    }
+                },
                 Some(("buffer", size)) => {
                     let size = values::size(size).filter(|size| *size > 0);
                     buffer = self.log_parameter(word, size, "buffer size");
@@ -118,7 +155,12 @@ impl Build<'_> {
             self.report.push(Diagnostic::error(span, format!("unknown log format \"{name}\"")).maybe_help(help));
             return None;
         };
-        Some(AccessLog { target, format, condition, buffer })
+        if events.has(TunnelEvent::Interval) && level.one("access_log_interval").is_none() {
+            let warning =
+                Diagnostic::warning(directive.span(), "no line is written for `events=interval` without an interval");
+            self.report.push(warning.help("add `access_log_interval 1m;`"));
+        }
+        Some(AccessLog { target, format, condition, buffer, events })
     }
 
     fn log_parameter<T>(&mut self, word: &super::Word, value: Option<T>, what: &str) -> Option<T> {

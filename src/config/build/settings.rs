@@ -62,6 +62,7 @@ impl Build<'_> {
             intercept_errors: self.value(level, "proxy_intercept_errors", &values::FLAG),
             next_upstream: self.next_upstream(level),
             access_logs: self.access_logs(level),
+            access_log_interval: self.access_log_interval(level),
             error_logs: self.error_logs(level),
             protocols: self.protocols(level),
             origins: self.origins(level),
@@ -132,7 +133,7 @@ impl Build<'_> {
         }
     }
 
-    fn time_or_off(&mut self, level: &Level<'_>, name: &'static str) -> Duration {
+    pub(super) fn time_or_off(&mut self, level: &Level<'_>, name: &'static str) -> Duration {
         match level.one(name) {
             Some(directive) if directive.arg(0) != "off" => self.read(directive, 0, &values::TIME).unwrap_or_default(),
             _ => Duration::ZERO,

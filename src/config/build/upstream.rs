@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use super::{
     super::{
-        BackendAddress, Upstream, UpstreamServer,
+        BackendAddress, KeepIdle, Upstream, UpstreamServer,
         diagnostic::{Diagnostic, Span, did_you_mean},
+        directives::{self, Contexts},
         values,
     },
     Build, Directive, Level, address,
 };
+use crate::limits::KEPT_CONNECTIONS;
 
 const PARAMETERS: [&str; 5] = ["weight=", "max_fails=", "fail_timeout=", "backup", "down"];
 const NOT_YET: [&str; 7] = ["max_conns=", "slow_start=", "resolve", "service=", "route=", "drain", "id="];
@@ -28,9 +30,35 @@ impl Build<'_> {
             }
             let servers = self.upstream_servers(directive);
             let place = self.report.place(span).into();
-            self.upstreams.push(Upstream { name: name.into(), place, servers, declared: true });
+            let keepalive = self.keep_idle(&Level::new(directive.children()));
+            self.upstreams.push(Upstream { name: name.into(), place, servers, declared: true, keepalive });
             self.declared.push(span);
         }
+    }
+
+    /// `keepalive CONNECTIONS [local]`, and what goes with it. As in nginx 1.28 nothing is kept unless it is there.
+    fn keep_idle(&mut self, level: &Level<'_>) -> Option<KeepIdle> {
+        let of = |name: &'static str| level.one(name);
+        let requests = self.kept(of("keepalive_requests"), "keepalive_requests", &values::NUMBER);
+        let timeout = self.kept(of("keepalive_timeout"), "keepalive_timeout", &values::TIME);
+        let lifetime = self.kept(of("keepalive_time"), "keepalive_time", &values::TIME);
+        let directive = of("keepalive")?;
+        if let Some(word) = directive.args.get(1).filter(|word| word.text != "local") {
+            self.error(word.span, format!("invalid parameter \"{}\"", word.text));
+        }
+        let connections = self.read(directive, 0, &values::NUMBER).unwrap_or_default();
+        if connections > KEPT_CONNECTIONS as u64 {
+            let error = Diagnostic::error(directive.arg_span(0), "so many connections are not kept");
+            self.report.push(error.help(format!("at most {KEPT_CONNECTIONS}, in each worker")));
+        }
+        let connections = usize::try_from(connections).unwrap_or(usize::MAX);
+        (connections > 0).then_some(KeepIdle { connections, requests, timeout, lifetime })
+    }
+
+    /// The value of a directive of `upstream`, else its default there: some of these names mean something else in `http`.
+    fn kept<T: Default>(&mut self, directive: Option<&Directive>, name: &str, form: &values::Form<T>) -> T {
+        let written = directive.and_then(|directive| self.read(directive, 0, form));
+        written.or_else(|| (form.read)(directives::default_in(name, Contexts::UPSTREAM))).unwrap_or_default()
     }
 
     fn upstream_servers(&mut self, directive: &Directive) -> Vec<UpstreamServer> {
@@ -121,7 +149,7 @@ impl Build<'_> {
         }
         let place = self.report.place(span).into();
         let servers = vec![implicit_server(address, &name)];
-        self.upstreams.push(Upstream { name: name.into(), place, servers, declared: false });
+        self.upstreams.push(Upstream { name: name.into(), place, servers, declared: false, keepalive: None });
         Some(self.upstreams.len() - 1)
     }
 }

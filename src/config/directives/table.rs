@@ -57,7 +57,6 @@ const NO_CACHE: &str = "nothing is cached here";
 const NO_COMPRESSION: &str = "bodies are not compressed here: let the backend do it";
 const NO_HTTP2: &str = "HTTP/2 is not spoken yet: clients get HTTP/1.1, which is what WebSocket uses";
 const KERNEL_COPIES: &str = "bulk data goes through splice(2), or one shared buffer, on its own";
-const NO_POOL: &str = "connections to backends are not kept between requests yet";
 const ACCESS: &str =
     "it protects something, so it is not ignored: `allow` and `deny` must let a client pass, whatever else does";
 
@@ -112,7 +111,7 @@ pub(super) static TABLE: &[Definition] = &[
     understood("server", HTTP, Block(0, 0), OwnList, "", "A virtual server."),
     understood("upstream", HTTP, Block(1, 1), OwnList, "", "A group of backends, used by `proxy_pass http://NAME`."),
     understood("map", HTTP, Table(2, 2), OwnList, "", "`map TEXT $variable { key value; }`: exact keys, `hostnames`, `~regex`, `default`, `include`, `volatile`."),
-    understood("log_format", HTTP, AtLeast(2), OwnList, "", "`NAME [escape=default|json|none] TEXT ...`; `combined` is there already."),
+    understood("log_format", HTTP, AtLeast(2), OwnList, "", "`NAME [escape=default|json|none] TEXT ...`; `combined` is there already, and so is `json`, unless the file has its own."),
     understood("location", SL, Block(1, 2), OwnList, "", "`[= | ~ | ~* | ^~] URI` or `@NAME`."),
     understood("if", SL, Block(1, 255), OwnList, "", "`($x)`, `($x = TEXT)`, `!=`, `~`, `~*`, `!~`, `!~*`. Conditions on files are refused."),
     other("types", HSL, Table(0, 0), Accepted(FILES)),
@@ -158,7 +157,7 @@ pub(super) static TABLE: &[Definition] = &[
     understood("default_type", HSL, ONE, Value, "text/plain", "Content-Type of the text of `return`."),
     understood("add_header", HSLI, Arguments(2, 3), List, "", "`NAME VALUE [always]`: a field for the client."),
     understood("error_page", HSLI, AtLeast(2), List, "", "`CODE ... [=[STATUS]] URI|@NAME`."),
-    understood("access_log", HSLI, SOME, List, "", "`off`, or `FILE [FORMAT] [buffer=SIZE [flush=TIME]] [if=TEXT]`. Default: off, where nginx writes logs/access.log."),
+    understood("access_log", HSLI, SOME, List, "", "`off`, or `FILE [FORMAT] [buffer=SIZE [flush=TIME]] [if=TEXT] [events=LIST]`. `events=open,interval,close`: which moments of a tunnel's life are a line, by default `close`; a plain request is one line, at its end. Default: off, where nginx writes logs/access.log."),
     understood("internal", LOCATION, NONE, Own, "", "The location is for internal redirects only; 404 for clients."),
     understood("try_files", SL, AtLeast(2), Own, "", "No files are served here: the last argument is used, always."),
     other("root", HSLI, ONE, Surprising("no files are served here: what no `proxy_pass` or `return` answers is 404")),
@@ -413,10 +412,10 @@ pub(super) static TABLE: &[Definition] = &[
 
     // upstream
     understood("server", UPSTREAM, SOME, OwnList, "", "`ADDRESS` and weight=, max_fails=, fail_timeout=, backup, down."),
-    other("keepalive", UPSTREAM, ONE_OR_TWO, Accepted(NO_POOL)),
-    other("keepalive_timeout", UPSTREAM, ONE, Accepted(NO_POOL)),
-    other("keepalive_requests", UPSTREAM, ONE, Accepted(NO_POOL)),
-    other("keepalive_time", UPSTREAM, ONE, Accepted(NO_POOL)),
+    understood("keepalive", UPSTREAM, ONE_OR_TWO, Value, "", "`CONNECTIONS [local]`: so many idle connections to these servers each worker keeps for other requests; 0: none. Default: none. It needs neither `proxy_http_version` nor `proxy_set_header Connection \"\"`; where that comes to `close`, the connection is closed."),
+    understood("keepalive_timeout", UPSTREAM, ONE, Value, "60s", "How long an idle connection to a server is kept."),
+    understood("keepalive_requests", UPSTREAM, ONE, Value, "1000", "Requests on one connection to a server."),
+    understood("keepalive_time", UPSTREAM, ONE, Value, "1h", "Age past which a connection to a server is not kept for another request."),
     other("zone", UPSTREAM, ONE_OR_TWO, Accepted("workers are threads: they share the group's state always")),
     other("least_conn", UPSTREAM, NONE, NotYet("remove it: servers take turns by weight", &[])),
     other("ip_hash", UPSTREAM, NONE, NotYet("remove it: servers take turns by weight", &[])),
@@ -434,6 +433,7 @@ pub(super) static TABLE: &[Definition] = &[
     // ours
     understood("websocket_timeout", HSL, ONE, Value, "1h", "Idle time of a tunnel, in either direction; `off` or 0: none. Default: `proxy_read_timeout` where the file sets it."),
     understood("websocket_origin", HSL, SOME, Value, "any", "Origins that may open a tunnel: `HOST`, `*.HOST`, `SCHEME://HOST[:PORT]`, `~regex`, `same` (as Host), `none` (no Origin: not a browser), `any`. Others get 403."),
+    understood("access_log_interval", HSL, ONE, Value, "off", "How often an open tunnel is a line in each `access_log` with `events=interval`; at least 1s."),
     understood("upgrade_protocols", HSL, SOME, Value, "websocket", "Upgrade tokens that may become a tunnel: names, or `any`."),
     understood("websocket_max_lifetime", HSL, ONE_OR_TWO, Value, "off", "`TIME [jitter=10%]`: age at which a tunnel is closed, with close frame 1001 between two frames, however busy it is. At random up to `jitter` of it is taken off."),
     understood("websocket_ping", HSL, ONE, Value, "off", "Quiet, in both directions, after which the client gets a ping between two frames; `off` or 0: none. No pong is required; those that come go on to the backend, and count against `websocket_timeout` as all that is received does."),

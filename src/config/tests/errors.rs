@@ -16,6 +16,15 @@ fn values_out_of_form_are_named_with_the_form() {
     server_error("proxy_http_version 2;", "`1.0` or `1.1`");
     server_error("error_log /x loud;", "invalid log level \"loud\"");
     server_error("access_log /x fancy;", "unknown log format \"fancy\"");
+    server_error("access_log /x combined events=opened;", "takes open, interval and close");
+    let kept =
+        |inner: &str| errors(&format!("upstream a {{ server 127.0.0.1:1; {inner} }} server {{ listen 127.0.0.1:1; }}"));
+    assert!(kept("keepalive many;").contains("invalid value \"many\" in \"keepalive\""));
+    assert!(kept("keepalive 1000000;").contains("so many connections are not kept"));
+    assert!(kept("keepalive 4 global;").contains("invalid parameter \"global\""));
+    assert!(kept("keepalive_timeout soon;").contains("a time is written like 30s"));
+    server_error("access_log_interval 500ms;", "more than once a second");
+    server_error("access_log_interval often;", "a time is written like 30s");
     server_error("access_log /x combined flush=1m;", "no buffer is defined for access_log \"/x\"");
     server_error("access_log /x combined buffer=0;", "invalid buffer size in \"buffer=0\"");
     server_error("access_log /x combined buffer=1k flush=0;", "invalid flush time in \"flush=0\"");

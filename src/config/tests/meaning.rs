@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use super::*;
 use crate::{
-    config::{Content, Driver, Fallback, LogBuffer, LogTarget, Origin, ProxyPass, ProxyTarget, Redirect},
+    config::{
+        Content, Driver, Fallback, KeepIdle, LogBuffer, LogTarget, Origin, ProxyPass, ProxyTarget, Redirect,
+        TunnelEvent,
+    },
     route::{
         access,
         rewrite::{Condition, Flag, Step},
@@ -341,6 +344,42 @@ fn a_long_file_is_read_in_reasonable_time() {
     let begun = std::time::Instant::now();
     assert_eq!(config(&servers).servers.len(), 500);
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn connections_to_backends_are_kept_where_the_file_says_how_many() {
+    let of = |inner: &str| {
+        let server = "server { listen 127.0.0.1:1; location / { proxy_pass http://app; } }";
+        config(&format!("upstream app {{ server 127.0.0.1:2; {inner} }} {server}")).upstreams[0].keepalive
+    };
+    let seconds = Duration::from_secs;
+    let default = KeepIdle { connections: 16, requests: 1000, timeout: seconds(60), lifetime: seconds(3600) };
+    assert_eq!((of(""), of("keepalive_timeout 5s;"), of("keepalive 0;")), (None, None, None));
+    assert_eq!((of("keepalive 16;"), of("keepalive 16 local;")), (Some(default), Some(default)));
+    let set = of("keepalive 16; keepalive_requests 5; keepalive_timeout 2m; keepalive_time 1d;");
+    assert_eq!(set, Some(KeepIdle { requests: 5, timeout: seconds(120), lifetime: seconds(86_400), ..default }));
+}
+
+#[test]
+fn lines_of_open_tunnels_are_asked_for() {
+    let of = |inner: &str| {
+        let config = server(&format!("location / {{ access_log /x {inner} }}"));
+        let settings = &location(&config, "/").settings;
+        let events = TunnelEvent::ALL.map(|event| settings.access_logs[0].events.has(event));
+        (events, settings.access_log_interval.as_secs(), settings.access_logs[0].format.name.clone())
+    };
+    assert_eq!(of(";"), ([false, false, true], 0, "combined".into()));
+    let asked = of("json events=open,interval,close; access_log_interval 1m;");
+    assert_eq!(asked, ([true; 3], 60, "json".into()));
+    assert_eq!(of("json events=open; access_log_interval off;"), ([true, false, false], 0, "json".into()));
+    let warned = report("server { listen 127.0.0.1:1; access_log /x json events=interval; }");
+    assert!(warned.contains("no line is written for `events=interval` without an interval"), "{warned}");
+}
+
+#[test]
+fn a_json_format_of_the_file_s_own_holds() {
+    let config = config("log_format json '$host'; access_log /x json; server { listen 127.0.0.1:1; }");
+    assert_eq!(written(&config.servers[0].settings.access_logs[0].format.template), "<Known(Host)>");
 }
 
 #[test]

@@ -2,7 +2,10 @@ use std::time::Instant;
 
 use super::*;
 use crate::{
-    request::tests::{client, config, head, request, server},
+    request::{
+        Traffic,
+        tests::{client, config, head, request, server},
+    },
     route::map::Map,
     tls::TlsFacts,
     variables::{Part, Template},
@@ -228,6 +231,7 @@ fn backends_are_listed_in_the_order_they_were_tried() {
             bytes_sent: 3,
             bytes_received: 4,
             body_bytes: 5,
+            tunnelled: Traffic { from_client: 30, from_upstream: 40, ..Traffic::default() },
         },
     ];
     assert_values(
@@ -238,8 +242,8 @@ fn backends_are_listed_in_the_order_they_were_tried() {
             ("upstream_connect_time", "-, 0.001"),
             ("upstream_header_time", "-, 0.012"),
             ("upstream_response_time", "-, 61.002"),
-            ("upstream_bytes_sent", "0, 3"),
-            ("upstream_bytes_received", "0, 4"),
+            ("upstream_bytes_sent", "0, 33"),
+            ("upstream_bytes_received", "0, 44"),
             ("upstream_response_length", "0, 5"),
         ],
     );

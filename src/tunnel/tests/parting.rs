@@ -229,7 +229,7 @@ fn a_ping_comes_when_it_is_quiet_and_never_within_a_frame() {
 
 #[test]
 fn a_ping_keeps_nobody_alive_but_a_pong_does() {
-    let terms = Terms { ping: Duration::from_millis(200), idle: Duration::from_millis(700), lifetime: Duration::ZERO };
+    let terms = Terms { ping: Duration::from_millis(200), idle: Duration::from_millis(700), ..Terms::default() };
     let mut bench = Bench::with(Some(0), terms, b"", b"");
     let pong = [0x8a, 0x80, 1, 2, 3, 4];
     for _ in 0..5 {
@@ -239,6 +239,28 @@ fn a_ping_keeps_nobody_alive_but_a_pong_does() {
     let start = Instant::now();
     assert_eq!(bench.outcome().reason, Reason::IdleTimeout);
     assert!(start.elapsed() < Duration::from_secs(2), "pings are no activity: {:?}", start.elapsed());
+}
+
+#[test]
+fn a_tunnel_is_told_of_as_often_as_asked_and_lives_on() {
+    let terms = Terms { report: Duration::from_millis(300), ..Terms::default() };
+    let mut bench = Bench::with(Some(0), terms, b"", b"");
+    for _ in 0..3 {
+        let start = Instant::now();
+        let told = loop {
+            match bench.table.reports().as_slice() {
+                [] => bench.run(Duration::from_millis(10)),
+                told => break told.to_vec(),
+            }
+            assert!(start.elapsed() < Duration::from_secs(5));
+        };
+        assert_eq!(told.len(), 1);
+        assert!(start.elapsed() >= Duration::from_millis(200), "{:?}", start.elapsed());
+        assert_eq!(bench.table.look(told[0]).map(|look| look.from_client), Some(0));
+    }
+    let mut quiet = Bench::with(Some(0), Terms::default(), b"", b"");
+    quiet.run(Duration::from_millis(400));
+    assert!(quiet.table.reports().is_empty() && bench.table.len() == 1);
 }
 
 proptest! {
