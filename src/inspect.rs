@@ -21,7 +21,7 @@ use crate::{
     limits::{ADMIN_CLOSE_SECS, ADMIN_DRAIN_SECS, ERRAND_WAIT_MS, TICK_MS},
     observe::{
         errand::{Errand, Task},
-        status::{self, Status},
+        status::{self, State, Status},
         status_page,
         tally::PeerTally,
     },
@@ -82,6 +82,7 @@ pub async fn answer(worker: &Rc<Worker>, request: &Request, content: &Content) -
             Told::now(content_type, text)
         }
         Content::StubStatus => Told::now("text/plain", status::stub(&gather(worker))),
+        _ if has_argument(request, b"ready") => readiness(worker.generation().board.state()),
         _ if asks_for_json(request) => {
             let found = outstanding(worker).await;
             let status = Status { admin: may_act, longest: found.longest, busiest: found.busiest, ..gather(worker) };
@@ -91,9 +92,21 @@ pub async fn answer(worker: &Rc<Worker>, request: &Request, content: &Content) -
     })
 }
 
+/// What a balancer in front asks for: 200 while new connections are welcome, 503 once they had better go elsewhere.
+fn readiness(state: State) -> Told {
+    match state {
+        State::Serving => Told::now("text/plain", "ready\n"),
+        State::Draining => Told { status: 503, ..Told::now("text/plain", "draining\n") },
+        State::Stopping => Told { status: 503, ..Told::now("text/plain", "stopping\n") },
+    }
+}
+
 fn asks_for_json(request: &Request) -> bool {
-    let mut arguments = request.args.split(|byte| *byte == b'&');
-    arguments.any(|argument| argument == b"json") || accepts(request, "application/json")
+    has_argument(request, b"json") || accepts(request, "application/json")
+}
+
+fn has_argument(request: &Request, name: &[u8]) -> bool {
+    request.args.split(|byte| *byte == b'&').any(|argument| argument == name)
 }
 
 fn accepts(request: &Request, media_type: &str) -> bool {
@@ -200,5 +213,18 @@ fn close(worker: &Worker, number: u32, reason: Reason, is_it: impl Fn(&Record) -
     if tunnels.look(number).is_some_and(|tunnel| is_it(tunnel.record)) {
         let farewell = Farewell { reason, code: GOING_AWAY, patience };
         tunnels.part(number, &farewell, &mut worker.scratch.borrow_mut());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_balancer_is_told_before_connections_close() {
+        let told = |state| (readiness(state).status, readiness(state).body);
+        assert_eq!(told(State::Serving), (200, b"ready\n".as_slice().into()));
+        assert_eq!(told(State::Draining), (503, b"draining\n".as_slice().into()));
+        assert_eq!(told(State::Stopping), (503, b"stopping\n".as_slice().into()));
     }
 }

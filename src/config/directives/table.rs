@@ -277,7 +277,7 @@ pub(super) static TABLE: &[Definition] = &[
     other("userid_*", HSL, Free, Accepted("`userid` is refused where it is on")),
     understood("stub_status", SL, Arguments(0, 1), Own, "", "Answers with nginx's seven numbers, as text."),
     understood("metrics", SL, NONE, Own, "", "Answers with every counter as text for Prometheus (OpenMetrics where it is asked for)."),
-    understood("status", SL, NONE, Own, "", "Answers with the live status page; with `?json` or `Accept: application/json`, with its figures."),
+    understood("status", SL, NONE, Own, "", "Answers with the live status page; with `?json` or `Accept: application/json`, with its figures; with `?ready`, 200 while new connections are welcome and 503 once they are not."),
     understood("status_admin", SL, Flag, Value, "off", "Lets the status page close a tunnel and drain an upstream server: whom `allow` and `deny` let pass; without any, only clients of this host."),
     other("status_zone", ANY, Free, Refused("it is nginx Plus's", &[])),
     other("api", LOCATION, Free, Refused("it is nginx Plus's", &[])),
