@@ -109,7 +109,9 @@ pub async fn serve(client: Client<'_>, request: &mut Request, pass: &ProxyPass) 
             // Counted as the tunnel it becomes.
             Ok(Next::Tunnel(_)) => {}
             Ok(_) => Counters::bump(&counters.upgrades_declined),
-            Err(refusal) if refusal.status < 499 => Counters::bump(&counters.upgrades_refused),
+            Err(refusal) if refusal.status < 499 || refusal.reason == DRAINING => {
+                Counters::bump(&counters.upgrades_refused)
+            }
             Err(_) => Counters::bump(&counters.upgrades_failed),
         }
     }
@@ -126,6 +128,10 @@ async fn pass_on(
 ) -> Result<Next, Refusal> {
     if upgrade.is_some() {
         request.head.keep_alive = false;
+        if client.worker.refuses_tunnels() {
+            // It would be closed again soon, and its client be back for a third time.
+            return Err(Refusal::new(503, DRAINING, "no more tunnels are taken: this process ends"));
+        }
         check_origin(client, request, settings)?;
         if client.buffer.borrow().len() > EARLY_BYTES {
             return Err(Refusal::new(
@@ -175,6 +181,7 @@ fn check_origin(client: Client<'_>, request: &Request, settings: &Settings) -> R
     Err(Refusal::new(403, "origin", "Origin is not one of websocket_origin"))
 }
 
+const DRAINING: &str = "draining";
 const TRY_ELSEWHERE: &str = "the backend answered with a status to be tried elsewhere";
 
 /// The attempts of one request.

@@ -10,6 +10,7 @@ mod balance;
 mod cli;
 mod clients;
 mod doctor;
+mod drain;
 mod handshake;
 mod http;
 mod logs;
