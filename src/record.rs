@@ -14,6 +14,7 @@ use crate::{
         tally::PeerTally,
     },
     request::{Address, Attempt, ClientConnection, Request, Traffic},
+    route::{location::LocationId, server_name::ServerId},
 };
 
 /// A request's remains.
@@ -112,6 +113,11 @@ impl Record {
             Self::Whole(whole) => whole.request.client.serial,
             Self::Small(small) => small.serial,
         }
+    }
+
+    /// Server and location, as its generation counts them; none without a location.
+    pub fn route(&self) -> Option<(ServerId, LocationId)> {
+        Some((self.server(), self.location()?))
     }
 
     /// Index of its server block.
