@@ -97,9 +97,7 @@ fn the_file_in_the_config_map_is_a_good_one() {
         .replace("app.default.svc.cluster.local", "127.0.0.1")
         .replace("/run/longsplice", &dir.path().display().to_string());
     fs::write(&path, here).expect("a file");
-    let finished = finish(Command::new(executable()).arg("-t").arg("-c").arg(&path));
-    finished.expect_code(0).expect(&["test is successful"]);
-    assert!(!finished.said().contains("error"), "{}", finished.said());
+    finish(Command::new(executable()).arg("-t").arg("-c").arg(&path)).expect_code(0).expect(&["test is successful"]);
 }
 
 #[test]
