@@ -3,8 +3,11 @@
 //! A session, its requests and its tunnel are served by the generation that was current when they began; a reload makes the next one
 //! current and changes nothing in those before it. A generation is freed when the last who was served by it has gone.
 
+mod routes;
+
 use std::{collections::HashMap, sync::Arc};
 
+pub use self::routes::Routes;
 use crate::{
     config::{Config, ListenAddress},
     observe::{

@@ -11,6 +11,7 @@ use crate::{
     generation::Generation,
     observe::access_log::{self, Sealed},
     request::{Address, Attempt, ClientConnection, Request, Traffic},
+    route::{location::LocationId, server_name::ServerId},
 };
 
 /// A request's remains.
@@ -89,6 +90,14 @@ impl Record {
         match self {
             Self::Whole(request, _) => request.client.serial,
             Self::Small(small) => small.serial,
+        }
+    }
+
+    /// Server and location, as its generation counts them; none without a location.
+    pub fn route(&self) -> Option<(ServerId, LocationId)> {
+        match self {
+            Self::Whole(request, _) => Some((request.server, request.location?)),
+            Self::Small(small) => Some((small.server as usize, small.location as usize)),
         }
     }
 

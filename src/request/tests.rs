@@ -112,6 +112,7 @@ pub(crate) fn config(servers: Vec<Server>, maps: Vec<Map>) -> Config {
                 window: Duration::ZERO,
                 timeout: Duration::ZERO,
                 code: 1001,
+                on_reload: false,
             },
             daemon: false,
             upgrade_timeout: Duration::from_secs(60),

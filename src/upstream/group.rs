@@ -153,6 +153,11 @@ impl Group {
         self.len() == 0
     }
 
+    /// True for an address, as `$upstream_addr` shows it, that the file wants to be asked.
+    pub fn serves(&self, address: &str) -> bool {
+        self.peers.iter().any(|peer| &*peer.address == address && !peer.down)
+    }
+
     /// A peer as the file names it: `app.internal:3000`. Its address, as `$upstream_addr` has it, is [`Choice::address`].
     pub fn name(&self, peer: usize) -> &str {
         self.peers.get(peer).map_or("", |peer| &peer.name)
