@@ -5,6 +5,7 @@ mod order;
 #[cfg(test)]
 mod pages;
 mod quick;
+mod top;
 mod version;
 
 use std::{
@@ -16,7 +17,7 @@ use std::{
 
 use clap::{Parser, Subcommand, error::ErrorKind};
 
-use self::{doctor::Doctor, order::Order, quick::Quick};
+use self::{doctor::Doctor, order::Order, quick::Quick, top::Top};
 use crate::{
     config::{self, Config, LoadOptions, Loaded, Source},
     demo, host,
@@ -33,7 +34,8 @@ const USAGE: &str = "longsplice                              a demo: chat throug
        longsplice -c FILE                      serve what an nginx file says
        longsplice -c FILE -t                   test the file
        longsplice --listen ADDR --to ADDR      serve without a file
-       longsplice doctor [-c FILE]             what of this host will bite, and how to mend it";
+       longsplice doctor [-c FILE]             what of this host will bite, and how to mend it
+       longsplice top [URL | -c FILE]          watch a running one";
 
 const EXAMPLES: &str = "Examples:
   longsplice -t -c /etc/nginx/conf.d/websocket.conf
@@ -50,6 +52,8 @@ const EXAMPLES: &str = "Examples:
           the same as a file, to go on from
   longsplice doctor -c nginx.conf --connections 100000
           is this host ready for so many tunnels?
+  longsplice top -c nginx.conf
+          what the running one does, as its `status` location tells it
 
 Exit status: 0, or 1 for any error.";
 
@@ -131,6 +135,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Doctor(Doctor),
+    Top(Top),
 }
 
 /// Runs the program that the arguments (its own name first) describe. Exit codes are nginx's: 0 and 1.
@@ -142,6 +147,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let failure = if arguments[1] == "doctor" { doctor::CANNOT_TELL.into() } else { ExitCode::FAILURE };
     match Arguments::try_parse_from(arguments) {
         Ok(Arguments { command: Some(Command::Doctor(doctor)), .. }) => doctor.run(),
+        Ok(Arguments { command: Some(Command::Top(top)), .. }) => top.run(),
         Ok(arguments) => arguments.run(),
         Err(error) => {
             // Nobody may be reading; the exit code says it too.
@@ -346,6 +352,12 @@ mod tests {
         assert!(parse(&["-s", "nonsense"]).is_err());
         assert!(parse(&["-Z"]).is_err());
         assert!(parse(&["stray"]).is_err());
+        let top = parse(&["top", "-c", "x.conf", "--once"]).unwrap();
+        assert!(matches!(top.command, Some(Command::Top(_))));
+        for wrong in [&["top", "-c", "x", "http://y/"][..], &["top", "--once", "--json"], &["top", "-d", "0"]] {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
+        assert_eq!(parse(&["top", "--help"]).unwrap_err().kind(), ErrorKind::DisplayHelp);
         for help in ["-h", "-?", "--help"] {
             assert_eq!(parse(&[help]).unwrap_err().kind(), ErrorKind::DisplayHelp);
         }

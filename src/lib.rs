@@ -55,5 +55,6 @@ pub mod runtime;
 pub mod server;
 
 pub mod demo;
+pub mod top;
 
 pub mod cli;

@@ -192,3 +192,7 @@ pub const REGEX_CACHE_BYTES: usize = 1 << 20;
 pub const HOST_FILE_BYTES: u64 = 1 << 20;
 /// Most tunnels whose needs are reckoned: a hundred times what one host has carried.
 pub const DOCTOR_TUNNELS: u64 = 100_000_000;
+/// Largest answer of a status location that `longsplice top` reads: thousands of backends are some hundred kilobytes.
+pub const STATUS_ANSWER_BYTES: usize = 16 << 20;
+/// Longest wait of `longsplice top` for an answer, or for the next piece of one.
+pub const STATUS_ANSWER_MS: u64 = 5_000;

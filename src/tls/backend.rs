@@ -70,6 +70,11 @@ impl BackendTls {
         config.enable_secret_extraction = true;
         Ok(Self { config: Arc::new(config), name_unused: !options.verify && !options.send_server_name })
     }
+
+    /// For a client of rustls' own kind, which blocks.
+    pub fn config(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.config)
+    }
 }
 
 fn verifier(options: &BackendTlsOptions) -> Result<Arc<dyn ServerCertVerifier>, TlsConfigError> {

@@ -19,6 +19,9 @@ _longsplice() {
             longsplice,doctor)
                 cmd="longsplice__subcmd__doctor"
                 ;;
+            longsplice,top)
+                cmd="longsplice__subcmd__top"
+                ;;
             *)
                 ;;
         esac
@@ -26,7 +29,7 @@ _longsplice() {
 
     case "${cmd}" in
         longsplice)
-            opts="-c -p -g -e -t -T -q -s -v -V -h --listen --to --tls-cert --tls-key --idle-timeout --help doctor"
+            opts="-c -p -g -e -t -T -q -s -v -V -h --listen --to --tls-cert --tls-key --idle-timeout --help doctor top"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -99,6 +102,32 @@ _longsplice() {
                     return 0
                     ;;
                 --connections)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        longsplice__subcmd__top)
+            opts="-d -c -h --once --json --insecure --delay --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --delay)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -d)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -45,9 +45,16 @@ complete -c longsplice -n "__fish_longsplice_needs_command" -s v -d 'Print the v
 complete -c longsplice -n "__fish_longsplice_needs_command" -s V -d 'Print the version, how it was built, and what this host gives it'
 complete -c longsplice -n "__fish_longsplice_needs_command" -s h -l help -d 'Print this help'
 complete -c longsplice -n "__fish_longsplice_needs_command" -f -a "doctor" -d 'What of this host will bite at so many tunnels, and the command that mends it'
+complete -c longsplice -n "__fish_longsplice_needs_command" -f -a "top" -d 'Watch a running longsplice in the terminal'
 complete -c longsplice -n "__fish_longsplice_using_subcommand doctor" -s c -d 'Configuration file, or a conf.d fragment' -r -F
 complete -c longsplice -n "__fish_longsplice_using_subcommand doctor" -s p -d 'What log and pid files are relative to [the file\'s directory]' -r -F
 complete -c longsplice -n "__fish_longsplice_using_subcommand doctor" -s g -d 'Directives of the main context, before those of the file' -r
 complete -c longsplice -n "__fish_longsplice_using_subcommand doctor" -l connections -d 'Clients at once, each with a connection to a backend [what the file\'s limits allow, else 10000]' -r
 complete -c longsplice -n "__fish_longsplice_using_subcommand doctor" -l json -d 'For programs'
 complete -c longsplice -n "__fish_longsplice_using_subcommand doctor" -s h -l help -d 'Print this help'
+complete -c longsplice -n "__fish_longsplice_using_subcommand top" -s d -l delay -d 'Seconds between two answers' -r
+complete -c longsplice -n "__fish_longsplice_using_subcommand top" -s c -d 'Configuration file of the one to watch: its first `status` location is asked' -r -F
+complete -c longsplice -n "__fish_longsplice_using_subcommand top" -l once -d 'Print one snapshot as text (also when the output is no terminal); its rates are those of one delay'
+complete -c longsplice -n "__fish_longsplice_using_subcommand top" -l json -d 'Print the JSON as the server sends it'
+complete -c longsplice -n "__fish_longsplice_using_subcommand top" -l insecure -d 'Take any certificate (https)'
+complete -c longsplice -n "__fish_longsplice_using_subcommand top" -s h -l help -d 'Print this help'

@@ -13,6 +13,8 @@ pub struct Browser {
     socket: WebSocket<TcpStream>,
     session: Option<String>,
     serial: u64,
+    /// What it told without being asked.
+    events: Vec<Value>,
     // Last: the socket closes, then the process ends, then its profile goes.
     _running: Quiet,
     _profile: TempDir,
@@ -54,7 +56,8 @@ impl Browser {
         let stream = TcpStream::connect(address).expect("DevTools");
         stream.set_read_timeout(Some(PATIENCE * 2)).expect("a timeout");
         let (socket, _) = tungstenite::client(endpoint.as_str(), stream).expect("DevTools' handshake");
-        let mut browser = Self { socket, session: None, serial: 0, _running: running, _profile: profile };
+        let mut browser =
+            Self { socket, session: None, serial: 0, events: Vec::new(), _running: running, _profile: profile };
         let target = browser.call("Target.createTarget", &json!({"url": "about:blank"}));
         let session = browser.call("Target.attachToTarget", &json!({"targetId": target["targetId"], "flatten": true}));
         browser.session = session["sessionId"].as_str().map(str::to_owned);
@@ -71,7 +74,9 @@ impl Browser {
         loop {
             let Message::Text(text) = self.socket.read().expect("DevTools") else { continue };
             let answer: Value = serde_json::from_str(&text).expect("JSON");
-            if answer["id"] == self.serial {
+            if answer["id"].is_null() {
+                self.events.push(answer);
+            } else if answer["id"] == self.serial {
                 assert!(answer["error"].is_null(), "{method}: {}", answer["error"]);
                 return answer["result"].clone();
             }
@@ -86,6 +91,26 @@ impl Browser {
             self.becomes("document.readyState == 'complete' && location.href != 'about:blank'"),
             "{url} did not load"
         );
+    }
+
+    /// From here on it tells of every request and of every complaint.
+    pub fn watch(&mut self) {
+        for domain in ["Runtime", "Log", "Network"] {
+            self.call(&format!("{domain}.enable"), &json!({}));
+        }
+    }
+
+    /// What the console shows: exceptions, refused content, messages.
+    pub fn complaints(&self) -> Vec<&Value> {
+        let complaint =
+            |method: &str| matches!(method, "Runtime.exceptionThrown" | "Runtime.consoleAPICalled" | "Log.entryAdded");
+        self.events.iter().filter(|event| event["method"].as_str().is_some_and(complaint)).collect()
+    }
+
+    /// The URLs of all requests.
+    pub fn requests(&self) -> Vec<&str> {
+        let sent = self.events.iter().filter(|event| event["method"] == "Network.requestWillBeSent");
+        sent.filter_map(|event| event["params"]["request"]["url"].as_str()).collect()
     }
 
     /// The value of a JavaScript expression.

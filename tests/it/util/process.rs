@@ -59,12 +59,7 @@ impl Finished {
 
 /// Runs a command to its end, in bounded time.
 pub fn finish(command: &mut Command) -> Finished {
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    let mut child = start(command, Stdio::null());
     let output = [collect(child.stdout.take().expect("piped")), collect(child.stderr.take().expect("piped"))];
     let status = wait(&mut child, PATIENCE * 4);
     if status.is_none() {
@@ -96,14 +91,29 @@ struct Output {
     reader: JoinHandle<()>,
 }
 
+/// Line by line: nobody sees half of one.
 fn collect(output: impl Read + Send + 'static) -> Output {
+    let mut output = BufReader::new(output);
+    collect_by(move |line| output.read_until(b'\n', line).unwrap_or(0))
+}
+
+/// As it comes: a screen has no lines.
+fn collect_pieces(mut output: impl Read + Send + 'static) -> Output {
+    collect_by(move |bytes| {
+        let mut piece = [0; 4096];
+        let length = output.read(&mut piece).unwrap_or(0);
+        bytes.extend_from_slice(&piece[..length]);
+        length
+    })
+}
+
+fn collect_by(mut read: impl FnMut(&mut Vec<u8>) -> usize + Send + 'static) -> Output {
     let bytes = Arc::<Mutex<Vec<u8>>>::default();
     let sink = bytes.clone();
     let reader = thread::spawn(move || {
-        let mut output = BufReader::new(output);
-        let mut line = Vec::new();
-        while output.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
-            sink.lock().unwrap().append(&mut line);
+        let mut piece = Vec::new();
+        while read(&mut piece) > 0 {
+            sink.lock().unwrap().append(&mut piece);
         }
     });
     Output { bytes, reader }
@@ -118,6 +128,15 @@ impl Output {
     fn wait(&self) {
         eventually(|| self.reader.is_finished());
     }
+}
+
+fn start(command: &mut Command, input: Stdio) -> Child {
+    command
+        .stdin(input)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|e| panic!("{command:?}: {e}"))
 }
 
 /// A process of ours and what it says.
@@ -135,9 +154,11 @@ impl Running {
 
     /// With its standard input in our hands: what is written to it was typed.
     pub fn spawn_interactive(command: &mut Command) -> (Self, ChildStdin) {
-        let mut running = Self::reading(command, Stdio::piped());
-        let keyboard = running.child.stdin.take().expect("piped");
-        (running, keyboard)
+        let mut child = start(command, Stdio::piped());
+        let keyboard = child.stdin.take().expect("piped");
+        let stdout = collect_pieces(child.stdout.take().expect("piped"));
+        let stderr = collect_pieces(child.stderr.take().expect("piped"));
+        (Self { child, output: [stdout, stderr], ended: None, foreign: false }, keyboard)
     }
 
     /// With something else as its standard input.
@@ -146,12 +167,7 @@ impl Running {
     }
 
     fn reading(command: &mut Command, input: Stdio) -> Self {
-        let mut child = command
-            .stdin(input)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|e| panic!("{command:?}: {e}"));
+        let mut child = start(command, input);
         let output = [collect(child.stdout.take().expect("piped")), collect(child.stderr.take().expect("piped"))];
         Self { child, output, ended: None, foreign: false }
     }
