@@ -10,7 +10,7 @@ use crate::{
     config::Content,
     http::refusal::Refusal,
     observe::{
-        status::{self, Status},
+        status::{self, State, Status},
         status_page,
     },
     request::Request,
@@ -57,14 +57,27 @@ pub fn answer(worker: &Worker, request: &Request, content: &Content) -> Result<T
             Told::now(content_type, text)
         }
         Content::StubStatus => Told::now("text/plain", status::stub(&gather(worker))),
+        _ if has_argument(request, b"ready") => readiness(worker.board.state()),
         _ if asks_for_json(request) => Told::now("application/json", status::json(&gather(worker))),
         _ => Told::page(),
     })
 }
 
+/// What a balancer in front asks for: 200 while new connections are welcome, 503 once they had better go elsewhere.
+fn readiness(state: State) -> Told {
+    match state {
+        State::Serving => Told::now("text/plain", "ready\n"),
+        State::Draining => Told { status: 503, ..Told::now("text/plain", "draining\n") },
+        State::Stopping => Told { status: 503, ..Told::now("text/plain", "stopping\n") },
+    }
+}
+
 fn asks_for_json(request: &Request) -> bool {
-    let mut arguments = request.args.split(|byte| *byte == b'&');
-    arguments.any(|argument| argument == b"json") || accepts(request, "application/json")
+    has_argument(request, b"json") || accepts(request, "application/json")
+}
+
+fn has_argument(request: &Request, name: &[u8]) -> bool {
+    request.args.split(|byte| *byte == b'&').any(|argument| argument == name)
 }
 
 /// The figures of the whole process.
@@ -77,4 +90,17 @@ fn gather(worker: &Worker) -> Status {
 
 fn accepts(request: &Request, media_type: &str) -> bool {
     request.head.fields.all("Accept").any(|value| String::from_utf8_lossy(value).contains(media_type))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_balancer_is_told_before_connections_close() {
+        let told = |state| (readiness(state).status, readiness(state).body);
+        assert_eq!(told(State::Serving), (200, b"ready\n".as_slice().into()));
+        assert_eq!(told(State::Draining), (503, b"draining\n".as_slice().into()));
+        assert_eq!(told(State::Stopping), (503, b"stopping\n".as_slice().into()));
+    }
 }

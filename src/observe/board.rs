@@ -99,6 +99,15 @@ impl Board {
         self.state.store(state as u8, Relaxed);
     }
 
+    /// As it was set last.
+    pub fn state(&self) -> State {
+        match self.state.load(Relaxed) {
+            state if state == State::Stopping as u8 => State::Stopping,
+            state if state == State::Draining as u8 => State::Draining,
+            _ => State::Serving,
+        }
+    }
+
     /// The counters of a worker about to start, pinned to `cpu`.
     pub fn join(&self, id: usize, cpu: Option<usize>) -> Arc<Counters> {
         let counters = Arc::<Counters>::default();
