@@ -44,6 +44,8 @@ const EXAMPLES: &str = "Examples:
           run it with two workers, in the foreground
   longsplice -s quit -c nginx.conf
           end it once the last tunnel has closed
+  longsplice -s upgrade -c nginx.conf
+          go on with the program that was installed meanwhile, and lose nobody
   longsplice --listen 0.0.0.0:8080 --to 127.0.0.1:3000
           ws:// on port 8080, in front of an application on port 3000
   longsplice --listen 443 --tls-cert site.crt --tls-key site.key --to app1:3000 --to app2:3000

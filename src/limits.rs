@@ -57,6 +57,16 @@ pub const BULK_NAP_US: u64 = 50;
 pub const CLOSE_ANSWER_SECS: u64 = 5;
 /// How long a tunnel that has lived as long as it may goes on for the sake of a frame that is under way, seconds.
 pub const FRAME_END_SECS: u64 = 30;
+/// Places of the table looked at in a row while tunnels are drained, before other work gets its turn: well below a millisecond.
+pub const DRAIN_PLACES_PER_TURN: u32 = 256;
+/// How often a worker that ends looks for tunnels that came late, milliseconds: handshakes that were under way.
+pub const DRAIN_SWEEP_MS: u64 = 1_000;
+/// How long before a worker ends its last tunnels are closed, milliseconds: a close frame and a FIN to each.
+pub const DRAIN_MARGIN_MS: u64 = 200;
+/// How long a connection that has said nothing yet is waited for once the worker takes no more, milliseconds.
+pub const LAST_REQUEST_MS: u64 = 1_000;
+/// How long `stop` waits for answers to its close frames and for requests to end, milliseconds.
+pub const STOP_LINGER_MS: u64 = 500;
 /// Empty pipes a worker keeps for the next bulk transfer: 2 descriptors each.
 pub const PIPES_POOLED: usize = 32;
 /// Pipes a worker may have in use at once; past it bulk transfers go through the scratch buffer.
@@ -137,6 +147,25 @@ pub const RESOLVE_TIMEOUT_SECS: u64 = 30;
 
 /// Different reasons a worker counts (refusals; closes); past it they are counted together as `other`.
 pub const COUNTED_REASONS: usize = 96;
+
+/// Counts by server block, or by address of a backend, that are kept over reloads, so that names that come and go do not fill the
+/// memory.
+pub const TALLIES_KEPT: usize = 10_000;
+/// Server blocks, and addresses of backends, that a status names: what reads it keeps a series for each.
+pub const STATUS_ROWS: usize = 1_000;
+
+/// Tunnels of each kind that a status names: the oldest, the busiest.
+pub const SURVEY_TUNNELS: usize = 20;
+/// Places of its table a worker looks at in a turn when it is asked for those: some tens of microseconds.
+pub const SURVEY_PLACES_PER_TURN: u32 = 512;
+/// How long what was found is told again, milliseconds: however many ask, the tables are walked once a second.
+pub const SURVEY_KEPT_MS: u64 = 900;
+/// How long a worker that asked the others waits for the last of them, milliseconds.
+pub const ERRAND_WAIT_MS: u64 = 1_000;
+/// Time over which the tunnels of a backend that is drained by hand are closed, seconds.
+pub const ADMIN_DRAIN_SECS: u64 = 30;
+/// How long a tunnel that is closed by hand may take to end the frame that is under way, seconds.
+pub const ADMIN_CLOSE_SECS: u64 = 5;
 
 /// Bytes of a pid file that are read: the longest pid has 7 digits (PID_MAX_LIMIT is 2^22).
 pub const PID_FILE_BYTES: u64 = 64;

@@ -24,10 +24,10 @@ use crate::{
     balance::Balance,
     config::{Driver, Level},
     generation::Generation,
+    inspect,
     limits::{BATCHES_PER_TURN, BULK_NAP_US, EVENTS_PER_BATCH},
     listener::{self, Doors, Listening},
     observe::{
-        board::Board,
         counters::Counters,
         error_log::{self, About},
         os_error,
@@ -35,8 +35,11 @@ use crate::{
     reactor::{Descriptor, Event},
     record::Record,
     session,
-    tunnel::{Loose, Reason},
-    worker::{State, Worker},
+    tunnel::Loose,
+    worker::{
+        State, Worker,
+        drain::{self, Drain, Quit},
+    },
 };
 
 /// What a worker starts with.
@@ -49,8 +52,6 @@ pub struct Plan {
     pub generation: Arc<Generation>,
     /// What this worker counts; the server reads it.
     pub counters: Arc<Counters>,
-    /// What is known of the whole process, shared.
-    pub board: Arc<Board>,
     /// What it knows of the other workers, shared.
     pub balance: Arc<Balance>,
     /// What it accepts from at first.
@@ -64,21 +65,21 @@ pub enum Message {
     Reload(Arc<Generation>, Arc<Balance>, Vec<Listening>),
     /// All that it accepts from, from now on.
     Listen(Vec<Listening>),
+    /// Ask some tunnels to end.
+    Drain(Arc<Drain>),
+    /// End, as soon as the last connection has gone.
+    Quit(Quit),
     /// Leave: finish what there is by this configuration, and hand every tunnel to one of the others.
     Leave(Arc<Generation>, Vec<Arc<Inbox>>),
     /// Go on with these tunnels.
     Adopt(Vec<Loose<Record>>),
-    /// Close everything now.
-    Stop,
-    /// Accept nothing more; finish requests; end when the last tunnel has gone.
-    Quit,
     /// Drop this: whoever has sent it to all workers and is left alone with it knows that they take turns.
     Pulse(Arc<()>),
 }
 
 /// A running worker.
 pub struct Handle {
-    /// Its thread; ends after `Stop` or a finished `Quit`.
+    /// Its thread; ends after a `Quit`.
     pub thread: JoinHandle<()>,
     /// What it counts.
     pub counters: Arc<Counters>,
@@ -182,7 +183,7 @@ struct Turns {
 
 impl Turns {
     fn start(plan: Plan, inbox: Arc<Inbox>, bell: OwnedFd, has_ring: bool) -> io::Result<Self> {
-        let worker = Worker::new(plan.id, plan.generation, plan.counters, plan.board, plan.balance)?;
+        let worker = Worker::new(plan.id, plan.generation, plan.counters, plan.balance)?;
         let reactor = &worker.reactor;
         let desk = Desk { worker: Rc::clone(&worker), doors: Doors::default(), heirs: Rc::default() };
         desk.doors.open(&worker, plan.listen)?;
@@ -265,7 +266,7 @@ impl Turns {
     }
 
     fn end(&self) {
-        self.worker.tunnels.borrow_mut().close_all(Reason::Shutdown, &mut self.worker.scratch.borrow_mut());
+        self.worker.tunnels.borrow_mut().close_all(self.worker.end(), &mut self.worker.scratch.borrow_mut());
         bury(&self.worker);
     }
 }
@@ -283,6 +284,7 @@ impl Desk {
         let worker = &self.worker;
         loop {
             inbox.take().into_iter().for_each(|message| self.obey(message));
+            inspect::look_at_errands(worker);
             // One that ends serves what it was handed before, and is handed nothing more.
             let handed = match worker.is_quitting() {
                 true => worker.balance().leave(worker.id),
@@ -298,10 +300,19 @@ impl Desk {
     fn obey(&self, message: Message) {
         let worker = &self.worker;
         match message {
-            Message::Stop => worker.change(State::Stopping),
-            Message::Quit => worker.change(State::Quitting),
+            Message::Drain(drain) => {
+                let own = Rc::clone(worker);
+                worker.spawn(async move { drain::drain(&own, &drain).await });
+            }
+            Message::Quit(quit) => drain::quit(worker, quit),
             Message::Pulse(pulse) => drop(pulse),
-            Message::Listen(all) => self.listen(all),
+            Message::Listen(all) => {
+                let nowhere = all.is_empty();
+                self.listen(all);
+                if nowhere && worker.is_draining() {
+                    worker.change(State::Quitting);
+                }
+            }
             Message::Reload(generation, balance, all) => {
                 // Who waits at a listener that goes is let in while there is one.
                 self.listen(all);

@@ -11,8 +11,8 @@ use std::{
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-use super::counters::Counters;
 pub use super::status::State;
+use super::{counters::Counters, errand::Errands, tally::Kept};
 
 /// See the module. Nothing of it is touched by a tunnel that moves bytes.
 #[derive(Debug)]
@@ -22,17 +22,10 @@ pub struct Board {
     state: AtomicU8,
     workers: Mutex<Workers>,
     loads: Mutex<Loads>,
-    /// Log lines.
-    pub log: LogCounts,
-}
-
-/// Log lines of all logs.
-#[derive(Debug, Default)]
-pub struct LogCounts {
-    /// Written.
-    pub written: AtomicU64,
-    /// Lost: the disk was full, or too slow.
-    pub lost: AtomicU64,
+    /// Counts by name.
+    pub kept: Kept,
+    /// What workers ask of each other.
+    pub errands: Errands,
 }
 
 /// Every worker.
@@ -83,7 +76,8 @@ impl Default for Board {
             state: AtomicU8::new(State::Serving as u8),
             workers: Mutex::default(),
             loads: Mutex::default(),
-            log: LogCounts::default(),
+            kept: Kept::default(),
+            errands: Errands::default(),
         }
     }
 }
@@ -97,6 +91,15 @@ impl Board {
     /// What the process is about now.
     pub fn set_state(&self, state: State) {
         self.state.store(state as u8, Relaxed);
+    }
+
+    /// As it was set last.
+    pub fn state(&self) -> State {
+        match self.state.load(Relaxed) {
+            state if state == State::Stopping as u8 => State::Stopping,
+            state if state == State::Draining as u8 => State::Draining,
+            _ => State::Serving,
+        }
     }
 
     /// The counters of a worker about to start, pinned to `cpu`.
@@ -113,6 +116,11 @@ impl Board {
         let mut workers = self.workers();
         workers.present.retain(|present| !Arc::ptr_eq(&present.counters, counters));
         workers.past = Counters::sum([&workers.past, counters]);
+    }
+
+    /// The workers that run.
+    pub fn present(&self) -> Vec<usize> {
+        self.workers().present.iter().map(|present| present.id).collect()
     }
 
     /// The sum of all workers, those that have ended included.

@@ -4,21 +4,26 @@
 //! in its log: so each test here is also one of that.
 #![allow(missing_docs)]
 
+mod access;
 mod access_log;
 mod balance;
 mod cli;
 mod clients;
 mod doctor;
+mod drain;
 mod handshake;
 mod http;
 mod logs;
 mod memory;
+mod metrics;
 mod nginx;
 mod openssl;
 mod package;
 mod pool;
+mod readiness;
 mod reload;
 mod seeds;
+mod status;
 mod status_page;
 mod tidy;
 mod tls;

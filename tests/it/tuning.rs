@@ -22,7 +22,8 @@ fn text(name: &str) -> String {
 #[test]
 fn the_guide_names_every_file() {
     let guide = text("README.md");
-    for entry in fs::read_dir(tuning("")).expect("a directory").flatten() {
+    let files = fs::read_dir(tuning("")).expect("a directory").flatten().filter(|entry| entry.path().is_file());
+    for entry in files {
         let name = entry.file_name().to_string_lossy().into_owned();
         assert!(name == "README.md" || guide.contains(&format!("]({name})")), "README.md has no link to {name}");
     }
@@ -77,6 +78,26 @@ fn kubernetes_api_takes_its_file() {
     finish(Command::new(python).args(["-m", "kubernetes_validate", "-k", "1.32", "--strict"]).arg(file))
         .expect_code(0)
         .expect(&["configmap/longsplice", "daemonset/longsplice"]);
+}
+
+/// The text below `nginx.conf: |`, its indentation taken away.
+fn file_of_config_map() -> String {
+    let yaml = text("kubernetes.yaml");
+    let (_, rest) = yaml.split_once("  nginx.conf: |\n").expect("nginx.conf in the ConfigMap");
+    let lines = rest.lines().take_while(|line| line.is_empty() || line.starts_with("    "));
+    lines.map(|line| line.strip_prefix("    ").unwrap_or("")).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_file_in_the_config_map_is_a_good_one() {
+    let dir = TempDir::with_prefix("longsplice-").expect("a directory");
+    let path = dir.path().join("nginx.conf");
+    // The cluster's names and directories are not here.
+    let here = file_of_config_map()
+        .replace("app.default.svc.cluster.local", "127.0.0.1")
+        .replace("/run/longsplice", &dir.path().display().to_string());
+    fs::write(&path, here).expect("a file");
+    finish(Command::new(executable()).arg("-t").arg("-c").arg(&path)).expect_code(0).expect(&["test is successful"]);
 }
 
 #[test]

@@ -393,7 +393,8 @@ fn who_waits_in_a_socket_that_is_passed_on_is_served() {
     let client = early.tcp().try_clone().expect("a descriptor");
     let mut failed = start("127.0.0.1:1", client.into());
     assert_eq!(failed.wait().code(), Some(1));
-    assert!(failed.said().contains("LISTEN_FDS=1 passes a descriptor that is no listening"), "{}", failed.said());
+    let said = "LISTEN_FDS=1 passes a descriptor that is no listening";
+    assert!(eventually(|| failed.said().contains(said)), "{}", failed.said());
     failed.kill();
 }
 

@@ -19,7 +19,7 @@ use super::{
             self, BothWays, Connections, Errors, Generation, Generations, Handshakes, Process, Status, Tls, Tunnels,
         },
     },
-    Board, Counters, Present, State, unix_ms,
+    Board, Counters, Present, unix_ms,
 };
 
 /// Shortest time over which it is judged how busy a worker is.
@@ -34,13 +34,8 @@ impl Board {
         status.now_ms = unix_ms();
         status.started_ms = self.started_ms;
         status.uptime_s = self.started.elapsed().as_secs();
-        status.state = match self.state.load(Relaxed) {
-            state if state == State::Stopping as u8 => State::Stopping,
-            state if state == State::Draining as u8 => State::Draining,
-            _ => State::Serving,
-        };
+        status.state = self.state();
         status.config = self.generations();
-        status.log = status::Log { written: value(&self.log.written), lost: value(&self.log.lost) };
         status.process = process();
         let now = Instant::now();
         let mut workers = self.workers();
