@@ -519,6 +519,7 @@ fn what_is_known_of_a_backend_survives() {
     }
     proxy.logged(&["connect() failed"]);
     let refused = |proxy: &Proxy| proxy.log().matches("connect() failed").count();
+    proxy.logged(&["connect() failed"]);
     assert_eq!(refused(&proxy), 1, "{}", proxy.log());
     for (number, more) in [(2, ""), (3, "server %backend% backup;")] {
         proxy.rewrite("", &group(more));
@@ -561,4 +562,56 @@ fn a_reload_after_root_was_given_up_says_so() {
     reload_in_vain(&mut proxy, &["b.log", "Permission denied"]);
     proxy.logged(&["given up root", "-s upgrade"]);
     assert_eq!(proxy.get("/version").text(), "old");
+}
+
+/// The code of the close frame that a client is sent; None when it is sent something else.
+fn closed_with(client: &mut Wire) -> Option<u16> {
+    match client.frame() {
+        (frames::CLOSE, payload) => Some(u16::from_be_bytes([*payload.first()?, *payload.get(1)?])),
+        _ => None,
+    }
+}
+
+#[test]
+fn tunnels_of_routes_that_have_gone_are_drained_where_the_file_says_so() {
+    beyond_nginx!();
+    let (one, other) = (Backend::echo(), Backend::echo());
+    let text = |first: &str, second: &str| {
+        let location = |path: &str, group: &str| format!("location {path} {{ proxy_pass http://{group}; }}");
+        format!(
+            "upstream one {{ server %one%; server %other%; }} upstream other {{ server %other%; }}
+             server {{ listen %http%; {} {} }}",
+            location("/first", first),
+            location("/second", second)
+        )
+    };
+    for drains in [true, false] {
+        let main = if drains { "drain_on_reload on; drain_timeout 1s; drain_close_code 1012;" } else { "" };
+        let mut proxy = Proxy::config(&text("one", "one"))
+            .main(&format!("{main} worker_processes 3;"))
+            .set("one", one.address())
+            .set("other", other.address())
+            .start();
+        let open = |target: &str| {
+            let mut client = proxy.connect();
+            client.websocket(target);
+            client
+        };
+        let [mut stay, mut go] = ["/first", "/second"].map(|target| (0..8).map(|_| open(target)).collect::<Vec<_>>());
+        // Fewer workers at the same time: tunnels that change their worker are asked as well.
+        proxy.rewrite(&format!("{main} worker_processes 1;"), &text("one", "other"));
+        reload(&mut proxy, 2);
+        all_echo(&mut stay, "what has not changed stays");
+        if drains {
+            for client in &mut go {
+                assert_eq!(closed_with(client), Some(1012));
+            }
+            proxy.logged(&["(drain)"]);
+            all_echo(&mut stay, "and goes on");
+        } else {
+            thread::sleep(Duration::from_millis(500));
+            all_echo(&mut go, "nobody is asked to go");
+        }
+        go.into_iter().for_each(Wire::reset);
+    }
 }
