@@ -518,6 +518,7 @@ fn what_is_known_of_a_backend_survives() {
     for _ in 0..4 {
         assert_eq!(proxy.get("/").text(), "alive");
     }
+    proxy.logged(&["connect() failed"]);
     let refused = |proxy: &Proxy| proxy.log().matches("connect() failed").count();
     proxy.logged(&["connect() failed"]);
     assert_eq!(refused(&proxy), 1, "{}", proxy.log());
