@@ -57,6 +57,16 @@ pub const BULK_NAP_US: u64 = 50;
 pub const CLOSE_ANSWER_SECS: u64 = 5;
 /// How long a tunnel that has lived as long as it may goes on for the sake of a frame that is under way, seconds.
 pub const FRAME_END_SECS: u64 = 30;
+/// Places of the table looked at in a row while tunnels are drained, before other work gets its turn: well below a millisecond.
+pub const DRAIN_PLACES_PER_TURN: u32 = 256;
+/// How often a worker that ends looks for tunnels that came late, milliseconds: handshakes that were under way.
+pub const DRAIN_SWEEP_MS: u64 = 1_000;
+/// How long before a worker ends its last tunnels are closed, milliseconds: a close frame and a FIN to each.
+pub const DRAIN_MARGIN_MS: u64 = 200;
+/// How long a connection that has said nothing yet is waited for once the worker takes no more, milliseconds.
+pub const LAST_REQUEST_MS: u64 = 1_000;
+/// How long `stop` waits for answers to its close frames and for requests to end, milliseconds.
+pub const STOP_LINGER_MS: u64 = 500;
 /// Empty pipes a worker keeps for the next bulk transfer: 2 descriptors each.
 pub const PIPES_POOLED: usize = 32;
 /// Pipes a worker may have in use at once; past it bulk transfers go through the scratch buffer.

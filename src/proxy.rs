@@ -123,6 +123,10 @@ async fn pass_on(
 ) -> Result<Next, Refusal> {
     if upgrade.is_some() {
         request.head.keep_alive = false;
+        if client.worker.refuses_tunnels() {
+            // It would be closed again soon, and its client be back for a third time.
+            return Err(Refusal::new(503, "draining", "no more tunnels are taken: this process ends"));
+        }
         check_origin(client, request, settings)?;
         if client.buffer.borrow().len() > EARLY_BYTES {
             return Err(Refusal::new(

@@ -84,6 +84,22 @@ impl Record {
         }
     }
 
+    /// The serial number of its client's connection (`$connection`).
+    pub fn serial(&self) -> u64 {
+        match self {
+            Self::Whole(request, _) => request.client.serial,
+            Self::Small(small) => small.serial,
+        }
+    }
+
+    /// The backend's address, as `$upstream_addr` has it.
+    pub fn upstream(&self) -> Option<&str> {
+        match self {
+            Self::Whole(request, _) => request.attempts.last().map(|attempt| &*attempt.address),
+            Self::Small(small) => Some(&small.upstream),
+        }
+    }
+
     /// The request again, as far as it was kept, and its sealed lines. `now` stands for times that nothing asks for.
     pub fn into_request(self, now: Instant) -> (Box<Request>, Option<Sealed>) {
         match self {

@@ -35,8 +35,11 @@ use crate::{
     reactor::{Descriptor, Event},
     record::Record,
     session,
-    tunnel::{Loose, Reason},
-    worker::{State, Worker},
+    tunnel::Loose,
+    worker::{
+        State, Worker,
+        drain::{self, Drain, Quit},
+    },
 };
 
 /// What a worker starts with.
@@ -64,21 +67,21 @@ pub enum Message {
     Reload(Arc<Generation>, Arc<Balance>, Vec<Listening>),
     /// All that it accepts from, from now on.
     Listen(Vec<Listening>),
+    /// Ask some tunnels to end.
+    Drain(Arc<Drain>),
+    /// End, as soon as the last connection has gone.
+    Quit(Quit),
     /// Leave: finish what there is by this configuration, and hand every tunnel to one of the others.
     Leave(Arc<Generation>, Vec<Arc<Inbox>>),
     /// Go on with these tunnels.
     Adopt(Vec<Loose<Record>>),
-    /// Close everything now.
-    Stop,
-    /// Accept nothing more; finish requests; end when the last tunnel has gone.
-    Quit,
     /// Drop this: whoever has sent it to all workers and is left alone with it knows that they take turns.
     Pulse(Arc<()>),
 }
 
 /// A running worker.
 pub struct Handle {
-    /// Its thread; ends after `Stop` or a finished `Quit`.
+    /// Its thread; ends after a `Quit`.
     pub thread: JoinHandle<()>,
     /// What it counts.
     pub counters: Arc<Counters>,
@@ -265,7 +268,7 @@ impl Turns {
     }
 
     fn end(&self) {
-        self.worker.tunnels.borrow_mut().close_all(Reason::Shutdown, &mut self.worker.scratch.borrow_mut());
+        self.worker.tunnels.borrow_mut().close_all(self.worker.end(), &mut self.worker.scratch.borrow_mut());
         bury(&self.worker);
     }
 }
@@ -298,10 +301,19 @@ impl Desk {
     fn obey(&self, message: Message) {
         let worker = &self.worker;
         match message {
-            Message::Stop => worker.change(State::Stopping),
-            Message::Quit => worker.change(State::Quitting),
+            Message::Drain(drain) => {
+                let own = Rc::clone(worker);
+                worker.spawn(async move { drain::drain(&own, &drain).await });
+            }
+            Message::Quit(quit) => drain::quit(worker, quit),
             Message::Pulse(pulse) => drop(pulse),
-            Message::Listen(all) => self.listen(all),
+            Message::Listen(all) => {
+                let nowhere = all.is_empty();
+                self.listen(all);
+                if nowhere && worker.is_draining() {
+                    worker.change(State::Quitting);
+                }
+            }
             Message::Reload(generation, balance, all) => {
                 // Who waits at a listener that goes is let in while there is one.
                 self.listen(all);

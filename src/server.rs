@@ -3,6 +3,7 @@
 pub(crate) mod answer;
 mod certificates;
 mod daemon;
+mod ending;
 mod inherited;
 mod launcher;
 mod notify;
@@ -14,13 +15,7 @@ mod signals;
 mod upgrade;
 mod user;
 
-use std::{
-    any::Any,
-    mem, panic,
-    process::ExitCode,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{any::Any, mem, panic, process::ExitCode, sync::Arc, time::Instant};
 
 use nix::sys::signal::Signal;
 
@@ -42,11 +37,10 @@ use crate::{
     config::{Config, Driver, Level, ListenAddress, LoadOptions, LogTarget},
     generation::Generation,
     host,
-    limits::{RELOAD_POLL_MS, STOP_POLL_MS, STOP_WAIT_SECS, SUPERVISE_MS},
     listener::{Listening, Sockets},
     observe::{
         Logs,
-        board::{Board, State},
+        board::Board,
         check_file,
         error_log::{self, About},
         library_log, os_error,
@@ -183,8 +177,13 @@ struct Server {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Serving,
-    Quitting,
-    /// They have until then.
+    /// Nothing yet, but at this time to quit.
+    Leaving(Instant),
+    /// To let their tunnels go; new connections still come. They have until then.
+    Draining(Instant),
+    /// To accept nothing more, either.
+    Quitting(Instant),
+    /// To stop. They have until then.
     Stopping(Instant),
 }
 
@@ -241,7 +240,7 @@ impl Server {
             let (generation, balance) = (Arc::clone(&server.generation), Arc::clone(&server.balance));
             let share = server.sockets.of_worker(id, workers);
             if let Err(error) = share.and_then(|share| server.start_worker(id, generation, balance, share)) {
-                server.tell(|| Message::Stop);
+                server.stop();
                 return Err(vec![format!("worker {id} cannot be started ({})", os_error(&error))]);
             }
         }
@@ -286,6 +285,7 @@ impl Server {
                     self.stop();
                 }
             }
+            self.go_on();
             self.hear_of_upgrade();
             self.look_after_workers();
             self.go_on_with_reload();
@@ -307,28 +307,11 @@ impl Server {
             }
             Signal::SIGUSR2 => self.begin_upgrade(received.sender),
             Signal::SIGWINCH => self.rest(),
-            Signal::SIGQUIT => {
-                self.notice(format_args!("SIGQUIT: quitting when the last tunnel has gone"));
-                if self.phase == Phase::Serving {
-                    self.phase = Phase::Quitting;
-                    self.board.set_state(State::Draining);
-                    self.let_go("quitting");
-                    self.tell(|| Message::Quit);
-                }
-            }
+            Signal::SIGQUIT => self.quit(),
             other => {
                 self.notice(format_args!("{other}: stopping"));
                 self.stop();
             }
-        }
-    }
-
-    fn stop(&mut self) {
-        if !matches!(self.phase, Phase::Stopping(_)) {
-            self.phase = Phase::Stopping(Instant::now() + Duration::from_secs(STOP_WAIT_SECS));
-            self.board.set_state(State::Stopping);
-            self.let_go("stopping");
-            self.tell(|| Message::Stop);
         }
     }
 
@@ -345,7 +328,7 @@ impl Server {
             let Some(worker) = ended else { continue };
             let panic = worker.thread.join().err();
             self.board.leave(&worker.counters);
-            if panic.is_some() || self.phase == Phase::Serving {
+            if panic.is_some() || matches!(self.phase, Phase::Serving | Phase::Leaving(_)) {
                 let words = panic.as_deref().map_or("without a word", words_of);
                 self.log(Level::Alert, format_args!("worker {id} ended: {words}; stopping"));
                 unexpected = true;
@@ -358,25 +341,10 @@ impl Server {
         }
     }
 
-    fn has_ended(&self) -> bool {
-        let late = matches!(self.phase, Phase::Stopping(deadline) if Instant::now() >= deadline);
-        late || (self.workers.iter().all(Option::is_none) && self.leaving.is_empty())
-    }
-
-    /// How long to wait for a signal before looking after the workers.
-    fn patience(&self) -> Duration {
-        let patience = Duration::from_millis(match self.phase {
-            Phase::Serving if self.reloads.are_under_way() => RELOAD_POLL_MS,
-            Phase::Serving => SUPERVISE_MS,
-            Phase::Quitting | Phase::Stopping(_) => STOP_POLL_MS,
-        });
-        self.watchdog.as_ref().map_or(patience, |watchdog| patience.min(watchdog.patience()))
-    }
-
     fn end(mut self) -> ExitCode {
         let late = self.workers.iter().flatten().chain(&self.leaving).count();
         if late > 0 {
-            self.log(Level::Alert, format_args!("{late} workers did not stop within {STOP_WAIT_SECS} seconds"));
+            self.log(Level::Alert, format_args!("{late} workers did not end in time"));
         }
         // As nginx: a socket that nobody listens on must not be found, nor the number of a process that has ended.
         if !self.is_accompanied() {

@@ -174,13 +174,13 @@ impl Session {
             let mut first = Vec::new();
             let limit = deadline.saturating_duration_since(Instant::now());
             let reading = self.worker.reactor.within(limit, self.stream.read(&mut first));
-            let told = self.worker.until(|| self.worker.is_quitting() || !self.worker.serves_by(&self.generation));
+            let told = self.worker.until(|| self.worker.is_draining() || !self.worker.serves_by(&self.generation));
             match race(reading, told).await {
                 Either::Left(Ok(Ok(count))) if count > 0 => {
                     *self.buffer.get_mut() = first;
                     return Ok(());
                 }
-                Either::Right(()) if !self.worker.is_quitting() => {}
+                Either::Right(()) if !self.worker.is_draining() => {}
                 _ => return Err(Gone::Quietly),
             }
         }
@@ -222,7 +222,8 @@ impl Session {
                 }
                 Parsed::Partial => {
                     let first = self.buffer.get_mut().is_empty();
-                    let read = self.stream.read(self.buffer.get_mut()).await;
+                    let reading = self.stream.read(self.buffer.get_mut());
+                    let read = unless_silent(&self.worker, first, reading).await?;
                     self.head_read(read)?;
                     if first {
                         self.head_began = self.worker.reactor.now();
@@ -280,7 +281,13 @@ impl Session {
                     return Ok(());
                 }
                 tls::Hello::Invalid { plain_http: false } => return Err(self.tls_failed(&"no TLS ClientHello")),
-                tls::Hello::Partial => match self.stream.read_raw(&mut received, STREAM_READ_BYTES).await {
+                tls::Hello::Partial => match unless_silent(
+                    &self.worker,
+                    received.is_empty(),
+                    self.stream.read_raw(&mut received, STREAM_READ_BYTES),
+                )
+                .await?
+                {
                     Ok(0) if received.is_empty() => return Err(Gone::Quietly),
                     Ok(0) => return Err(self.tls_failed(&"the client closed within its ClientHello")),
                     Ok(_) => {}
@@ -472,7 +479,7 @@ impl Session {
         request.head.keep_alive
             && self.ordinal + 1 < settings.keepalive_requests
             && !settings.keepalive_timeout.is_zero()
-            && !self.worker.is_quitting()
+            && !self.worker.is_draining()
     }
 
     fn to_forward(&self, request: &Request) -> Client<'_> {
@@ -539,6 +546,17 @@ impl Session {
 
     fn log(&self, level: Level, message: std::fmt::Arguments<'_>) {
         error_log::event(&self.generation.logs, level, &About::Connection(&self.client), message);
+    }
+}
+
+/// Reads, but gives a connection up that is `silent` so far once the worker takes no more requests.
+async fn unless_silent<T>(worker: &Worker, silent: bool, reading: impl Future<Output = T>) -> Result<T, Gone> {
+    if !silent {
+        return Ok(reading.await);
+    }
+    match race(reading, worker.takes_no_requests()).await {
+        Either::Left(read) => Ok(read),
+        Either::Right(()) => Err(Gone::Quietly),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What all tasks of a worker share.
 
+pub mod drain;
 mod idle;
 mod rest;
 
@@ -20,7 +21,7 @@ use crate::{
     balance::Balance,
     config::Level,
     generation::Generation,
-    limits::BURST,
+    limits::{BURST, LAST_REQUEST_MS},
     observe::{
         board::Board,
         counters::Counters,
@@ -30,7 +31,7 @@ use crate::{
     reactor::{Gate, Reactor},
     record::Record,
     scratch::Scratch,
-    tunnel::Table,
+    tunnel::{Reason, Table},
 };
 
 /// What all tasks of a worker share.
@@ -65,6 +66,8 @@ pub struct Worker {
     state: Cell<State>,
     /// Where tasks wait for the state to change.
     changed: Gate,
+    /// What becomes of tunnels that are there at its end.
+    end: Cell<Reason>,
     warned_full: Cell<Option<Instant>>,
 }
 
@@ -73,7 +76,9 @@ pub struct Worker {
 pub enum State {
     /// Accepts connections.
     Serving,
-    /// Accepts nothing more; ends when the last connection has gone.
+    /// Takes no more tunnels, answers one request a connection, and lets its tunnels go.
+    Draining,
+    /// Accepts nothing more, either; ends when the last connection has gone.
     Quitting,
     /// Ends at once.
     Stopping,
@@ -109,6 +114,7 @@ impl Worker {
             work: Cell::new(0),
             state: Cell::new(State::Serving),
             changed: Gate::default(),
+            end: Cell::new(Reason::Shutdown),
             warned_full: Cell::new(None),
         };
         worker.open_reserve();
@@ -256,6 +262,33 @@ impl Worker {
     }
 
     /// True from the moment the worker was told to end: connections are not kept for another request.
+    pub fn is_draining(&self) -> bool {
+        self.state.get() >= State::Draining
+    }
+
+    /// True while it accepts connections only so that nobody meets a closed door. Later ones it has accepted before, as somebody who was
+    /// to stay: they are served whatever they want.
+    pub fn refuses_tunnels(&self) -> bool {
+        self.state.get() == State::Draining
+    }
+
+    /// Waits until it makes no sense to wait for a first request any more.
+    pub async fn takes_no_requests(&self) {
+        self.until(|| self.is_quitting()).await;
+        self.reactor.sleep(Duration::from_millis(LAST_REQUEST_MS)).await;
+    }
+
+    /// Why tunnels are closed that are there at its end,
+    pub fn end(&self) -> Reason {
+        self.end.get()
+    }
+
+    /// as it was told.
+    pub fn ends_by(&self, reason: Reason) {
+        self.end.set(reason);
+    }
+
+    /// True once it accepts nothing more.
     pub fn is_quitting(&self) -> bool {
         self.state.get() >= State::Quitting
     }
@@ -273,7 +306,7 @@ impl Worker {
     /// True when it may end.
     pub fn is_done(&self) -> bool {
         match self.state.get() {
-            State::Serving => false,
+            State::Serving | State::Draining => false,
             State::Quitting => self.sessions.get() == 0 && self.tunnels.borrow().is_empty(),
             State::Stopping => true,
         }

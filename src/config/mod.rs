@@ -77,6 +77,8 @@ pub struct Main {
     pub user: Option<(Box<str>, Option<Box<str>>)>,
     /// `pid FILE`. None: no pid file.
     pub pid: Option<PathBuf>,
+    /// How a process ends that is told to quit.
+    pub drain: Drain,
     /// `daemon on`. Default off: unlike nginx.
     pub daemon: bool,
     /// `use io_uring | epoll`.
@@ -87,6 +89,19 @@ pub struct Main {
     pub error_logs: Vec<ErrorLog>,
     /// The prefix (`-p`).
     pub prefix: PathBuf,
+}
+
+/// `worker_shutdown_timeout`, `drain_*`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drain {
+    /// `drain_delay` (0s): everything is served as before meanwhile, but the status says that this process ends.
+    pub delay: Duration,
+    /// `drain_timeout` (30s): time over which tunnels are asked to end.
+    pub window: Duration,
+    /// `worker_shutdown_timeout` (60s): when whoever is left is closed.
+    pub timeout: Duration,
+    /// `drain_close_code` (1001).
+    pub code: u16,
 }
 
 /// `use`.

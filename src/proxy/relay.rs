@@ -43,7 +43,7 @@ impl Relay<'_> {
         };
         // What a client sent behind an upgrade that was not granted is not a request, nor is what is left of a body.
         let in_step = self.wire.upload.whole.get() && self.round.upgrade.is_none();
-        let keep = client.keep_alive && in_step && out != Framing::UntilClose;
+        let keep = client.keep_alive && !client.worker.is_draining() && in_step && out != Framing::UntilClose;
         let head_ended = self.wire.received.get() - buffer.len() as u64;
         let chunked = out == Framing::Chunked;
         let reply = forward::response_head(request, &head, out, keep);

@@ -107,6 +107,12 @@ pub(crate) fn config(servers: Vec<Server>, maps: Vec<Map>) -> Config {
             worker_connections: None,
             user: None,
             pid: None,
+            drain: crate::config::Drain {
+                delay: Duration::ZERO,
+                window: Duration::ZERO,
+                timeout: Duration::ZERO,
+                code: 1001,
+            },
             daemon: false,
             upgrade_timeout: Duration::from_secs(60),
             driver: Driver::Epoll,

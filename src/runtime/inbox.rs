@@ -60,11 +60,12 @@ mod tests {
     #[test]
     fn what_is_taken_in_comes_out_and_nothing_is_taken_in_behind_the_end() {
         let inbox = Inbox::new(0, Arc::new(Balance::new(1).unwrap()));
-        inbox.send(Message::Quit).unwrap();
-        assert!(matches!(inbox.take()[..], [Message::Quit]));
-        inbox.send(Message::Stop).unwrap();
-        assert!(matches!(inbox.close()[..], [Message::Stop]));
-        assert!(matches!(inbox.send(Message::Quit), Err(Message::Quit)));
+        let listen = || Message::Listen(Vec::new());
+        inbox.send(listen()).unwrap();
+        assert!(matches!(inbox.take()[..], [Message::Listen(_)]));
+        inbox.send(listen()).unwrap();
+        assert!(matches!(inbox.close()[..], [Message::Listen(_)]));
+        assert!(matches!(inbox.send(listen()), Err(Message::Listen(_))));
         assert!(inbox.take().is_empty() && inbox.close().is_empty());
     }
 }

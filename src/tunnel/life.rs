@@ -180,7 +180,8 @@ impl<R> Table<R> {
         let deadline = now + farewell.patience;
         let life = cold.life.get_or_insert_default();
         match &mut life.parting {
-            Some(parting) => parting.deadline = parting.deadline.min(deadline),
+            Some(parting) if parting.deadline <= deadline => return,
+            Some(parting) => parting.deadline = deadline,
             None => {
                 life.parting = Some(Parting { reason: farewell.reason, deadline, hastened: false });
                 // A backend that has said its own close frame is on its way out already.

@@ -32,6 +32,7 @@ fn backend() -> Backend {
 fn proxy(listen: &str, connections: usize, backend: &Backend, driver: Driver) -> Proxy {
     let location = "location / { proxy_pass http://%backend%; } location = /own { return 200 ok; }";
     Proxy::config(&format!("server {{ listen %http%; {listen} {location} }}"))
+        .main("drain_timeout 1h; worker_shutdown_timeout 2h;")
         .main(&format!("worker_processes {WORKERS}; events {{ worker_connections {connections}; }}"))
         .set("backend", backend.address())
         .on(driver)

@@ -9,6 +9,7 @@ mod balance;
 mod cli;
 mod clients;
 mod doctor;
+mod drain;
 mod handshake;
 mod http;
 mod logs;

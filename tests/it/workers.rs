@@ -160,6 +160,7 @@ fn tunnels_of_a_quitting_process_end_with_their_time() {
     let backend = Backend::echo();
     let mut proxy =
         Proxy::config("server { listen %http%; location / { websocket_timeout 2s; proxy_pass http://%backend%; } }")
+            .main("drain_timeout 1h; worker_shutdown_timeout 2h;")
             .set("backend", backend.address())
             .start();
     let mut client = proxy.connect();

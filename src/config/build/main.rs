@@ -8,10 +8,13 @@ use nix::{
 };
 
 use super::{
-    super::{Driver, ErrorLog, Main, diagnostic::Diagnostic, values},
+    super::{Drain, Driver, ErrorLog, Main, diagnostic::Diagnostic, values},
     Build, Directive, Level, prefix_path,
 };
-use crate::limits::{BUSY_POLL_US, WORKERS};
+use crate::{
+    limits::{BUSY_POLL_US, WORKERS},
+    websocket::close::{GOING_AWAY, SERVICE_RESTART},
+};
 
 impl Build<'_> {
     /// Everything outside of `http`.
@@ -32,11 +35,34 @@ impl Build<'_> {
             busy_poll: self.busy_poll(&events),
             user: self.user(&level),
             pid: level.one("pid").map(|found| prefix_path(found.arg(0), &self.paths)),
+            drain: self.drain(&level),
             daemon: self.value(&level, "daemon", &values::FLAG),
             driver: self.driver(&events),
             upgrade_timeout: self.value(&level, "upgrade_timeout", &values::TIME),
             error_logs,
             prefix: self.paths.prefix.clone(),
+        }
+    }
+
+    fn drain(&mut self, level: &Level<'_>) -> Drain {
+        let code = match level.one("drain_close_code") {
+            None => GOING_AWAY,
+            Some(directive) => match directive.arg(0) {
+                "1001" => GOING_AWAY,
+                "1012" => SERVICE_RESTART,
+                other => {
+                    let message = format!("invalid value \"{other}\" in \"drain_close_code\" directive");
+                    let error = Diagnostic::error(directive.arg_span(0), message);
+                    self.report.push(error.help("`1001` (going away) or `1012` (service restart)"));
+                    GOING_AWAY
+                }
+            },
+        };
+        Drain {
+            delay: self.value(level, "drain_delay", &values::TIME),
+            window: self.value(level, "drain_timeout", &values::TIME),
+            timeout: self.value(level, "worker_shutdown_timeout", &values::TIME),
+            code,
         }
     }
 

@@ -431,3 +431,20 @@ fn a_tunnel_s_age_and_pings_are_off_unless_the_file_sets_them() {
     assert_eq!(of("websocket_max_lifetime 12h; websocket_ping 30s;"), (43_200, 10, 30));
     assert_eq!(of("websocket_max_lifetime 1d jitter=25%;"), (86_400, 25, 0));
 }
+
+#[test]
+fn a_drain_is_bounded_unless_the_file_says_otherwise() {
+    let of = |main: &str| {
+        load_text(&format!("{main} events {{}} http {{ server {{ listen 127.0.0.1:8080; }} }}"), Path::new("/nowhere"))
+            .config
+            .unwrap()
+            .main
+            .drain
+    };
+    let seconds = |drain: crate::config::Drain| {
+        (drain.delay.as_secs(), drain.window.as_secs(), drain.timeout.as_secs(), drain.code)
+    };
+    assert_eq!(seconds(of("")), (0, 30, 60, 1001));
+    let all = "drain_delay 5s; drain_timeout 2m; worker_shutdown_timeout 10m; drain_close_code 1012;";
+    assert_eq!(seconds(of(all)), (5, 120, 600, 1012));
+}
