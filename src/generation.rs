@@ -3,13 +3,20 @@
 //! A session, its requests and its tunnel are served by the generation that was current when they began; a reload makes the next one
 //! current and changes nothing in those before it. A generation is freed when the last who was served by it has gone.
 
-use std::{collections::HashMap, sync::Arc};
+mod routes;
 
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
+
+pub use self::routes::Routes;
 use crate::{
     config::{Config, ListenAddress},
     observe::{
         Logs,
         board::{Board, Loaded},
+        tally::{Tallies, Tunnelled},
     },
     upstream::Upstreams,
 };
@@ -27,7 +34,10 @@ pub struct Generation {
     pub logs: Arc<Logs>,
     /// What is known of it beyond its own life: when it was read, how many tunnels it has.
     pub loaded: Arc<Loaded>,
-    board: Arc<Board>,
+    /// What outlives it.
+    pub board: Arc<Board>,
+    /// What is counted of its servers and of their backends.
+    pub tallies: Tallies,
     listeners: HashMap<ListenAddress, usize>,
 }
 
@@ -52,7 +62,38 @@ impl Generation {
         let addresses = config.listeners.iter().map(|listener| listener.address.clone());
         let listeners = addresses.enumerate().map(|(index, address)| (address, index)).collect();
         let loaded = board.load(number, config.bytes);
-        Arc::new(Self { number, config, upstreams, logs, loaded, board, listeners })
+        let tallies = board.kept.tallies(&config, upstreams.groups.iter().map(|group| group.addresses()));
+        let generation = Self { number, config, upstreams, logs, loaded, board, tallies, listeners };
+        generation.drain_what_was_drained();
+        Arc::new(generation)
+    }
+
+    /// Whoever drained a backend by hand did not take that back by reloading the file.
+    fn drain_what_was_drained(&self) {
+        for (index, group) in self.upstreams.groups.iter().enumerate() {
+            for peer in 0..group.len() {
+                let tally = self.tallies.number(index, peer).and_then(|number| self.tallies.peer(number));
+                group.set_drained(peer, tally.is_some_and(|tally| tally.drained.load(Relaxed)));
+            }
+        }
+    }
+
+    /// A tunnel was opened by a server, to a peer of this number where it is one of the file.
+    pub fn tunnel_opened(&self, server: usize, peer: Option<u32>) {
+        self.loaded.tunnels.fetch_add(1, Relaxed);
+        self.tunnelled(server, peer).for_each(Tunnelled::open);
+    }
+
+    /// And has ended.
+    pub fn tunnel_ended(&self, server: usize, peer: Option<u32>) {
+        self.loaded.tunnels.fetch_sub(1, Relaxed);
+        self.tunnelled(server, peer).for_each(Tunnelled::end);
+    }
+
+    fn tunnelled(&self, server: usize, peer: Option<u32>) -> impl Iterator<Item = &Tunnelled> {
+        let server = self.tallies.server(server).map(|server| &server.tunnels);
+        let peer = peer.and_then(|peer| self.tallies.peer(peer)).map(|peer| &peer.tunnels);
+        server.into_iter().chain(peer)
     }
 
     /// Index of the listener at an address; none: its configuration names no such address.

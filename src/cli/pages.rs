@@ -29,8 +29,26 @@ const DESCRIPTION: &[&str] = &[
 ];
 
 const SIGNALS: &[(&str, &str)] = &[
-    ("TERM, INT; -s stop", "Stop: every tunnel is closed now."),
-    ("QUIT; -s quit", "Accept nothing more, and end when the last tunnel has gone."),
+    (
+        "TERM, INT; -s stop",
+        "Stop now: every tunnel gets a close frame where it is between two frames, and half a second to answer.",
+    ),
+    (
+        "QUIT; -s quit",
+        "Drain, then end: tunnels get their close frames spread over `drain_timeout`, and whoever is left after \
+         `worker_shutdown_timeout` is closed.",
+    ),
+    (
+        "HUP; -s reload",
+        "Read the file again and go on with it. One that cannot be used changes nothing, and the error log says why.",
+    ),
+    ("USR1; -s reopen", "Open the log files anew, after they were rotated."),
+    ("USR2", "Start the program anew beside this one, on the same listening sockets."),
+    (
+        "-s upgrade",
+        "USR2, wait until the new process is ready, then QUIT to the old one. Exit status 1, and the old one serving on, when it fails.",
+    ),
+    ("WINCH", "While a new process serves beside this one: accept nothing more, and stay."),
 ];
 
 const FILES: &[(&str, &str)] = &[
@@ -41,6 +59,7 @@ const FILES: &[(&str, &str)] = &[
 
 const ENVIRONMENT: &[(&str, &str)] = &[
     ("MONOIO_FORCE_LEGACY_DRIVER", "Set to 1: epoll, also where the file says `use io_uring`."),
+    ("NOTIFY_SOCKET, WATCHDOG_USEC, LISTEN_FDS", "Set by systemd: see sd_notify(3), sd_listen_fds(3)."),
     ("NO_COLOR", "Set to anything: messages without colours, also on a terminal."),
 ];
 

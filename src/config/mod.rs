@@ -102,6 +102,8 @@ pub struct Drain {
     pub timeout: Duration,
     /// `drain_close_code` (1001).
     pub code: u16,
+    /// `drain_on_reload` (off)
+    pub on_reload: bool,
 }
 
 /// `use`.

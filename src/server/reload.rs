@@ -10,19 +10,22 @@ use std::{
         mpsc::{Receiver, TryRecvError, channel},
     },
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::{Phase, Server, certificates::Certificates, log_panics, ready_line, unresolved, words_of};
 use crate::{
     config::{self, Config, Level, ListenAddress, LoadOptions, Loaded, Main},
-    generation::Generation,
+    generation::{Generation, Routes},
     host,
-    limits::RELOAD_LINES,
+    limits::{FRAME_END_SECS, RELOAD_LINES},
     listener::Listening,
     observe::{Logs, library_log, os_error},
+    record::Record,
     runtime::Message,
+    tunnel::{Farewell, Reason},
     upstream::Upstreams,
+    worker::drain::Drain,
 };
 
 /// What may be behind a file or a port that was there at the start.
@@ -40,6 +43,8 @@ pub(super) struct Reloads {
     told: Option<Told>,
     /// SIGHUP came meanwhile: the file may have changed behind what was read of it.
     again: bool,
+    /// `drain_on_reload`, for tunnels that were on their way to another worker, too.
+    drain: Option<Arc<Drain>>,
     /// The configurations of before, for as long as anything is served by them.
     past: Vec<Weak<Generation>>,
 }
@@ -186,6 +191,7 @@ impl Server {
         self.reloads.past.push(Arc::downgrade(&before));
         self.warn_of_reload(&before.config.main, warnings);
         self.await_workers(&gone);
+        self.drain_what_changed();
         Ok(())
     }
 
@@ -256,9 +262,36 @@ impl Server {
         self.reloads.told = Some(Told { pulse, line });
     }
 
+    /// `drain_on_reload`: tunnels whose route is not there any more are asked to end.
+    fn drain_what_changed(&mut self) {
+        let drain = self.generation.config.main.drain;
+        let routes = Routes::of(&self.generation);
+        let has_gone = move |record: &Record| {
+            let address = record.upstream();
+            let leads = |(server, location)| routes.lead_to(&address, record.generation(), server, location);
+            !record.route().is_some_and(leads)
+        };
+        let patience = Duration::from_secs(FRAME_END_SECS);
+        let farewell = Farewell { reason: Reason::Drain, code: drain.code, patience };
+        self.reloads.drain = drain
+            .on_reload
+            .then(|| Arc::new(Drain { select: Box::new(has_gone), percent: 100, window: drain.window, farewell }));
+        self.ask_to_end();
+    }
+
+    fn ask_to_end(&self) {
+        if let Some(drain) = &self.reloads.drain {
+            self.tell(|| Message::Drain(Arc::clone(drain)));
+        }
+    }
+
     /// Joins the workers that have left. True when one of them panicked.
     pub(super) fn bury_those_who_left(&mut self) -> bool {
         let ended: Vec<_> = self.leaving.extract_if(.., |worker| worker.thread.is_finished()).collect();
+        if !ended.is_empty() && self.phase == Phase::Serving {
+            // What they handed over came behind the first asking.
+            self.ask_to_end();
+        }
         let mut unexpected = false;
         for worker in ended {
             self.board.leave(&worker.counters);

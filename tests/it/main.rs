@@ -4,6 +4,7 @@
 //! in its log: so each test here is also one of that.
 #![allow(missing_docs)]
 
+mod access;
 mod access_log;
 mod balance;
 mod cli;
@@ -15,6 +16,7 @@ mod http;
 mod life;
 mod logs;
 mod memory;
+mod metrics;
 mod nginx;
 mod openssl;
 mod package;
@@ -22,6 +24,7 @@ mod pool;
 mod readiness;
 mod reload;
 mod seeds;
+mod status;
 mod status_page;
 mod tidy;
 mod tls;

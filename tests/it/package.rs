@@ -126,8 +126,15 @@ fn inside_the_copy() {
     let mut tunnel = tunnel();
     tunnel.echoes("through a fresh installation");
 
+    for place in ["/longsplice/status", "/longsplice/metrics"] {
+        assert_eq!(Wire::connect(address(8080)).get(place).status(), 200, "{place}");
+    }
+
+    a_broken_file_is_refused();
+    a_site_with_tls_on_a_low_port_comes_by_reload(&packages);
     logs_are_rotated();
     assert_eq!(Service::running().pid, first.pid);
+    tunnel.echoes("after reloads");
 
     install(&packages, "2");
     let second = Service::running();
@@ -138,7 +145,6 @@ fn inside_the_copy() {
     drop(tunnel);
     assert!(eventually(|| first.has_ended()), "{}", journal());
 
-    a_site_with_tls_on_a_low_port(&packages);
     systemd_holds_the_sockets();
     a_ring_is_allowed();
     assert_eq!(Service::property("NRestarts"), "0", "a watchdog or the filter killed it");
@@ -160,8 +166,18 @@ fn inside_the_copy() {
 const PROGRAM: &str = "/usr/sbin/longsplice";
 const FILE: &str = "/etc/longsplice/longsplice.conf";
 
+fn a_broken_file_is_refused() {
+    let site = Path::new("/etc/longsplice/conf.d/site.conf");
+    fs::write(site, "server { listen 127.0.0.1:80; locatoin / { } }").expect("a file");
+    let reload = finish(Command::new("systemctl").args(["reload", "longsplice"]));
+    assert_ne!(reload.code(), 0);
+    assert!(eventually(|| journal().contains("site.conf:1:31")), "{}", journal());
+    run("systemctl", &["is-active", "longsplice"]);
+    fs::remove_file(site).expect("the file");
+}
+
 /// The key is root's, and its group's: the service never is root.
-fn a_site_with_tls_on_a_low_port(packages: &Path) {
+fn a_site_with_tls_on_a_low_port_comes_by_reload(packages: &Path) {
     tls::write_certificate(packages, "x", &["x"], tls::Key::Ecdsa);
     let tls_dir = "/etc/longsplice/tls";
     run("install", &["--directory", "--mode=750", "--group=longsplice", tls_dir]);
@@ -178,7 +194,7 @@ fn a_site_with_tls_on_a_low_port(packages: &Path) {
         }}"
     );
     fs::write("/etc/longsplice/conf.d/site.conf", site).expect("a file");
-    run("systemctl", &["restart", "longsplice"]);
+    run("systemctl", &["reload", "longsplice"]);
     let client = tls::Client::default();
     assert!(eventually(|| tls::handshake(address(443), "x", &client).is_ok()), "{}", journal());
     tls::connect(address(443), "x", &client).websocket("/").echoes("over TLS, on a port of root's");
@@ -216,6 +232,7 @@ fn a_ring_is_allowed() {
     assert!(journal().contains(", io_uring"), "{}", journal());
     tunnel().echoes("through a ring");
     tls::connect(address(443), "x", &tls::Client::default()).websocket("/").echoes("and TLS");
+    run("systemctl", &["reload", "longsplice"]);
     run(PROGRAM, &["-s", "upgrade"]);
     tunnel().echoes("by another process with a ring");
 }

@@ -152,10 +152,11 @@ fn all_echo(tunnels: &mut [Wire], text: &str) {
 fn reloads_in_a_row_cost_no_tunnel_and_refuse_nobody(driver: Driver) {
     beyond_nginx!();
     const RELOADS: usize = 500;
-    const TUNNELS: usize = 2_000;
+    // With 5000 in `LONGSPLICE_TEST_TUNNELS` it takes a minute: for whoever wants to see more.
+    let count = std::env::var("LONGSPLICE_TEST_TUNNELS").ok().and_then(|count| count.parse().ok()).unwrap_or(2_000);
     let backend = Backend::echo();
     let mut proxy = Proxy::config(&answering("v1")).set("backend", backend.address()).on(driver).start();
-    let mut live = tunnels(&proxy, TUNNELS);
+    let mut live = tunnels(&proxy, count);
     let stream = Stream::start(proxy.http());
     let mut settled = 0;
     for number in 2..=RELOADS + 1 {
@@ -517,7 +518,9 @@ fn what_is_known_of_a_backend_survives() {
     for _ in 0..4 {
         assert_eq!(proxy.get("/").text(), "alive");
     }
+    proxy.logged(&["connect() failed"]);
     let refused = |proxy: &Proxy| proxy.log().matches("connect() failed").count();
+    proxy.logged(&["connect() failed"]);
     assert_eq!(refused(&proxy), 1, "{}", proxy.log());
     for (number, more) in [(2, ""), (3, "server %backend% backup;")] {
         proxy.rewrite("", &group(more));
@@ -560,4 +563,56 @@ fn a_reload_after_root_was_given_up_says_so() {
     reload_in_vain(&mut proxy, &["b.log", "Permission denied"]);
     proxy.logged(&["given up root", "-s upgrade"]);
     assert_eq!(proxy.get("/version").text(), "old");
+}
+
+/// The code of the close frame that a client is sent; None when it is sent something else.
+fn closed_with(client: &mut Wire) -> Option<u16> {
+    match client.frame() {
+        (frames::CLOSE, payload) => Some(u16::from_be_bytes([*payload.first()?, *payload.get(1)?])),
+        _ => None,
+    }
+}
+
+#[test]
+fn tunnels_of_routes_that_have_gone_are_drained_where_the_file_says_so() {
+    beyond_nginx!();
+    let (one, other) = (Backend::echo(), Backend::echo());
+    let text = |first: &str, second: &str| {
+        let location = |path: &str, group: &str| format!("location {path} {{ proxy_pass http://{group}; }}");
+        format!(
+            "upstream one {{ server %one%; server %other%; }} upstream other {{ server %other%; }}
+             server {{ listen %http%; {} {} }}",
+            location("/first", first),
+            location("/second", second)
+        )
+    };
+    for drains in [true, false] {
+        let main = if drains { "drain_on_reload on; drain_timeout 1s; drain_close_code 1012;" } else { "" };
+        let mut proxy = Proxy::config(&text("one", "one"))
+            .main(&format!("{main} worker_processes 3;"))
+            .set("one", one.address())
+            .set("other", other.address())
+            .start();
+        let open = |target: &str| {
+            let mut client = proxy.connect();
+            client.websocket(target);
+            client
+        };
+        let [mut stay, mut go] = ["/first", "/second"].map(|target| (0..8).map(|_| open(target)).collect::<Vec<_>>());
+        // Fewer workers at the same time: tunnels that change their worker are asked as well.
+        proxy.rewrite(&format!("{main} worker_processes 1;"), &text("one", "other"));
+        reload(&mut proxy, 2);
+        all_echo(&mut stay, "what has not changed stays");
+        if drains {
+            for client in &mut go {
+                assert_eq!(closed_with(client), Some(1012));
+            }
+            proxy.logged(&["(drain)"]);
+            all_echo(&mut stay, "and goes on");
+        } else {
+            thread::sleep(Duration::from_millis(500));
+            all_echo(&mut go, "nobody is asked to go");
+        }
+        go.into_iter().for_each(Wire::reset);
+    }
 }

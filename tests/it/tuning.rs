@@ -80,6 +80,26 @@ fn kubernetes_api_takes_its_file() {
         .expect(&["configmap/longsplice", "daemonset/longsplice"]);
 }
 
+/// The text below `nginx.conf: |`, its indentation taken away.
+fn file_of_config_map() -> String {
+    let yaml = text("kubernetes.yaml");
+    let (_, rest) = yaml.split_once("  nginx.conf: |\n").expect("nginx.conf in the ConfigMap");
+    let lines = rest.lines().take_while(|line| line.is_empty() || line.starts_with("    "));
+    lines.map(|line| line.strip_prefix("    ").unwrap_or("")).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_file_in_the_config_map_is_a_good_one() {
+    let dir = TempDir::with_prefix("longsplice-").expect("a directory");
+    let path = dir.path().join("nginx.conf");
+    // The cluster's names and directories are not here.
+    let here = file_of_config_map()
+        .replace("app.default.svc.cluster.local", "127.0.0.1")
+        .replace("/run/longsplice", &dir.path().display().to_string());
+    fs::write(&path, here).expect("a file");
+    finish(Command::new(executable()).arg("-t").arg("-c").arg(&path)).expect_code(0).expect(&["test is successful"]);
+}
+
 #[test]
 fn the_kubelet_waits_longer_than_the_drain() {
     let yaml = text("kubernetes.yaml");

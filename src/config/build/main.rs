@@ -63,6 +63,7 @@ impl Build<'_> {
             window: self.value(level, "drain_timeout", &values::TIME),
             timeout: self.value(level, "worker_shutdown_timeout", &values::TIME),
             code,
+            on_reload: self.value(level, "drain_on_reload", &values::FLAG),
         }
     }
 

@@ -57,7 +57,8 @@ pub(super) const SETTINGS: &[Setting] = &[
               kept that is mostly longsplice: 28,232 ports are then 470 requests a second to one backend address, whatever the CPU could \
               do. With 1 a new outgoing connection may take such a port after one second; with 2 (the default since 4.19) on loopback \
               only. Both sides need `net.ipv4.tcp_timestamps`, which are what makes it safe.",
-        when: "Plain HTTP beside the tunnels, backends on other hosts. Tunnels live long and do not notice.",
+        when: "Plain HTTP beside the tunnels, backends on other hosts, an `upstream` without `keepalive`. Tunnels live long and do not \
+               notice.",
         cost: "None for outgoing connections; incoming ones are not touched.",
         see: "`ss -s`: timewait; `nstat -az TcpExtTWRecycled`.",
         measured: "plain requests as fast as they went for 4 s, a range of 1,000 ports, loopback: with 0, 8 % were answered and the \
