@@ -88,6 +88,11 @@ impl Balance {
         Ok(Self { seats: known.chain(new).collect::<io::Result<_>>()? })
     }
 
+    /// How many there are.
+    pub fn workers(&self) -> usize {
+        self.seats.len()
+    }
+
     /// Connections of a worker, those on their way to it included.
     pub fn load(&self, worker: usize) -> usize {
         self.seats[worker].load.load(Relaxed)

@@ -5,7 +5,10 @@
 
 mod routes;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
 
 pub use self::routes::Routes;
 use crate::{
@@ -13,6 +16,7 @@ use crate::{
     observe::{
         Logs,
         board::{Board, Loaded},
+        tally::{Tallies, Tunnelled},
     },
     upstream::Upstreams,
 };
@@ -30,7 +34,10 @@ pub struct Generation {
     pub logs: Arc<Logs>,
     /// What is known of it beyond its own life: when it was read, how many tunnels it has.
     pub loaded: Arc<Loaded>,
-    board: Arc<Board>,
+    /// What outlives it.
+    pub board: Arc<Board>,
+    /// What is counted of its servers and of their backends.
+    pub tallies: Tallies,
     listeners: HashMap<ListenAddress, usize>,
 }
 
@@ -55,7 +62,38 @@ impl Generation {
         let addresses = config.listeners.iter().map(|listener| listener.address.clone());
         let listeners = addresses.enumerate().map(|(index, address)| (address, index)).collect();
         let loaded = board.load(number, config.bytes);
-        Arc::new(Self { number, config, upstreams, logs, loaded, board, listeners })
+        let tallies = board.kept.tallies(&config, upstreams.groups.iter().map(|group| group.addresses()));
+        let generation = Self { number, config, upstreams, logs, loaded, board, tallies, listeners };
+        generation.drain_what_was_drained();
+        Arc::new(generation)
+    }
+
+    /// Whoever drained a backend by hand did not take that back by reloading the file.
+    fn drain_what_was_drained(&self) {
+        for (index, group) in self.upstreams.groups.iter().enumerate() {
+            for peer in 0..group.len() {
+                let tally = self.tallies.number(index, peer).and_then(|number| self.tallies.peer(number));
+                group.set_drained(peer, tally.is_some_and(|tally| tally.drained.load(Relaxed)));
+            }
+        }
+    }
+
+    /// A tunnel was opened by a server, to a peer of this number where it is one of the file.
+    pub fn tunnel_opened(&self, server: usize, peer: Option<u32>) {
+        self.loaded.tunnels.fetch_add(1, Relaxed);
+        self.tunnelled(server, peer).for_each(Tunnelled::open);
+    }
+
+    /// And has ended.
+    pub fn tunnel_ended(&self, server: usize, peer: Option<u32>) {
+        self.loaded.tunnels.fetch_sub(1, Relaxed);
+        self.tunnelled(server, peer).for_each(Tunnelled::end);
+    }
+
+    fn tunnelled(&self, server: usize, peer: Option<u32>) -> impl Iterator<Item = &Tunnelled> {
+        let server = self.tallies.server(server).map(|server| &server.tunnels);
+        let peer = peer.and_then(|peer| self.tallies.peer(peer)).map(|peer| &peer.tunnels);
+        server.into_iter().chain(peer)
     }
 
     /// Index of the listener at an address; none: its configuration names no such address.

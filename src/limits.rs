@@ -148,6 +148,25 @@ pub const RESOLVE_TIMEOUT_SECS: u64 = 30;
 /// Different reasons a worker counts (refusals; closes); past it they are counted together as `other`.
 pub const COUNTED_REASONS: usize = 96;
 
+/// Counts by server block, or by address of a backend, that are kept over reloads, so that names that come and go do not fill the
+/// memory.
+pub const TALLIES_KEPT: usize = 10_000;
+/// Server blocks, and addresses of backends, that a status names: what reads it keeps a series for each.
+pub const STATUS_ROWS: usize = 1_000;
+
+/// Tunnels of each kind that a status names: the oldest, the busiest.
+pub const SURVEY_TUNNELS: usize = 20;
+/// Places of its table a worker looks at in a turn when it is asked for those: some tens of microseconds.
+pub const SURVEY_PLACES_PER_TURN: u32 = 512;
+/// How long what was found is told again, milliseconds: however many ask, the tables are walked once a second.
+pub const SURVEY_KEPT_MS: u64 = 900;
+/// How long a worker that asked the others waits for the last of them, milliseconds.
+pub const ERRAND_WAIT_MS: u64 = 1_000;
+/// Time over which the tunnels of a backend that is drained by hand are closed, seconds.
+pub const ADMIN_DRAIN_SECS: u64 = 30;
+/// How long a tunnel that is closed by hand may take to end the frame that is under way, seconds.
+pub const ADMIN_CLOSE_SECS: u64 = 5;
+
 /// Bytes of a pid file that are read: the longest pid has 7 digits (PID_MAX_LIMIT is 2^22).
 pub const PID_FILE_BYTES: u64 = 64;
 /// How much longer than `upgrade_timeout` `-s upgrade` waits for an answer, seconds.

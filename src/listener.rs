@@ -126,8 +126,7 @@ mod tests {
             servers: Vec::new(),
         };
         let config = Config { listeners: vec![listener], ..config(Vec::new(), Vec::new()) };
-        Worker::new(0, generation(Arc::new(config)), Arc::default(), Arc::default(), Arc::new(Balance::new(1).unwrap()))
-            .unwrap()
+        Worker::new(0, generation(Arc::new(config)), Arc::default(), Arc::new(Balance::new(1).unwrap())).unwrap()
     }
 
     fn address() -> ListenAddress {

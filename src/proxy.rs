@@ -6,7 +6,7 @@ mod target;
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -29,6 +29,7 @@ use crate::{
     observe::{
         counters::Counters,
         error_log::{self, About},
+        tally::PeerTally,
     },
     pool::{self, Kept, Peer},
     reactor::{Either, race},
@@ -83,6 +84,8 @@ pub struct Opening {
     pub greeting: Vec<u8>,
     /// RSV bits that frames may use; none: not a websocket.
     pub frames: Option<u8>,
+    /// The backend's number among the peers of the file; none of an address that variables came to.
+    pub peer: Option<u32>,
 }
 
 /// Serves a request by its location's `proxy_pass`.
@@ -106,7 +109,9 @@ pub async fn serve(client: Client<'_>, request: &mut Request, pass: &ProxyPass) 
             // Counted as the tunnel it becomes.
             Ok(Next::Tunnel(_)) => {}
             Ok(_) => Counters::bump(&counters.upgrades_declined),
-            Err(refusal) if refusal.status < 499 => Counters::bump(&counters.upgrades_refused),
+            Err(refusal) if refusal.status < 499 || refusal.reason == DRAINING => {
+                Counters::bump(&counters.upgrades_refused)
+            }
             Err(_) => Counters::bump(&counters.upgrades_failed),
         }
     }
@@ -125,7 +130,7 @@ async fn pass_on(
         request.head.keep_alive = false;
         if client.worker.refuses_tunnels() {
             // It would be closed again soon, and its client be back for a third time.
-            return Err(Refusal::new(503, "draining", "no more tunnels are taken: this process ends"));
+            return Err(Refusal::new(503, DRAINING, "no more tunnels are taken: this process ends"));
         }
         check_origin(client, request, settings)?;
         if client.buffer.borrow().len() > EARLY_BYTES {
@@ -176,6 +181,7 @@ fn check_origin(client: Client<'_>, request: &Request, settings: &Settings) -> R
     Err(Refusal::new(403, "origin", "Origin is not one of websocket_origin"))
 }
 
+const DRAINING: &str = "draining";
 const TRY_ELSEWHERE: &str = "the backend answered with a status to be tried elsewhere";
 
 /// The attempts of one request.
@@ -232,6 +238,9 @@ impl Round<'_> {
                 began: request.started.elapsed(),
                 ..Attempt::default()
             });
+            if let Some(tally) = self.tally(&choice) {
+                tally.requests.fetch_add(1, Relaxed);
+            }
             let failed = match self.attempt_twice(request, &choice, last).await {
                 Ok(outcome) => {
                     group.succeeded(choice.peer);
@@ -292,10 +301,24 @@ impl Round<'_> {
             attempt.status = if let Kind::Status(status) = failed.kind { status } else { failed.refusal.status };
         });
         let group = self.target.group();
-        if !matches!(failed.kind, Kind::Status(403 | 404)) && group.failed(choice.peer, Instant::now()) {
+        if matches!(failed.kind, Kind::Status(403 | 404)) {
+            return;
+        }
+        if let Some(tally) = self.tally(choice) {
+            tally.fails.fetch_add(1, Relaxed);
+        }
+        if group.failed(choice.peer, Instant::now()) {
             let message = format_args!("upstream server {} temporarily disabled", group.name(choice.peer));
             self.client.log(Level::Warn, request, message);
         }
+    }
+
+    fn number(&self, choice: &Choice) -> Option<u32> {
+        self.client.generation.tallies.number(self.target.upstream?, choice.peer)
+    }
+
+    fn tally(&self, choice: &Choice) -> Option<&PeerTally> {
+        self.number(choice).and_then(|number| self.client.generation.tallies.peer(number)).map(Arc::as_ref)
     }
 
     /// One backend; once more, by a new connection, where the one that had waited turns out to be closed. That is no fault of the
@@ -320,7 +343,7 @@ impl Round<'_> {
     async fn attempt(&self, request: &mut Request, choice: &Choice, last: bool, fresh: bool) -> Result<Next, Failed> {
         let started = Instant::now();
         let wire = Wire::default();
-        let result = match self.connect(&choice.backend, &wire, fresh).await {
+        let result = match self.connect(choice, &wire, fresh).await {
             Ok(kept) => self.ask(request, choice, last, kept, &wire, started).await,
             Err(failed) => Err(failed),
         };
@@ -373,7 +396,8 @@ impl Round<'_> {
                 // What came behind the 101 is the tunnel's to count.
                 wire.received.set(wire.received.get() - buffer.len() as u64);
                 let frames = self.upgrade.and_then(|upgrade| upgrade.websocket.as_ref()).map(|_| rsv);
-                self.switch(request, &head, Opening { backend, greeting: buffer, frames }).await
+                let peer = self.number(choice);
+                self.switch(request, &head, Opening { backend, greeting: buffer, frames, peer }).await
             }
             Answer::Plain => {
                 let elsewhere =
@@ -402,13 +426,17 @@ impl Round<'_> {
     }
 
     /// A connection that has waited for a request, or a new one.
-    async fn connect(&self, backend: &Backend, wire: &Wire, fresh: bool) -> Result<Kept, Failed> {
+    async fn connect(&self, choice: &Choice, wire: &Wire, fresh: bool) -> Result<Kept, Failed> {
         let pool = self.pool.filter(|_| !fresh);
-        if let Some(kept) = pool.and_then(|group| self.client.worker.pool.take(group, &self.peer(backend))) {
+        if let Some(kept) = pool.and_then(|group| self.client.worker.pool.take(group, &self.peer(&choice.backend))) {
             wire.reused.set(true);
             return Ok(kept);
         }
-        let stream = self.open(backend).await?;
+        let started = Instant::now();
+        let stream = self.open(choice).await?;
+        if let Some(tally) = self.tally(choice) {
+            tally.connected(started.elapsed());
+        }
         Ok(Kept { stream, requests: 0, opened: self.client.worker.reactor.now() })
     }
 
@@ -425,13 +453,16 @@ impl Round<'_> {
         Peer { backend: backend.clone(), tls }
     }
 
-    async fn open(&self, backend: &Backend) -> Result<Stream, Failed> {
+    async fn open(&self, choice: &Choice) -> Result<Stream, Failed> {
         let worker = &self.client.worker;
         let name = self.target.tls_name.as_deref();
-        let opening = backend::connect(&worker.reactor, &worker.scratch, backend, name, self.settings);
+        let opening = backend::connect(&worker.reactor, &worker.scratch, &choice.backend, name, self.settings);
         let wire = Wire::default();
         match race(opening, self.client.stream.descriptor().hangup()).await {
             Either::Left(result) => result.map_err(|refusal| {
+                if let Some(tally) = self.tally(choice) {
+                    tally.connect_errors.fetch_add(1, Relaxed);
+                }
                 let kind = if refusal.status == 504 { Kind::Timeout } else { Kind::Error };
                 wire.failed(refusal, kind)
             }),

@@ -9,7 +9,10 @@ use std::{
 use crate::{
     config::TunnelEvent,
     generation::Generation,
-    observe::access_log::{self, Sealed},
+    observe::{
+        access_log::{self, Sealed},
+        tally::PeerTally,
+    },
     request::{Address, Attempt, ClientConnection, Request, Traffic},
     route::{location::LocationId, server_name::ServerId},
 };
@@ -18,9 +21,19 @@ use crate::{
 pub enum Record {
     /// The rule.
     Small(Small),
-    /// Where the access log asks at the end for what only the whole request knows.
-    Whole(Box<Request>, Arc<Generation>),
+    /// Where the access log asks at the end for what only the whole request knows, or the file does not name the backend.
+    Whole(Whole),
 }
+
+/// A whole request.
+pub struct Whole {
+    request: Box<Request>,
+    generation: Arc<Generation>,
+    peer: Option<u32>,
+    opened: Instant,
+}
+
+const TENTH_MS: u128 = 100;
 
 // One in every tunnel.
 const _: () = assert!(size_of::<Record>() <= 80);
@@ -31,10 +44,13 @@ pub struct Small {
     generation: Arc<Generation>,
     remote: Address,
     serial: u64,
-    /// The backend's address.
-    upstream: Arc<str>,
+    /// The backend's number among the peers of the file.
+    peer: u32,
     server: u32,
     location: u32,
+    /// Tenths of a second from the start of the process.
+    opened: u32,
+    tls: bool,
     lines: Option<Box<Lines>>,
 }
 
@@ -58,61 +74,123 @@ struct Lines {
 }
 
 impl Record {
-    /// Keeps what is needed of a request whose 101 has been sent.
-    pub fn of(mut request: Box<Request>, generation: Arc<Generation>) -> Self {
-        let Some(location) = request.location else { return Self::Whole(request, generation) };
-        let Some(sealed) = access_log::seal(&mut request) else { return Self::Whole(request, generation) };
+    /// Keeps what is needed of a request whose 101 has been sent, by the peer of this number where it is one of the file.
+    pub fn of(mut request: Box<Request>, generation: Arc<Generation>, peer: Option<u32>) -> Self {
+        let opened = Instant::now();
+        let whole = |request, generation| Self::Whole(Whole { request, generation, peer, opened });
+        let (Some(location), Some(number)) = (request.location, peer) else { return whole(request, generation) };
+        let Some(sealed) = access_log::seal(&mut request) else { return whole(request, generation) };
         // A line may tell of every backend that was tried.
         if !sealed.is_empty() && request.attempts.len() != 1 {
-            return Self::Whole(request, generation);
+            return whole(request, generation);
         }
         let attempt = request.attempts.pop().unwrap_or_default();
+        let since_start = opened.saturating_duration_since(generation.board.started());
         Self::Small(Small {
             lines: (!sealed.is_empty()).then(|| Box::new(Lines::of(sealed, &request, &attempt))),
-            generation,
             remote: request.client.remote.clone(),
             serial: request.client.serial,
-            upstream: attempt.address,
+            peer: number,
             server: request.server as u32,
             location: location as u32,
+            // Enough for 13 years.
+            opened: u32::try_from(since_start.as_millis() / TENTH_MS).unwrap_or(u32::MAX),
+            tls: request.client.tls.is_some(),
+            generation,
         })
     }
 
     /// What it was served by.
     pub fn generation(&self) -> &Arc<Generation> {
         match self {
-            Self::Whole(_, generation) | Self::Small(Small { generation, .. }) => generation,
+            Self::Whole(Whole { generation, .. }) | Self::Small(Small { generation, .. }) => generation,
         }
     }
 
-    /// The serial number of its client's connection (`$connection`).
+    /// `$connection`
     pub fn serial(&self) -> u64 {
         match self {
-            Self::Whole(request, _) => request.client.serial,
+            Self::Whole(whole) => whole.request.client.serial,
             Self::Small(small) => small.serial,
         }
     }
 
     /// Server and location, as its generation counts them; none without a location.
     pub fn route(&self) -> Option<(ServerId, LocationId)> {
+        Some((self.server(), self.location()?))
+    }
+
+    /// Index of its server block.
+    pub fn server(&self) -> usize {
         match self {
-            Self::Whole(request, _) => Some((request.server, request.location?)),
-            Self::Small(small) => Some((small.server as usize, small.location as usize)),
+            Self::Whole(whole) => whole.request.server,
+            Self::Small(small) => small.server as usize,
         }
     }
 
-    /// The backend's address, as `$upstream_addr` has it.
-    pub fn upstream(&self) -> Option<&str> {
+    /// Index of its location.
+    pub fn location(&self) -> Option<usize> {
         match self {
-            Self::Whole(request, _) => request.attempts.last().map(|attempt| &*attempt.address),
-            Self::Small(small) => Some(&small.upstream),
+            Self::Whole(whole) => whole.request.location,
+            Self::Small(small) => Some(small.location as usize),
         }
+    }
+
+    /// The backend's number among the peers of the file; none of an address that variables came to.
+    pub fn peer(&self) -> Option<u32> {
+        match self {
+            Self::Whole(whole) => whole.peer,
+            Self::Small(small) => Some(small.peer),
+        }
+    }
+
+    /// The client's address.
+    pub fn client(&self) -> &Address {
+        match self {
+            Self::Whole(whole) => &whole.request.client.remote,
+            Self::Small(small) => &small.remote,
+        }
+    }
+
+    /// The client speaks TLS.
+    pub fn is_tls(&self) -> bool {
+        match self {
+            Self::Whole(whole) => whole.request.client.tls.is_some(),
+            Self::Small(small) => small.tls,
+        }
+    }
+
+    /// What is counted of the backend; nothing of an address that variables came to.
+    pub fn tally(&self) -> Option<&Arc<PeerTally>> {
+        self.generation().tallies.peer(self.peer()?)
+    }
+
+    /// The backend's address.
+    pub fn upstream(&self) -> Arc<str> {
+        match self {
+            Self::Whole(whole) => {
+                whole.request.attempts.last().map(|attempt| Arc::clone(&attempt.address)).unwrap_or_default()
+            }
+            Self::Small(small) => small.address(),
+        }
+    }
+
+    /// How long ago its 101 was sent.
+    pub fn age(&self, now: Instant) -> Duration {
+        let opened = match self {
+            Self::Whole(whole) => whole.opened,
+            Self::Small(small) => {
+                let since_start = Duration::from_millis(u64::from(small.opened) * TENTH_MS as u64);
+                small.generation.board.started() + since_start
+            }
+        };
+        now.saturating_duration_since(opened)
     }
 
     /// The request again, as far as it was kept, and its sealed lines. `now` stands for times that nothing asks for.
     pub fn into_request(self, now: Instant) -> (Box<Request>, Option<Sealed>) {
         match self {
-            Self::Whole(request, _) => (request, None),
+            Self::Whole(whole) => (whole.request, None),
             Self::Small(mut small) => {
                 let lines = small.lines.take().map_or_else(|| Lines::none(now), |lines| *lines);
                 (Box::new(small.request(&lines)), Some(lines.sealed))
@@ -123,7 +201,7 @@ impl Record {
     /// Writes the lines of a moment in an open tunnel's life.
     pub fn write_lines(&mut self, event: TunnelEvent, traffic: Traffic, now: Instant) {
         match self {
-            Self::Whole(request, generation) => {
+            Self::Whole(Whole { request, generation, .. }) => {
                 request.tunnel(event, traffic, now);
                 access_log::record(&generation.logs, request);
             }
@@ -138,6 +216,10 @@ impl Record {
 }
 
 impl Small {
+    fn address(&self) -> Arc<str> {
+        self.generation.tallies.peer(self.peer).map(|peer| Arc::clone(&peer.address)).unwrap_or_default()
+    }
+
     /// The request, as far as it was kept.
     fn request(&self, lines: &Lines) -> Request {
         let client = ClientConnection {
@@ -155,7 +237,7 @@ impl Small {
         request.bytes_sent = u64::from(lines.sent);
         request.status = 101;
         request.attempts = vec![Attempt {
-            address: Arc::clone(&self.upstream),
+            address: self.address(),
             status: 101,
             began: Duration::from_millis(u64::from(lines.attempt_began_ms)),
             bytes_sent: u64::from(lines.to_upstream),
@@ -206,9 +288,11 @@ mod tests {
     use crate::{
         config::{AccessLog, Escape, LogFormat, LogTarget, TunnelEvents},
         generation::tests::generation,
-        request::tests::{config, head, location, request, server, settings},
+        request::tests::{config, head, location, request, server, settings, upstream},
         variables::{Known, Part, Template, Variable},
     };
+
+    const ADDRESSES: [&str; 2] = ["10.0.0.1:80", "10.0.0.2:80"];
 
     /// A request that got its 101 from the second of two backends.
     fn upgraded(logged: Option<&str>) -> Box<Request> {
@@ -226,18 +310,18 @@ mod tests {
         }));
         let location = crate::config::Location { settings: Arc::new(settings), ..location("/") };
         let server = crate::config::Server { locations: vec![location], ..server("a.example") };
-        let mut request = request(config(vec![server], Vec::new()), head("/", &[]));
+        let mut config = config(vec![server], Vec::new());
+        config.upstreams.push(upstream(&ADDRESSES));
+        let mut request = request(config, head("/", &[]));
         request.location = Some(0);
         request.received = 300;
-        request.attempts = ["10.0.0.1:80", "10.0.0.2:80"]
-            .map(|address| Attempt { address: address.into(), ..Attempt::default() })
-            .into();
+        request.attempts = ADDRESSES.map(|address| Attempt { address: address.into(), ..Attempt::default() }).into();
         Box::new(request)
     }
 
     fn sealed(request: Box<Request>) -> Record {
         let generation = generation(Arc::clone(&request.config));
-        Record::of(request, generation)
+        Record::of(request, generation, Some(1))
     }
 
     #[test]
@@ -246,11 +330,22 @@ mod tests {
         let remote = request.client.remote.clone();
         let record = sealed(request);
         assert!(matches!(&record, Record::Small(small) if small.lines.is_none()));
+        assert_eq!((record.serial(), record.server(), record.location(), record.peer()), (7, 0, Some(0), Some(1)));
+        assert_eq!((&*record.upstream(), record.client(), record.is_tls()), (ADDRESSES[1], &remote, false));
+        assert!(record.age(Instant::now()) < Duration::from_secs(10));
         let (request, sealed) = record.into_request(Instant::now());
         assert_eq!(request.client.remote, remote);
         assert_eq!(request.server().name.as_ref(), "a.example");
         assert_eq!(request.attempts.last().map(|attempt| &*attempt.address), Some("10.0.0.2:80"));
         assert!(sealed.is_some_and(|sealed| sealed.is_empty()));
+    }
+
+    #[test]
+    fn an_address_that_is_not_in_the_file_is_kept_with_its_request() {
+        let request = upgraded(None);
+        let record = Record::of(request, generation(Arc::new(config(Vec::new(), Vec::new()))), None);
+        assert!(matches!(&record, Record::Whole(_)));
+        assert_eq!((&*record.upstream(), record.peer(), record.tally().is_none()), (ADDRESSES[1], None, true));
     }
 
     #[test]

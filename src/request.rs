@@ -4,6 +4,7 @@ pub mod routing;
 mod variables;
 
 use std::{
+    fmt,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
@@ -43,6 +44,15 @@ impl From<&SockAddr> for Address {
                     .unwrap_or_default()
                     .into_boxed_str(),
             ),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(formatter),
+            Self::Unix(path) => write!(formatter, "unix:{path}"),
         }
     }
 }

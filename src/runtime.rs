@@ -24,10 +24,10 @@ use crate::{
     balance::Balance,
     config::{Driver, Level},
     generation::Generation,
+    inspect,
     limits::{BATCHES_PER_TURN, BULK_NAP_US, EVENTS_PER_BATCH},
     listener::{self, Doors, Listening},
     observe::{
-        board::Board,
         counters::Counters,
         error_log::{self, About},
         os_error,
@@ -52,8 +52,6 @@ pub struct Plan {
     pub generation: Arc<Generation>,
     /// What this worker counts; the server reads it.
     pub counters: Arc<Counters>,
-    /// What is known of the whole process, shared.
-    pub board: Arc<Board>,
     /// What it knows of the other workers, shared.
     pub balance: Arc<Balance>,
     /// What it accepts from at first.
@@ -185,7 +183,7 @@ struct Turns {
 
 impl Turns {
     fn start(plan: Plan, inbox: Arc<Inbox>, bell: OwnedFd, has_ring: bool) -> io::Result<Self> {
-        let worker = Worker::new(plan.id, plan.generation, plan.counters, plan.board, plan.balance)?;
+        let worker = Worker::new(plan.id, plan.generation, plan.counters, plan.balance)?;
         let reactor = &worker.reactor;
         let desk = Desk { worker: Rc::clone(&worker), doors: Doors::default(), heirs: Rc::default() };
         desk.doors.open(&worker, plan.listen)?;
@@ -286,6 +284,7 @@ impl Desk {
         let worker = &self.worker;
         loop {
             inbox.take().into_iter().for_each(|message| self.obey(message));
+            inspect::look_at_errands(worker);
             // One that ends serves what it was handed before, and is handed nothing more.
             let handed = match worker.is_quitting() {
                 true => worker.balance().leave(worker.id),

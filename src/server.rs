@@ -257,8 +257,7 @@ impl Server {
         let cpus = generation.config.main.affinity.as_ref().and_then(|cpus| cpus.get(id).cloned());
         let cpu = cpus.as_deref().and_then(|cpus| if let [cpu] = cpus { Some(*cpu) } else { None });
         let counters = self.board.join(id, cpu);
-        let board = Arc::clone(&self.board);
-        let handle = runtime::start(Plan { id, cpus, generation, counters, board, balance, listen })?;
+        let handle = runtime::start(Plan { id, cpus, generation, counters, balance, listen })?;
         self.workers.push(Some(handle));
         Ok(())
     }

@@ -385,7 +385,7 @@ impl Session {
         match &config.servers[request.server].locations[location].content {
             Content::Proxy(pass) => proxy::serve(self.to_forward(request), request, pass).await,
             content @ (Content::Status { .. } | Content::Metrics | Content::StubStatus) => {
-                let told = inspect::answer(&self.worker, request, content)?;
+                let told = inspect::answer(&self.worker, request, content).await?;
                 let keep = self.may_keep(request);
                 Ok(self.own(request, told.status, "", &told.body, &told.fields, keep).await)
             }
@@ -506,6 +506,9 @@ impl Session {
     fn request_ended(&mut self, mut request: Box<Request>) {
         self.keepalive_timeout = request.settings().keepalive_timeout;
         Counters::bump(&self.worker.counters.requests);
+        if let Some(tally) = self.generation.tallies.server(request.server) {
+            tally.requests.fetch_add(1, Relaxed);
+        }
         self.worker.worked();
         access_log::record(&self.generation.logs, &mut request);
     }
@@ -519,6 +522,7 @@ impl Session {
         let (fd, tls) = self.stream.into_parts();
         let client = tunnel::End { fd, tls };
         let (fd, tls) = opening.backend.into_parts();
+        let (generation, server, peer) = (Arc::clone(&self.generation), request.server, opening.peer);
         let pair = Pair {
             client,
             upstream: tunnel::End { fd, tls },
@@ -526,13 +530,16 @@ impl Session {
             from_upstream: opening.greeting,
             frames: opening.frames,
             terms,
-            record: Record::of(request, self.generation),
+            record: Record::of(request, self.generation, peer),
         };
         Counters::bump(&self.worker.counters.tunnels);
         let scratch = &mut self.worker.scratch.borrow_mut();
-        if let Err(error) = self.worker.tunnels.borrow_mut().carry(pair, scratch) {
-            Counters::bump(&self.worker.counters.tunnels_ended);
-            self.worker.log(Level::Crit, format_args!("epoll_ctl() failed ({error}): a tunnel was closed"));
+        match self.worker.tunnels.borrow_mut().carry(pair, scratch) {
+            Ok(()) => generation.tunnel_opened(server, peer),
+            Err(error) => {
+                Counters::bump(&self.worker.counters.tunnels_ended);
+                self.worker.log(Level::Crit, format_args!("epoll_ctl() failed ({error}): a tunnel was closed"));
+            }
         }
     }
 

@@ -23,7 +23,6 @@ use crate::{
     generation::Generation,
     limits::{BURST, LAST_REQUEST_MS},
     observe::{
-        board::Board,
         counters::Counters,
         error_log::{self, About},
     },
@@ -48,8 +47,6 @@ pub struct Worker {
     pub pool: Pool,
     /// Counters.
     pub counters: Arc<Counters>,
-    /// What is known of the whole process.
-    pub board: Arc<Board>,
     /// A descriptor to give up when there is no other.
     pub reserve: RefCell<Option<File>>,
     /// What it knows of the other workers.
@@ -63,6 +60,8 @@ pub struct Worker {
     ran: Cell<bool>,
     /// Pieces of work since the worker last rested.
     work: Cell<u64>,
+    /// Where those wait who asked something of all workers.
+    pub answered: Gate,
     state: Cell<State>,
     /// Where tasks wait for the state to change.
     changed: Gate,
@@ -93,7 +92,6 @@ impl Worker {
         id: usize,
         generation: Arc<Generation>,
         counters: Arc<Counters>,
-        board: Arc<Board>,
         balance: Arc<Balance>,
     ) -> io::Result<Rc<Self>> {
         let reactor = Reactor::new()?;
@@ -104,7 +102,6 @@ impl Worker {
             scratch: Rc::default(),
             pool: Pool::default(),
             counters,
-            board,
             reserve: RefCell::default(),
             balance: RefCell::new(balance),
             generation: RefCell::new(generation),
@@ -112,6 +109,7 @@ impl Worker {
             published: Cell::new(0),
             ran: Cell::new(false),
             work: Cell::new(0),
+            answered: Gate::default(),
             state: Cell::new(State::Serving),
             changed: Gate::default(),
             end: Cell::new(Reason::Shutdown),

@@ -41,7 +41,7 @@ fn pop_segment(normal: &mut Vec<u8>) -> Result<(), Flaw> {
     Ok(())
 }
 
-fn decode(path: &[u8]) -> Result<Vec<u8>, Flaw> {
+pub(crate) fn decode(path: &[u8]) -> Result<Vec<u8>, Flaw> {
     let mut decoded = Vec::with_capacity(path.len());
     let mut rest = path;
     while let Some(percent) = memchr::memchr(b'%', rest) {

@@ -11,8 +11,8 @@ use std::{
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-use super::counters::Counters;
 pub use super::status::State;
+use super::{counters::Counters, errand::Errands, tally::Kept};
 
 /// See the module. Nothing of it is touched by a tunnel that moves bytes.
 #[derive(Debug)]
@@ -22,17 +22,10 @@ pub struct Board {
     state: AtomicU8,
     workers: Mutex<Workers>,
     loads: Mutex<Loads>,
-    /// Log lines.
-    pub log: LogCounts,
-}
-
-/// Log lines of all logs.
-#[derive(Debug, Default)]
-pub struct LogCounts {
-    /// Written.
-    pub written: AtomicU64,
-    /// Lost: the disk was full, or too slow.
-    pub lost: AtomicU64,
+    /// Counts by name.
+    pub kept: Kept,
+    /// What workers ask of each other.
+    pub errands: Errands,
 }
 
 /// Every worker.
@@ -83,7 +76,8 @@ impl Default for Board {
             state: AtomicU8::new(State::Serving as u8),
             workers: Mutex::default(),
             loads: Mutex::default(),
-            log: LogCounts::default(),
+            kept: Kept::default(),
+            errands: Errands::default(),
         }
     }
 }
@@ -122,6 +116,11 @@ impl Board {
         let mut workers = self.workers();
         workers.present.retain(|present| !Arc::ptr_eq(&present.counters, counters));
         workers.past = Counters::sum([&workers.past, counters]);
+    }
+
+    /// The workers that run.
+    pub fn present(&self) -> Vec<usize> {
+        self.workers().present.iter().map(|present| present.id).collect()
     }
 
     /// The sum of all workers, those that have ended included.

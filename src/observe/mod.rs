@@ -5,10 +5,12 @@
 pub mod access_log;
 pub mod board;
 pub mod counters;
+pub mod errand;
 pub mod error_log;
 pub mod library_log;
 pub mod status;
 pub mod status_page;
+pub mod tally;
 
 mod clock;
 mod escape;

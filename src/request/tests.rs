@@ -4,7 +4,10 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::*;
 use crate::{
-    config::{Content, Driver, ListenAddress, ListenOptions, Main, NextUpstream, ProxyPass, ProxyTarget},
+    config::{
+        BackendAddress, Content, Driver, ListenAddress, ListenOptions, Main, NextUpstream, ProxyPass, ProxyTarget,
+        Upstream, UpstreamServer,
+    },
     http::head::HeadLimits,
     route::{location::Locations, map::Map, rewrite::Script, server_name::ServerNames},
     tls::{BackendTls, BackendTlsOptions},
@@ -203,4 +206,24 @@ fn settings_are_the_servers_until_a_location_is_chosen() {
     assert!(Arc::ptr_eq(request.settings(), &request.server().settings));
     request.location = Some(0);
     assert!(Arc::ptr_eq(request.settings(), &request.server().locations[0].settings));
+}
+
+/// A group of these addresses.
+pub(crate) fn upstream(addresses: &[&str]) -> Upstream {
+    let server = |address: &&str| UpstreamServer {
+        address: BackendAddress::Ip(address.parse().unwrap()),
+        name: (*address).into(),
+        weight: 1,
+        max_fails: 1,
+        fail_timeout: Duration::from_secs(10),
+        backup: false,
+        down: false,
+    };
+    Upstream {
+        name: "backend".into(),
+        place: "test:1:1".into(),
+        servers: addresses.iter().map(server).collect(),
+        keepalive: None,
+        declared: true,
+    }
 }

@@ -267,8 +267,8 @@ impl Server {
         let drain = self.generation.config.main.drain;
         let routes = Routes::of(&self.generation);
         let has_gone = move |record: &Record| {
-            let address = record.upstream().unwrap_or_default();
-            let leads = |(server, location)| routes.lead_to(address, record.generation(), server, location);
+            let address = record.upstream();
+            let leads = |(server, location)| routes.lead_to(&address, record.generation(), server, location);
             !record.route().is_some_and(leads)
         };
         let patience = Duration::from_secs(FRAME_END_SECS);

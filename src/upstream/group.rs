@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::Backend;
-use crate::config::UpstreamServer;
+use crate::{config::UpstreamServer, observe::status::UpstreamState};
 
 /// One group: each address of each of its servers is a peer.
 #[derive(Debug)]
@@ -46,6 +46,23 @@ struct Turn {
     accessed: Option<Instant>,
     /// When the count of failures last began or grew; one request may try the peer `fail_timeout` later.
     checked: Option<Instant>,
+    /// It shall get nothing new.
+    drained: bool,
+}
+
+/// A peer as a status tells of it.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// As the file names it.
+    pub name: Box<str>,
+    /// As `$upstream_addr` shows it.
+    pub address: Arc<str>,
+    /// `weight=`
+    pub weight: u64,
+    /// `backup`
+    pub backup: bool,
+    /// May it be asked?
+    pub state: UpstreamState,
 }
 
 /// A peer chosen.
@@ -163,6 +180,37 @@ impl Group {
         self.peers.get(peer).map_or("", |peer| &peer.name)
     }
 
+    /// The name and the address of each peer.
+    pub fn addresses(&self) -> impl Iterator<Item = (&str, &Arc<str>)> {
+        self.peers.iter().map(|peer| (&*peer.name, &peer.address))
+    }
+
+    /// Lets a peer have nothing new, or takes that back.
+    pub fn set_drained(&self, peer: usize, drained: bool) {
+        if let Some(turn) = self.turns().get_mut(peer) {
+            turn.drained = drained;
+        }
+    }
+
+    /// Every peer as it stands.
+    pub fn seen(&self, now: Instant) -> Vec<Seen> {
+        let turns = self.turns();
+        let state = |peer: &Peer, turn: &Turn| match () {
+            () if peer.down => UpstreamState::Down,
+            () if turn.drained => UpstreamState::Drain,
+            () if !self.is_single() && turn.counted_out(peer, now) => UpstreamState::Failed,
+            () => UpstreamState::Up,
+        };
+        let seen = |(index, (peer, turn)): (usize, (&Peer, &Turn))| Seen {
+            name: peer.name.clone(),
+            address: Arc::clone(&peer.address),
+            weight: peer.weight.unsigned_abs(),
+            backup: index >= self.primaries,
+            state: state(peer, turn),
+        };
+        self.peers.iter().zip(turns.iter()).enumerate().map(seen).collect()
+    }
+
     /// Whose turn it is: smooth weighted round robin among the peers that are not down, not counted out and not yet tried;
     /// then the backups. A peer counted out for `fail_timeout` gets one request after it. As nginx, a group of one peer is never
     /// counted out. None: no peer is left (nginx: "no live upstreams").
@@ -208,7 +256,7 @@ impl Group {
         let mut best: Option<usize> = None;
         for i in range {
             let (peer, turn) = (&self.peers[i], &mut turns[i]);
-            if tried.has(i) || peer.down || (!self.is_single() && turn.counted_out(peer, now)) {
+            if tried.has(i) || peer.down || turn.drained || (!self.is_single() && turn.counted_out(peer, now)) {
                 continue;
             }
             turn.current_weight += turn.effective_weight;

@@ -5,7 +5,7 @@ mod resolve;
 
 use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc};
 
-pub use self::group::{Choice, Group, Tried};
+pub use self::group::{Choice, Group, Seen, Tried};
 use crate::config::{Config, Upstream};
 
 /// A resolved address of a backend.

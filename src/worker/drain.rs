@@ -212,7 +212,7 @@ mod tests {
         };
         let generation = generation(Arc::new(config()));
         let balance = Arc::new(Balance::new(1).unwrap());
-        let worker = Worker::new(0, Arc::clone(&generation), Arc::default(), Arc::default(), balance).unwrap();
+        let worker = Worker::new(0, Arc::clone(&generation), Arc::default(), balance).unwrap();
         let end = |near: UnixStream| {
             near.set_nonblocking(true).unwrap();
             End { fd: worker.reactor.watch(near.into()).unwrap().release(), tls: None }
@@ -230,7 +230,7 @@ mod tests {
                 from_upstream: Vec::new(),
                 frames: Some(0),
                 terms: Terms::default(),
-                record: Record::of(request, Arc::clone(&generation)),
+                record: Record::of(request, Arc::clone(&generation), None),
             };
             worker.tunnels.borrow_mut().carry(pair, &mut worker.scratch.borrow_mut()).unwrap();
             client.set_nonblocking(true).unwrap();
@@ -253,7 +253,7 @@ mod tests {
         let (worker, mut clients) = tunnels(&backends);
         let farewell = Farewell { reason: Reason::Drain, code: 1001, patience: Duration::from_secs(5) };
         let some = Drain {
-            select: Box::new(|record| record.upstream() == Some("10.0.0.2:80")),
+            select: Box::new(|record| *record.upstream() == *"10.0.0.2:80"),
             percent: 30,
             window: Duration::ZERO,
             farewell,

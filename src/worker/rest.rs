@@ -31,7 +31,7 @@ mod tests {
     fn worker() -> Rc<Worker> {
         let generation = generation(Arc::new(config(Vec::new(), Vec::new())));
         let balance = Arc::new(crate::balance::Balance::new(1).unwrap());
-        Worker::new(0, generation, Arc::default(), Arc::default(), balance).unwrap()
+        Worker::new(0, generation, Arc::default(), balance).unwrap()
     }
 
     /// Runs the worker for so long, with a piece of work every now and then; true when it was at rest meanwhile.

@@ -4,6 +4,7 @@
 //! in its log: so each test here is also one of that.
 #![allow(missing_docs)]
 
+mod access;
 mod access_log;
 mod balance;
 mod cli;
@@ -14,6 +15,7 @@ mod handshake;
 mod http;
 mod logs;
 mod memory;
+mod metrics;
 mod nginx;
 mod openssl;
 mod package;
@@ -21,6 +23,7 @@ mod pool;
 mod readiness;
 mod reload;
 mod seeds;
+mod status;
 mod status_page;
 mod tidy;
 mod tls;

@@ -6,6 +6,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use nix::sys::signal::Signal;
@@ -29,10 +30,15 @@ fn site(backends: [&Backend; 2]) -> Proxy {
     ))
     .set("one", backends[0].address())
     .set("two", backends[1].address())
+    .main("drain_timeout 1s;")
     .start()
 }
 
-/// Tunnels whose clients talk until they are dropped.
+/// Refused: the version of a draft.
+const OLD_HANDSHAKE: &str = "GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                             Sec-WebSocket-Version: 7\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+/// Tunnels whose clients talk until they are dropped, and a client that is refused again and again.
 struct Traffic {
     stop: Arc<AtomicBool>,
     talker: Option<JoinHandle<()>>,
@@ -45,11 +51,13 @@ impl Traffic {
             wire.websocket(HOSTILE_TARGET).echoes("hello");
         }
         let stop = Arc::<AtomicBool>::default();
-        let told = stop.clone();
+        let (told, address) = (stop.clone(), proxy.http());
         let talker = thread::spawn(move || {
             let (mut busy, idle) = (wires.remove(0), wires);
             while !told.load(Ordering::Relaxed) {
-                busy.echoes("a message that is neither long nor short");
+                (0..50).for_each(|_| busy.echoes("a message that is neither long nor short"));
+                assert_eq!(Wire::connect(address).ask(OLD_HANDSHAKE).status(), 426);
+                thread::sleep(Duration::from_millis(5));
             }
             drop(idle);
         });
@@ -112,7 +120,9 @@ fn the_page_shows_what_the_json_says_and_asks_nobody_else() {
     assert_eq!(browser.text("#busiest-tunnels tbody th"), busiest);
     assert!(browser.text("#longest-tunnels").contains(HOSTILE), "as text");
     assert_eq!(browser.evaluate("document.querySelectorAll('body img').length"), 0, "and not as markup");
-    assert_eq!(browser.evaluate("document.querySelectorAll('table button').length && getComputedStyle(document.querySelector('td:last-child:has(button)')).display"), "none", "no button without status_admin");
+    let action = "getComputedStyle(document.querySelector('td:has(button)')).display";
+    assert_eq!(browser.evaluate(action), "none", "no button without status_admin");
+    assert!(browser.becomes("document.querySelector('#refusals').textContent.includes('websocket_version')"));
 
     let origin = format!("http://{}/", proxy.http());
     let strays: Vec<_> =

@@ -36,7 +36,6 @@ impl Board {
         status.uptime_s = self.started.elapsed().as_secs();
         status.state = self.state();
         status.config = self.generations();
-        status.log = status::Log { written: value(&self.log.written), lost: value(&self.log.lost) };
         status.process = process();
         let now = Instant::now();
         let mut workers = self.workers();
