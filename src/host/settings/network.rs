@@ -129,8 +129,7 @@ fn keepalive(seen: &Seen<'_>) -> Option<Finding> {
     if found <= MOST_SECS {
         return Some(finding);
     }
-    let says =
-        "sockets whose keepalive has no times of its own notice nothing for so long, and NAT forgets them before";
+    let says = "`so_keepalive=on` of the file notices nothing for so long, and NAT forgets the connection before";
     let now = format!("sysctl -w {key}=240 net.ipv4.tcp_keepalive_intvl=30 net.ipv4.tcp_keepalive_probes=4");
     Some(finding.marked(Mark::Warn, says).mended(now, "the same three in /etc/sysctl.d/90-longsplice.conf"))
 }
