@@ -63,5 +63,5 @@ fn upgrade(pid_path: &Path, timeout: Duration) -> Result<String, String> {
         }
     };
     send(old, Signal::SIGQUIT).map_err(|error| format!("{error}; process {new} serves too"))?;
-    Ok(format!("process {new} serves now; process {old} ends with its last tunnel"))
+    Ok(format!("process {new} serves now; process {old} drains and ends"))
 }

@@ -8,16 +8,19 @@ use crate::{
     route::{location::LocationId, server_name::ServerId},
 };
 
+/// Locations by their names.
+type Places = HashMap<Box<str>, Vec<(ServerId, LocationId)>>;
+
 /// The routes of a generation, by the names of server and location. Names may be there more than once.
 pub struct Routes {
     generation: Arc<Generation>,
-    by_name: HashMap<Box<str>, HashMap<Box<str>, Vec<(ServerId, LocationId)>>>,
+    by_name: HashMap<Box<str>, Places>,
 }
 
 impl Routes {
     /// Those of this one.
     pub fn of(generation: &Arc<Generation>) -> Self {
-        let mut by_name = HashMap::<_, HashMap<_, Vec<_>>>::new();
+        let mut by_name = HashMap::<_, Places>::new();
         for (id, server) in generation.config.servers.iter().enumerate() {
             let locations = by_name.entry(server.name.clone()).or_default();
             for (number, location) in server.locations.iter().enumerate() {

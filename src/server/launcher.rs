@@ -20,7 +20,6 @@ use nix::{
     sys::socket::{AddressFamily, SockFlag, SockType, socketpair},
     unistd::Pid,
 };
-
 use socket2::SockRef;
 
 use super::{

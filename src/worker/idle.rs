@@ -23,7 +23,7 @@ impl Worker {
     }
 
     fn keeps(&self, group: &Group) -> bool {
-        !self.is_quitting() && self.generation.borrow().number == group.generation
+        !self.is_draining() && self.generation.borrow().number == group.generation
     }
 }
 
@@ -32,7 +32,7 @@ impl Worker {
 async fn look_after(worker: Rc<Worker>) {
     while let Some(patience) = worker.pool.patience(worker.reactor.now()) {
         let generation = worker.generation().number;
-        let changed = worker.until(|| worker.is_quitting() || worker.generation.borrow().number != generation);
+        let changed = worker.until(|| worker.is_draining() || worker.generation.borrow().number != generation);
         let _ = worker.reactor.within(patience, race(worker.pool.left(), changed)).await;
         worker.pool.sweep(worker.reactor.now(), |group| worker.keeps(group));
     }

@@ -455,3 +455,16 @@ fn those_that_wait_do_not_hold_up_the_end() {
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
     assert!(eventually(|| closed.load(Ordering::Relaxed) == 1));
 }
+
+#[test]
+fn those_of_the_file_before_a_reload_are_closed() {
+    let (backend, closed) = counting();
+    let mut proxy = pooled(&backend, "keepalive 2;", CLEARED, Driver::Epoll);
+    assert_eq!(proxy.get("/").text(), "/");
+    assert_eq!(closed.load(Ordering::Relaxed), 0);
+    proxy.running().signal(Signal::SIGHUP);
+    assert!(eventually(|| closed.load(Ordering::Relaxed) == 1));
+    assert_eq!(proxy.get("/").text(), "/");
+    assert_eq!(proxy.get("/").text(), "/");
+    assert_eq!((backend.connections(), closed.load(Ordering::Relaxed)), (2, 1));
+}

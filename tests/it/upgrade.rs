@@ -47,8 +47,10 @@ impl Line {
         Self { proxy: setup.linked().start() }
     }
 
+    /// Tunnels of a process that has been replaced stay for the length of a test.
     fn before(backend: &Backend) -> Setup {
-        Proxy::config(SERVER).set("backend", backend.address())
+        let drain = "drain_timeout 1h; worker_shutdown_timeout 2h;";
+        Proxy::config(SERVER).set("backend", backend.address()).main(drain)
     }
 
     fn pid_file(&self) -> PathBuf {
