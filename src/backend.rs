@@ -2,10 +2,10 @@
 
 use std::{cell::RefCell, io, rc::Rc};
 
-use socket2::{SockAddr, SockRef};
+use socket2::{SockAddr, SockRef, TcpKeepalive};
 
 use crate::{
-    config::Settings,
+    config::{KeepAlive, Settings},
     http::refusal::Refusal,
     observe::os_error,
     reactor::Reactor,
@@ -47,9 +47,9 @@ async fn open(
         Backend::Unix(path) => SockAddr::unix(path).map_err(refused)?,
     };
     let fd = sys::connect(&address).map_err(refused)?;
-    if settings.backend_keepalive {
-        // A backend that vanished is then noticed by the system's keepalive time; without the option only by the idle time.
-        let _ = SockRef::from(&fd).set_keepalive(true);
+    if matches!(backend, Backend::Tcp(_)) {
+        // A socket without them serves as well; a backend that vanished is then noticed by the tunnel's idle time.
+        let _ = outlive_nobody(&SockRef::from(&fd), settings);
     }
     let descriptor = reactor.watch(fd).map_err(refused)?;
     descriptor.connected().await.map_err(refused)?;
@@ -60,6 +60,20 @@ async fn open(
         stream.handshake(Box::new(session), Vec::new()).await.map_err(|error| tls_failed(&error))?;
     }
     Ok(stream)
+}
+
+/// The options by which a backend that vanished is noticed.
+fn outlive_nobody(socket: &SockRef<'_>, settings: &Settings) -> io::Result<()> {
+    if settings.backend_keepalive {
+        let KeepAlive { idle, interval, .. } = KeepAlive::OURS;
+        let time = TcpKeepalive::new().with_time(idle.unwrap_or_default()).with_interval(interval.unwrap_or_default());
+        // How many probes is said by the user timeout (tcp_keepalive_timer), which saves one setsockopt(2).
+        socket.set_tcp_keepalive(&time)?;
+    }
+    if !settings.user_timeout.is_zero() {
+        socket.set_tcp_user_timeout(Some(settings.user_timeout))?;
+    }
+    Ok(())
 }
 
 fn refused(error: io::Error) -> Refusal {

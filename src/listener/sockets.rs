@@ -239,10 +239,14 @@ fn set_tcp_options(socket: &Socket, options: &ListenOptions) -> io::Result<()> {
     if let Some(keepalive) = options.keepalive {
         socket.set_tcp_keepalive(&keepalive_of(keepalive))?;
     }
+    if !options.user_timeout.is_zero() {
+        socket.set_tcp_user_timeout(Some(options.user_timeout))?;
+    }
     // A message must not wait for the acknowledgement of the one before.
     socket.set_tcp_nodelay(true)
 }
 
+/// As socket2 has it.
 fn keepalive_of(keepalive: KeepAlive) -> TcpKeepalive {
     let mut parameters = TcpKeepalive::new();
     if let Some(idle) = keepalive.idle {
@@ -395,5 +399,20 @@ mod tests {
         sockets.bind(&config(&[&listen[0], &listen[1]]), 2).unwrap();
         sockets.unlink();
         assert_eq!(paths.map(|path| path.exists()), [false, true]);
+    }
+
+    #[test]
+    fn accepted_sockets_have_the_options_of_their_listener() {
+        let options = ListenOptions { user_timeout: Duration::from_secs(77), ..ListenOptions::default() };
+        let listener = bind_tcp(&SockAddr::from(std::net::SocketAddr::from(([127, 0, 0, 1], 0))), &options).unwrap();
+        listener.set_nonblocking(false).unwrap();
+        let address = listener.local_addr().unwrap().as_socket().unwrap();
+        let _client = std::net::TcpStream::connect(address).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        assert!(accepted.keepalive().unwrap() && accepted.tcp_nodelay().unwrap());
+        assert_eq!(accepted.tcp_keepalive_time().unwrap(), Duration::from_secs(60));
+        assert_eq!(accepted.tcp_keepalive_interval().unwrap(), Duration::from_secs(15));
+        assert_eq!(accepted.tcp_keepalive_retries().unwrap(), 4);
+        assert_eq!(accepted.tcp_user_timeout().unwrap(), Some(Duration::from_secs(77)));
     }
 }

@@ -61,6 +61,7 @@ pub(crate) fn settings() -> Settings {
         server_tokens: true,
         default_type: "text/plain".into(),
         backend_keepalive: false,
+        user_timeout: Duration::ZERO,
         reset_timedout: false,
         access: Vec::new(),
     }
@@ -178,6 +179,7 @@ fn the_server_is_chosen_by_host_and_stays_where_none_matches() {
             rcvbuf: None,
             sndbuf: None,
             keepalive: None,
+            user_timeout: Duration::ZERO,
             ipv6only: true,
             fastopen: None,
             deferred: false,

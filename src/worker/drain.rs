@@ -116,7 +116,8 @@ async fn end(worker: Rc<Worker>, quit: Quit) {
     let farewell = |passed| Farewell { reason, code, patience: timeout.saturating_sub(passed).saturating_sub(margin) };
     let asking = async {
         drain(&worker, &Drain::all(window, farewell(window))).await;
-        // Those whose handshake was under way.
+        // Those whose handshake was under way: in a worker that had no tunnel nobody has waited yet, and they are not asked before others.
+        worker.reactor.sleep(window.saturating_sub(worker.reactor.now().duration_since(began))).await;
         loop {
             worker.reactor.sleep(Duration::from_millis(DRAIN_SWEEP_MS)).await;
             let passed = worker.reactor.now().duration_since(began);

@@ -13,6 +13,7 @@ mod doctor;
 mod drain;
 mod handshake;
 mod http;
+mod life;
 mod logs;
 mod memory;
 mod metrics;

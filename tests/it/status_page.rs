@@ -81,8 +81,12 @@ fn json(browser: &mut Browser) -> Value {
 /// Whether a plot's line was drawn: pixels of its colour, which text and grid do not have.
 fn is_plotted(plot: &str) -> String {
     format!(
-        "(() => {{ const canvas = document.querySelector('#{plot} canvas'), pen = canvas.getContext('2d');
-           const pixels = canvas.width ? pen.getImageData(0, 0, canvas.width, canvas.height - 16).data : [];
+        "(() => {{ const canvas = document.querySelector('#{plot} canvas'), copy = document.createElement('canvas');
+           if (!canvas.width) return false;
+           Object.assign(copy, {{ width: canvas.width, height: canvas.height }});
+           const pen = copy.getContext('2d', {{ willReadFrequently: true }});
+           pen.drawImage(canvas, 0, 0);
+           const pixels = pen.getImageData(0, 0, copy.width, copy.height - 16).data;
            for (let i = 0; i < pixels.length; i += 4) {{
              const [r, g, b, a] = pixels.slice(i, i + 4);
              if (a > 150 && Math.max(r, g, b) - Math.min(r, g, b) > 70) return true;

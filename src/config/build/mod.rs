@@ -79,7 +79,10 @@ pub fn config(
     build.log_formats(&level);
     let maps = build.maps(&level);
     build.upstreams(&level);
-    let (servers, listeners) = build.servers(&level);
+    let (servers, mut listeners) = build.servers(&level);
+    for listener in &mut listeners {
+        listener.options.user_timeout = servers[listener.default].settings.user_timeout;
+    }
     if servers.is_empty() && build.report.errors() == 0 {
         let error = Diagnostic::new(Severity::Error, "no server is configured");
         build.report.push(error.help("add a `server { listen 8080; ... }` block, or an include that has one"));

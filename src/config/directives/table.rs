@@ -124,7 +124,7 @@ pub(super) static TABLE: &[Definition] = &[
     other("charset_map", HTTP, Free, Accepted("bodies are passed on as they are")),
 
     // server
-    understood("listen", SERVER, SOME, OwnList, "*:80", "`ADDRESS[:PORT] | PORT | unix:PATH` and parameters: default_server, ssl, http2, reuseport, backlog=, rcvbuf=, sndbuf=, so_keepalive=, ipv6only=, fastopen=, deferred, bind. Default when not root: *:8000."),
+    understood("listen", SERVER, SOME, OwnList, "*:80", "`ADDRESS[:PORT] | PORT | unix:PATH` and parameters: default_server, ssl, http2, reuseport, backlog=, rcvbuf=, sndbuf=, so_keepalive= (default 60s:15s:4, so that a client that vanished is noticed in two minutes; `on` is the system's), ipv6only=, fastopen=, deferred, bind. Default when not root: *:8000."),
     understood("server_name", SERVER, SOME, OwnList, "", "Names, `*.x`, `x.*`, `.x`, `~regex`, `\"\"`."),
     understood("client_header_timeout", HS, ONE, Value, "60s", "Time for the whole head of a request, TLS handshake included."),
     understood("large_client_header_buffers", HS, TWO, Value, "4 8k", "`NUMBER SIZE`: no request line or field is longer than SIZE, no head longer than NUMBER times SIZE."),
@@ -323,7 +323,8 @@ pub(super) static TABLE: &[Definition] = &[
     understood("proxy_next_upstream", HSL, SOME, Value, "error timeout", "When the next backend is tried: error, timeout, invalid_header, http_500, http_502, http_503, http_504, http_403, http_404, http_429, non_idempotent, off."),
     understood("proxy_next_upstream_tries", HSL, ONE, Value, "0", "Most tries; 0: as many as there are backends."),
     understood("proxy_next_upstream_timeout", HSL, ONE, Value, "0", "Time for all tries; 0: no limit."),
-    understood("proxy_socket_keepalive", HSL, Flag, Value, "off", "SO_KEEPALIVE on connections to backends."),
+    understood("proxy_socket_keepalive", HSL, Flag, Value, "on", "TCP keep-alive on connections to backends: a probe after 60s of silence, then every 15s. nginx's default is off."),
+    understood("tcp_user_timeout", HSL, ONE, Value, "120s", "Time after which a connection ends whose peer acknowledges nothing, neither data nor keep-alive probes, or takes nothing (TCP_USER_TIMEOUT); 0: the system's, which is a quarter of an hour and more. Of backends' connections here; of clients' what holds in the address' default server. Keep it at or above the time of all keep-alive probes, else the first that is lost is the last."),
     other("proxy_bind", HSL, ONE_OR_TWO, NotYet("the kernel chooses the source address", &["off"])),
     other("proxy_buffering", HSL, Flag, Accepted(COPIES)),
     other("proxy_request_buffering", HSL, Flag, Accepted(COPIES)),

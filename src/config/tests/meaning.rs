@@ -448,3 +448,17 @@ fn a_drain_is_bounded_unless_the_file_says_otherwise() {
     let all = "drain_delay 5s; drain_timeout 2m; worker_shutdown_timeout 10m; drain_close_code 1012;";
     assert_eq!(seconds(of(all)), (5, 120, 600, 1012));
 }
+
+#[test]
+fn vanished_peers_are_noticed_by_default() {
+    let of = |http: &str, listen: &str| {
+        let config = config(&format!("{http} server {{ listen 127.0.0.1:81 {listen}; location / {{}} }}"));
+        let settings = &location(&config, "/").settings;
+        let options = &config.listeners[0].options;
+        (options.keepalive, options.user_timeout.as_secs(), settings.backend_keepalive, settings.user_timeout.as_secs())
+    };
+    let ours = Some(crate::config::KeepAlive::OURS);
+    assert_eq!(of("", ""), (ours, 120, true, 120));
+    assert_eq!(of("tcp_user_timeout 30s; proxy_socket_keepalive off;", "so_keepalive=off"), (None, 30, false, 30));
+    assert_eq!(of("tcp_user_timeout 0;", "so_keepalive=on"), (Some(Default::default()), 0, true, 0));
+}

@@ -213,8 +213,11 @@ fn what_the_file_asks_for_brings_its_settings() {
     assert_eq!(finding(&examination, "net.core.somaxconn").mark, Mark::Bad);
     let reserved = finding(&examination, "net.ipv4.ip_local_reserved_ports");
     assert!(reserved.mark == Mark::Warn && reserved.now.ends_with("=40000"), "{reserved:?}");
+    let asks = host.examine_with("events {} http { server { listen 80 so_keepalive=on; return 204; } }", Some(10));
+    assert_eq!(finding(&asks, "net.ipv4.tcp_keepalive_time").mark, Mark::Warn);
     let plain = host.examine_with("events {} http { server { listen 80; return 204; } }", Some(10));
-    for key in ["net.ipv4.tcp_fastopen", "net.core.rmem_max", "kernel.io_uring_disabled"] {
+    for key in ["net.ipv4.tcp_keepalive_time", "net.ipv4.tcp_fastopen", "net.core.rmem_max", "kernel.io_uring_disabled"]
+    {
         assert!(plain.findings.iter().all(|(name, _)| name != key), "{key}");
     }
 }

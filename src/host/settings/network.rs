@@ -1,7 +1,7 @@
 //! Congestion, keepalive, network cards.
 
 use super::{Finding, Line, Mark, Seen, Setting, as_it_is, grouped};
-use crate::host::files::Files;
+use crate::{config::Listener, host::files::Files};
 
 pub(super) const SETTINGS: &[Setting] = &[
     Setting {
@@ -40,9 +40,9 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "net.ipv4.tcp_keepalive_time",
-        wanted: "240 with an interval of 30 and 4 probes",
-        line: Line::Set(
-            "A peer that vanished is noticed after 240 + 4 * 30 seconds, where a socket has keepalive and no times of its own.",
+        wanted: "240 with an interval of 30 and 4 probes, where a `listen` says `so_keepalive=on`",
+        line: Line::Offered(
+            "for files with `listen ... so_keepalive=on`, which takes the system's times",
             &[
                 ("net.ipv4.tcp_keepalive_time", "240"),
                 ("net.ipv4.tcp_keepalive_intvl", "30"),
@@ -50,12 +50,13 @@ pub(super) const SETTINGS: &[Setting] = &[
             ],
         ),
         since: "",
-        why: "A phone that leaves the network sends no FIN, and firewalls, NAT and cloud load balancers forget connections that were \
-              silent for four to six minutes. Keepalive keeps these alive and finds the dead. The kernel's own times (2 h, 75 s, 9 \
-              probes) are too slow for both; these hold wherever a socket has keepalive without times of its own: \
-              `so_keepalive=on`, `proxy_socket_keepalive on`.",
-        when: "Tunnels that may be silent for minutes, without pings of the application.",
-        cost: "Two small packets every four minutes for each silent connection: 830 a second at 100,000 tunnels. It wakes mobile radios.",
+        why: "A phone that leaves the network sends no FIN, and firewalls, NAT and cloud load balancers forget connections \
+              that were silent for four to six minutes. Keepalive keeps these alive and finds the dead. longsplice asks \
+              for its own times on both sides (60 s, 15 s, 4 probes); `so_keepalive=on` asks for the system's, and these \
+              (2 h, 75 s, 9 probes) are too slow for both.",
+        when: "Only files with `so_keepalive=on`.",
+        cost: "A small packet each way every four minutes for each silent connection: 830 a second at 100,000 tunnels. It \
+              wakes mobile radios.",
         see: "`ss -tno` shows `timer:(keepalive,...)`.",
         measured: "",
         judge: keepalive,
@@ -118,6 +119,9 @@ fn slow_start(seen: &Seen<'_>) -> Option<Finding> {
 
 fn keepalive(seen: &Seen<'_>) -> Option<Finding> {
     const MOST_SECS: u64 = 300;
+    let asks_for_the_system_s =
+        |listener: &Listener| listener.options.keepalive.is_some_and(|times| times.idle.is_none());
+    seen.config?.listeners.iter().find(|listener| asks_for_the_system_s(listener))?;
     let key = "net.ipv4.tcp_keepalive_time";
     let words = format!("at most {MOST_SECS} s");
     let Some(found) = seen.files.sysctl_number(key) else { return Some(Finding::unseen(words)) };
@@ -125,8 +129,7 @@ fn keepalive(seen: &Seen<'_>) -> Option<Finding> {
     if found <= MOST_SECS {
         return Some(finding);
     }
-    let says =
-        "sockets whose keepalive has no times of its own notice nothing for so long, and NAT forgets them before";
+    let says = "`so_keepalive=on` of the file notices nothing for so long, and NAT forgets the connection before";
     let now = format!("sysctl -w {key}=240 net.ipv4.tcp_keepalive_intvl=30 net.ipv4.tcp_keepalive_probes=4");
     Some(finding.marked(Mark::Warn, says).mended(now, "the same three in /etc/sysctl.d/90-longsplice.conf"))
 }
