@@ -537,6 +537,8 @@ pub struct UpstreamServer {
     pub backup: bool,
     /// `down`
     pub down: bool,
+    /// `drain`: nothing new, and at a reload its tunnels are asked to end.
+    pub drain: bool,
 }
 
 /// A backend's address before names are resolved.

@@ -1,6 +1,9 @@
 //! Whether a tunnel of an earlier configuration would be opened again as it is.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use super::Generation;
 use crate::{
@@ -15,6 +18,8 @@ type Places = HashMap<Box<str>, Vec<(ServerId, LocationId)>>;
 pub struct Routes {
     generation: Arc<Generation>,
     by_name: HashMap<Box<str>, Places>,
+    /// Backends that are `down` or `drain` now, by their groups.
+    let_go: HashMap<Box<str>, HashSet<Arc<str>>>,
 }
 
 impl Routes {
@@ -27,7 +32,24 @@ impl Routes {
                 locations.entry(location.name.clone()).or_default().push((id, number));
             }
         }
-        Self { generation: Arc::clone(generation), by_name }
+        let groups = generation.config.upstreams.iter().zip(&generation.upstreams.groups);
+        let let_go = groups.map(|(upstream, group)| (upstream.name.clone(), group.let_go().cloned().collect()));
+        let let_go = let_go.filter(|(_, addresses): &(_, HashSet<_>)| !addresses.is_empty()).collect();
+        Self { generation: Arc::clone(generation), by_name, let_go }
+    }
+
+    /// True when some backend is `down` or `drain`.
+    pub fn let_some_go(&self) -> bool {
+        !self.let_go.is_empty()
+    }
+
+    /// True when the backend at `address`, of the group that a location passed to, is `down` or `drain` now.
+    pub fn let_go(&self, address: &str, before: &Generation, server: ServerId, location: LocationId) -> bool {
+        let location = before.config.servers.get(server).and_then(|server| server.locations.get(location));
+        let Some(Content::Proxy(pass)) = location.map(|location| &location.content) else { return false };
+        let ProxyTarget::Upstream(group, _) = &pass.target else { return false };
+        let group = before.config.upstreams.get(*group).and_then(|group| self.let_go.get(&group.name));
+        group.is_some_and(|addresses| addresses.contains(address))
     }
 
     /// True when the way that led to the backend at `address` is there still: a server and a location of the same names, passed to the
@@ -93,5 +115,12 @@ mod tests {
         ] {
             assert!(!stays(&file.replace(from, to)), "{from} -> {to}");
         }
+        let goes = |address: &str, file: &str| Routes::of(&read(file)).let_go(address, &before, 0, location);
+        for word in ["down", "drain"] {
+            let file = file.replace("10.0.0.2:80", &format!("10.0.0.2:80 {word}"));
+            assert!(goes("10.0.0.2:80", &file) && !goes("10.0.0.1:80", &file));
+            assert!(!goes("10.0.0.2:80", &file.replace("app", "other")));
+        }
+        assert!(!goes("10.0.0.2:80", file) && !Routes::of(&before).let_some_go());
     }
 }

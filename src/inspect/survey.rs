@@ -62,21 +62,22 @@ pub async fn numbers(worker: &Worker, is_wanted: impl Fn(&Record) -> bool) -> Ve
 
 async fn in_turns(worker: &Worker, mut look: impl FnMut(u32, Look<'_, Record>)) {
     let mut next = 0;
-    loop {
-        let tunnels = worker.tunnels.borrow();
-        let (end, places) = (next + SURVEY_PLACES_PER_TURN, tunnels.places());
-        for number in next..end.min(places) {
-            if let Some(tunnel) = tunnels.look(number) {
-                look(number, tunnel);
-            }
-        }
-        drop(tunnels);
-        if end >= places {
-            return;
-        }
-        next = end;
+    while let Some(place) = turn(worker, next, &mut look) {
+        next = place;
         yield_now().await;
     }
+}
+
+/// Looks at some tunnels, from this place on; the next place, if there is one.
+fn turn(worker: &Worker, from: u32, look: &mut impl FnMut(u32, Look<'_, Record>)) -> Option<u32> {
+    let tunnels = worker.tunnels.borrow();
+    let (end, places) = (from + SURVEY_PLACES_PER_TURN, tunnels.places());
+    for number in from..end.min(places) {
+        if let Some(tunnel) = tunnels.look(number) {
+            look(number, tunnel);
+        }
+    }
+    (end < places).then_some(end)
 }
 
 fn told(tunnel: &Look<'_, Record>, worker: usize, now: Instant) -> Tunnel {

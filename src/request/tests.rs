@@ -220,6 +220,7 @@ pub(crate) fn upstream(addresses: &[&str]) -> Upstream {
         fail_timeout: Duration::from_secs(10),
         backup: false,
         down: false,
+        drain: false,
     };
     Upstream {
         name: "backend".into(),

@@ -262,19 +262,23 @@ impl Server {
         self.reloads.told = Some(Told { pulse, line });
     }
 
-    /// `drain_on_reload`: tunnels whose route is not there any more are asked to end.
+    /// Tunnels to a backend that is `down` or `drain` now are asked to end, and with `drain_on_reload` those whose route is not there any more.
     fn drain_what_changed(&mut self) {
         let drain = self.generation.config.main.drain;
         let routes = Routes::of(&self.generation);
+        let lets_some_go = routes.let_some_go();
         let has_gone = move |record: &Record| {
             let address = record.upstream();
-            let leads = |(server, location)| routes.lead_to(&address, record.generation(), server, location);
-            !record.route().is_some_and(leads)
+            let leads = |(server, location)| {
+                let before = record.generation();
+                !routes.let_go(&address, before, server, location)
+                    && (!drain.on_reload || routes.lead_to(&address, before, server, location))
+            };
+            !record.route().map_or(!drain.on_reload, leads)
         };
         let patience = Duration::from_secs(FRAME_END_SECS);
         let farewell = Farewell { reason: Reason::Drain, code: drain.code, patience };
-        self.reloads.drain = drain
-            .on_reload
+        self.reloads.drain = (drain.on_reload || lets_some_go)
             .then(|| Arc::new(Drain { select: Box::new(has_gone), percent: 100, window: drain.window, farewell }));
         self.ask_to_end();
     }

@@ -31,6 +31,7 @@ struct Peer {
     max_fails: u32,
     fail_timeout: Duration,
     down: bool,
+    drain: bool,
 }
 
 /// What has happened to a peer.
@@ -172,7 +173,12 @@ impl Group {
 
     /// True for an address, as `$upstream_addr` shows it, that the file wants to be asked.
     pub fn serves(&self, address: &str) -> bool {
-        self.peers.iter().any(|peer| &*peer.address == address && !peer.down)
+        self.peers.iter().any(|peer| &*peer.address == address && !peer.is_let_go())
+    }
+
+    /// The addresses that the file lets have nothing more: `down`, `drain`.
+    pub fn let_go(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.peers.iter().filter(|peer| peer.is_let_go()).map(|peer| &peer.address)
     }
 
     /// A peer as the file names it: `app.internal:3000`. Its address, as `$upstream_addr` has it, is [`Choice::address`].
@@ -197,7 +203,7 @@ impl Group {
         let turns = self.turns();
         let state = |peer: &Peer, turn: &Turn| match () {
             () if peer.down => UpstreamState::Down,
-            () if turn.drained => UpstreamState::Drain,
+            () if turn.drained || peer.drain => UpstreamState::Drain,
             () if !self.is_single() && turn.counted_out(peer, now) => UpstreamState::Failed,
             () => UpstreamState::Up,
         };
@@ -256,7 +262,7 @@ impl Group {
         let mut best: Option<usize> = None;
         for i in range {
             let (peer, turn) = (&self.peers[i], &mut turns[i]);
-            if tried.has(i) || peer.down || turn.drained || (!self.is_single() && turn.counted_out(peer, now)) {
+            if tried.has(i) || peer.is_let_go() || turn.drained || (!self.is_single() && turn.counted_out(peer, now)) {
                 continue;
             }
             turn.current_weight += turn.effective_weight;
@@ -297,13 +303,27 @@ impl Peer {
             max_fails: server.max_fails,
             fail_timeout: server.fail_timeout,
             down: server.down,
+            drain: server.drain,
         }
+    }
+
+    fn is_let_go(&self) -> bool {
+        self.down || self.drain
     }
 
     fn plain(backend: Backend) -> Self {
         let address: Arc<str> = backend.to_string().into();
         let name = (&*address).into();
-        Self { backend, address, name, weight: 1, max_fails: 1, fail_timeout: Duration::from_secs(10), down: false }
+        Self {
+            backend,
+            address,
+            name,
+            weight: 1,
+            max_fails: 1,
+            fail_timeout: Duration::from_secs(10),
+            down: false,
+            drain: false,
+        }
     }
 }
 

@@ -162,6 +162,7 @@ mod tests {
             fail_timeout: Duration::from_secs(10),
             backup: false,
             down: false,
+            drain: false,
         };
         Upstream {
             name: name.into(),

@@ -616,3 +616,37 @@ fn tunnels_of_routes_that_have_gone_are_drained_where_the_file_says_so() {
         go.into_iter().for_each(Wire::reset);
     }
 }
+
+#[test]
+fn tunnels_to_a_backend_that_is_let_go_are_drained() {
+    beyond_nginx!();
+    let (one, other) = (Backend::echo(), Backend::echo());
+    for word in ["drain", "down"] {
+        let text = |word: &str| {
+            format!(
+                "upstream app {{ server %one% {word}; server %other%; }}
+                 server {{ listen %http%; location / {{ proxy_pass http://app; }} }}"
+            )
+        };
+        let main = "drain_timeout 1s; worker_processes 2;";
+        let mut proxy =
+            Proxy::config(&text("")).main(main).set("one", one.address()).set("other", other.address()).start();
+        let mut clients: Vec<_> = (0..8)
+            .map(|_| {
+                let mut client = proxy.connect();
+                client.websocket("/");
+                client
+            })
+            .collect();
+        proxy.rewrite(main, &text(word));
+        reload(&mut proxy, 2);
+        // Behind the window everybody who goes has got a close frame. Round robin gave each backend every second tunnel.
+        thread::sleep(Duration::from_millis(1500));
+        for client in &mut clients {
+            client.send(frames::client(frames::TEXT, "still there?"));
+        }
+        let (closed, open): (Vec<_>, Vec<_>) =
+            clients.into_iter().map(|mut client| client.frame().0).partition(|opcode| *opcode == frames::CLOSE);
+        assert_eq!((closed.len(), open.len()), (4, 4), "{word}");
+    }
+}

@@ -13,8 +13,8 @@ use super::{
 };
 use crate::limits::KEPT_CONNECTIONS;
 
-const PARAMETERS: [&str; 5] = ["weight=", "max_fails=", "fail_timeout=", "backup", "down"];
-const NOT_YET: [&str; 7] = ["max_conns=", "slow_start=", "resolve", "service=", "route=", "drain", "id="];
+const PARAMETERS: [&str; 6] = ["weight=", "max_fails=", "fail_timeout=", "backup", "down", "drain"];
+const NOT_YET: [&str; 6] = ["max_conns=", "slow_start=", "resolve", "service=", "route=", "id="];
 
 impl Build<'_> {
     /// Every `upstream` block.
@@ -100,6 +100,7 @@ impl Build<'_> {
         let good = match text.split_once('=') {
             None if text == "backup" => set(&mut server.backup, Some(true)),
             None if text == "down" => set(&mut server.down, Some(true)),
+            None if text == "drain" => set(&mut server.drain, Some(true)),
             Some(("weight", value)) => set(&mut server.weight, number(value).filter(|weight| *weight > 0)),
             Some(("max_fails", value)) => set(&mut server.max_fails, number(value)),
             Some(("fail_timeout", value)) => set(&mut server.fail_timeout, values::seconds(value)),
@@ -164,6 +165,7 @@ fn implicit_server(address: BackendAddress, name: &str) -> UpstreamServer {
         fail_timeout: Duration::from_secs(10),
         backup: false,
         down: false,
+        drain: false,
     }
 }
 

@@ -92,7 +92,7 @@ pub(super) static TABLE: &[Definition] = &[
     understood("drain_timeout", MAIN, ONE, Value, "30s", "Time over which tunnels that are drained get their close frames, evenly, so that their clients do not come back all at once; when quitting at most half of `worker_shutdown_timeout`."),
     understood("drain_delay", MAIN, ONE, Value, "0s", "Time between being told to quit and the first close: everything is served as before, but the status says `draining`, so that load balancers send no more."),
     understood("drain_close_code", MAIN, ONE, Value, "1001", "Code of the close frames of a drain: `1001` (going away) or `1012` (service restart)."),
-    understood("drain_on_reload", MAIN, Flag, Value, "off", "A reload drains, over `drain_timeout`, the tunnels whose route is not there any more: another server or location name, another `proxy_pass`, or a backend that its group does not name or that is `down`. Else they stay as they are."),
+    understood("drain_on_reload", MAIN, Flag, Value, "off", "A reload drains, over `drain_timeout`, the tunnels whose route is not there any more: another server or location name, another `proxy_pass`, or a backend that its group does not name. Else they stay as they are."),
     other("drain_jitter", MAIN, ONE, Accepted("tunnels are drained evenly over `drain_timeout`, in no order")),
     other("stream", MAIN, Free, Refused("only HTTP and WebSocket are proxied here: keep nginx or HAProxy for plain TCP and UDP", &[])),
     other("mail", MAIN, Free, Refused("mail is not proxied here", &[])),
@@ -414,7 +414,7 @@ pub(super) static TABLE: &[Definition] = &[
     other("proxy_ssl_key_log", HSL, ONE, Refused("keys are not written anywhere", &[])),
 
     // upstream
-    understood("server", UPSTREAM, SOME, OwnList, "", "`ADDRESS` and weight=, max_fails=, fail_timeout=, backup, down."),
+    understood("server", UPSTREAM, SOME, OwnList, "", "`ADDRESS` and weight=, max_fails=, fail_timeout=, backup, down, drain. A reload that makes a server `down` or `drain` asks the tunnels to it to end, over `drain_timeout`."),
     understood("keepalive", UPSTREAM, ONE_OR_TWO, Value, "", "`CONNECTIONS [local]`: so many idle connections to these servers each worker keeps for other requests; 0: none. Default: none. It needs neither `proxy_http_version` nor `proxy_set_header Connection \"\"`; where that comes to `close`, the connection is closed."),
     understood("keepalive_timeout", UPSTREAM, ONE, Value, "60s", "How long an idle connection to a server is kept."),
     understood("keepalive_requests", UPSTREAM, ONE, Value, "1000", "Requests on one connection to a server."),

@@ -12,6 +12,7 @@ fn server(weight: u32) -> UpstreamServer {
         fail_timeout: Duration::from_secs(10),
         backup: false,
         down: false,
+        drain: false,
     }
 }
 

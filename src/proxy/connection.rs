@@ -1,0 +1,82 @@
+//! The connection that an attempt goes over: one that was kept, or a new one.
+
+use std::{
+    cell::Cell,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Instant,
+};
+
+use super::{Failed, Kind, Round, client_left};
+use crate::{
+    backend,
+    exchange::Progress,
+    http::refusal::Refusal,
+    pool::{Kept, Peer},
+    reactor::{Either, race},
+    stream::Stream,
+    upstream::{Backend, Choice},
+};
+
+impl Round<'_> {
+    /// A connection that has waited for a request, or a new one.
+    pub(super) async fn connect(&self, choice: &Choice, wire: &Wire, fresh: bool) -> Result<Kept, Failed> {
+        let pool = self.pool.filter(|_| !fresh);
+        if let Some(kept) = pool.and_then(|group| self.client.worker.pool.take(group, &self.peer(&choice.backend))) {
+            wire.reused.set(true);
+            return Ok(kept);
+        }
+        let started = Instant::now();
+        let stream = self.open(choice).await?;
+        if let Some(tally) = self.tally(choice) {
+            tally.connected(started.elapsed());
+        }
+        Ok(Kept { stream, requests: 0, opened: self.client.worker.reactor.now() })
+    }
+
+    /// Nothing is left of this request on a connection: another may use it.
+    pub(super) fn give_back(&self, backend: &Backend, kept: Kept) {
+        if let (Some(group), Some(limits)) = (self.pool, &self.keep) {
+            self.client.worker.keep_backend(group, limits, self.peer(backend), kept);
+        }
+    }
+
+    fn peer(&self, backend: &Backend) -> Peer {
+        let tls = self.target.tls_name.as_deref();
+        let tls = tls.map(|name| (Arc::clone(&self.settings.backend_tls), name.into()));
+        Peer { backend: backend.clone(), tls }
+    }
+
+    async fn open(&self, choice: &Choice) -> Result<Stream, Failed> {
+        let worker = &self.client.worker;
+        let name = self.target.tls_name.as_deref();
+        let opening = backend::connect(&worker.reactor, &worker.scratch, &choice.backend, name, self.settings);
+        let wire = Wire::default();
+        match race(opening, self.client.stream.descriptor().hangup()).await {
+            Either::Left(result) => result.map_err(|refusal| {
+                if let Some(tally) = self.tally(choice) {
+                    tally.connect_errors.fetch_add(1, Relaxed);
+                }
+                let kind = if refusal.status == 504 { Kind::Timeout } else { Kind::Error };
+                wire.failed(refusal, kind)
+            }),
+            Either::Right(()) => Err(wire.failed(client_left(), Kind::Client)),
+        }
+    }
+}
+
+/// What went over the backend's connection so far.
+#[derive(Default)]
+pub(super) struct Wire {
+    pub head_sent: Cell<bool>,
+    /// Another request has used the connection before.
+    pub reused: Cell<bool>,
+    pub upload: Progress,
+    pub received: Cell<u64>,
+}
+
+impl Wire {
+    pub fn failed(&self, refusal: Refusal, kind: Kind) -> Failed {
+        let stale = self.reused.get() && kind == Kind::Error && self.received.get() == 0;
+        Failed { refusal, kind, sent: self.head_sent.get(), body_used: self.upload.taken.get() > 0, stale }
+    }
+}
