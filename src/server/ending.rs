@@ -20,8 +20,10 @@ impl Server {
         }
         let drain = self.generation.config.main.drain;
         self.notice(format_args!(
-            "SIGQUIT: quitting; tunnels are closed over {:?} after {:?}, all connections within {:?}",
-            drain.window, drain.delay, drain.timeout
+            "SIGQUIT: quitting; tunnels are closed over {} s after {} s, all connections within {} s",
+            drain.window.as_secs_f32(),
+            drain.delay.as_secs_f32(),
+            drain.timeout.as_secs_f32()
         ));
         self.board.set_state(State::Draining);
         self.let_go("draining");

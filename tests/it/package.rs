@@ -9,6 +9,7 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::Command,
+    thread,
 };
 
 use nix::unistd::geteuid;
@@ -17,6 +18,7 @@ use tempfile::TempDir;
 use crate::util::{
     Backend, Wire, backend, eventually,
     external::{absent, external},
+    frames,
     process::{Finished, finish},
     proxy::executable,
     tls,
@@ -136,13 +138,16 @@ fn inside_the_copy() {
     assert_eq!(Service::running().pid, first.pid);
     tunnel.echoes("after reloads");
 
+    drain_by("drain_timeout 1s;");
     install(&packages, "2");
     let second = Service::running();
     assert_ne!(second.pid, first.pid);
     self::tunnel().echoes("by the process of the second package");
     assert_eq!(fs::read_link(format!("/proc/{}/exe", second.pid)).expect("a process"), Path::new(PROGRAM));
-    drop(tunnel);
+    is_drained(&mut tunnel);
     assert!(eventually(|| first.has_ended()), "{}", journal());
+    a_stop_drains();
+    run("systemctl", &["start", "longsplice"]);
 
     systemd_holds_the_sockets();
     a_ring_is_allowed();
@@ -210,6 +215,32 @@ fn logs_are_rotated() {
     }));
     assert!(!log().contains("GET /before "));
     assert!(fs::read_to_string("/var/log/longsplice/access.log.1").expect("the old").contains("GET /before "));
+}
+
+/// A drain that a test can wait for; the packaged file leaves the defaults.
+fn drain_by(directives: &str) {
+    let text = fs::read_to_string(FILE).expect("the packaged file");
+    let (head, tail) = text.split_once("events {").expect("as packaged");
+    let own = head.split("# drain\n").next().unwrap_or_default();
+    fs::write(FILE, format!("{own}# drain\n{directives}\nevents {{{tail}")).expect("the file");
+    run("systemctl", &["reload", "longsplice"]);
+}
+
+/// The client is asked to come again: a close frame, and then the end.
+fn is_drained(tunnel: &mut Wire) {
+    let (opcode, payload) = tunnel.frame();
+    assert_eq!((opcode, payload.first_chunk()), (frames::CLOSE, Some(&1001_u16.to_be_bytes())));
+    tunnel.send(frames::client(frames::CLOSE, 1001_u16.to_be_bytes()));
+    tunnel.expect_gone();
+}
+
+fn a_stop_drains() {
+    let mut tunnel = tunnel();
+    thread::scope(|scope| {
+        scope.spawn(|| run("systemctl", &["stop", "longsplice"]));
+        is_drained(&mut tunnel);
+    });
+    assert_eq!(Service::property("Result"), "success");
 }
 
 /// A connection that comes while there is no service starts one, and is served.
