@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use crate::util::{
     Backend, Wire, backend, eventually,
-    external::{absent, external},
+    external::external,
     frames,
     process::{Finished, finish},
     proxy::executable,
@@ -68,9 +68,13 @@ const NOT_FOR_DEBIAN: &str = "bogus-mail-host,bogus-mail-host-in-debian-changelo
 #[test]
 fn a_package_lives_its_life_under_systemd() {
     let programs = ["cargo-deb", "dpkg-shlibdeps", "lintian", "systemd-nspawn", "unshare", "logrotate"];
-    if absent("root, who may boot a copy of this machine,", geteuid().is_root())
-        || programs.iter().any(|program| external(program).is_none())
-    {
+    if programs.iter().any(|program| external(program).is_none()) {
+        return;
+    }
+    // Not a matter of what is installed: a container, or who runs the tests.
+    let may_mount = || finish(Command::new("unshare").args(["--mount", "--propagation=private", "true"])).code() == 0;
+    if !geteuid().is_root() || !may_mount() {
+        eprintln!("skipped: a copy of this machine is booted by root only, who may mount");
         return;
     }
     let dir = TempDir::with_prefix("longsplice-package-").expect("a directory");
