@@ -101,11 +101,6 @@ impl Leaks {
         self.counts.get(name).copied().unwrap_or(0)
     }
 
-    /// How much more memory there is now than then.
-    pub fn grown(&self, proxy: &Proxy) -> usize {
-        proxy.private_bytes().saturating_sub(self.bytes)
-    }
-
     fn difference(&self, now: &Self) -> String {
         let names = self.counts.keys().chain(now.counts.keys().filter(|name| !self.counts.contains_key(*name)));
         let mut text = String::new();
@@ -114,6 +109,13 @@ impl Leaks {
         }
         text
     }
+}
+
+/// The figure of a series, 0 where it is not told of: `longsplice_tunnels_closed_total{reason="client_reset"}`.
+pub fn figure(proxy: &Proxy, series: &str) -> i64 {
+    let told = Probe::of(proxy).ask();
+    let value = told.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    value.map_or(0, |value| value.parse::<f64>().unwrap_or_else(|_| panic!("{series} {value}")) as i64)
 }
 
 /// A connection to the server that is asked: the same through all of a comparison, so that it stands in each figure alike.
