@@ -121,6 +121,10 @@ fn gather(worker: &Worker) -> Status {
     let generation = worker.generation();
     let mut status = Status::default();
     generation.board.tell(&mut status);
+    let balance = worker.balance();
+    // One that leaves is none of the others' any more.
+    let known = status.workers.iter_mut().filter(|row| row.id < balance.workers());
+    known.for_each(|row| row.load = balance.load(row.id) as u64);
     status.servers = rows::servers(&generation);
     status.upstreams = rows::upstreams(&generation, Instant::now());
     status.limits = limits::of(worker, &status);
