@@ -325,6 +325,7 @@ fn unchangeable(before: &Main, now: &Main) -> Vec<&'static str> {
         ("daemon", before.daemon != now.daemon),
         ("pid", before.pid != now.pid),
         ("use", before.driver != now.driver),
+        ("sandbox", before.sandbox != now.sandbox),
         ("worker_cpu_affinity", before.workers == now.workers && before.affinity != now.affinity),
     ];
     is_another.into_iter().filter(|(_, is_another)| *is_another).map(|(name, _)| name).collect()
