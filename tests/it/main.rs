@@ -7,6 +7,7 @@
 mod access;
 mod access_log;
 mod balance;
+mod bind;
 mod cli;
 mod clients;
 mod doctor;
