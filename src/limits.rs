@@ -165,8 +165,6 @@ pub const SURVEY_PLACES_PER_TURN: u32 = 512;
 pub const SURVEY_KEPT_MS: u64 = 900;
 /// How long a worker that asked the others waits for the last of them, milliseconds.
 pub const ERRAND_WAIT_MS: u64 = 1_000;
-/// Time over which the tunnels of a backend that is drained by hand are closed, seconds.
-pub const ADMIN_DRAIN_SECS: u64 = 30;
 /// How long a tunnel that is closed by hand may take to end the frame that is under way, seconds.
 pub const ADMIN_CLOSE_SECS: u64 = 5;
 

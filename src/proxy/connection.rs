@@ -6,7 +6,10 @@ use std::{
     time::Instant,
 };
 
-use super::{Failed, Kind, Round, client_left};
+use super::{
+    attempt::client_left,
+    round::{Failed, Kind, Round},
+};
 use crate::{
     backend,
     exchange::Progress,

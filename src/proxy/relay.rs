@@ -2,7 +2,11 @@
 
 use std::cell::Cell;
 
-use super::{Next, Round, Wire, note};
+use super::{
+    Next,
+    connection::Wire,
+    round::{Round, note},
+};
 use crate::{
     config::Level,
     exchange::{Beside, Download, DownloadError, UploadError},

@@ -11,6 +11,7 @@ mod cli;
 mod clients;
 mod doctor;
 mod drain;
+mod faults;
 mod handshake;
 mod http;
 mod life;
