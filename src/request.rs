@@ -68,7 +68,7 @@ impl Address {
 }
 
 /// What is known of a client's connection, for all of its requests.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ClientConnection {
     /// Serial number in this process (`$connection`).
     pub serial: u64,

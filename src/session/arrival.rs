@@ -12,7 +12,6 @@ use crate::{
     limits::STREAM_READ_BYTES,
     observe::counters::{Counters, Stage},
     reactor::{Either, race},
-    request::ClientConnection,
     stream::{End, Failure},
     tls,
     worker::Worker,
@@ -184,14 +183,7 @@ impl Session {
             Err(error) => return Err(self.tls_failed(&error)),
         };
         self.worker.counters.count_tls(&facts);
-        let ClientConnection { serial, remote, local, accepted, .. } = &*self.client;
-        self.client = Arc::new(ClientConnection {
-            serial: *serial,
-            remote: remote.clone(),
-            local: local.clone(),
-            accepted: *accepted,
-            tls: Some(facts),
-        });
+        Arc::make_mut(&mut self.client).tls = Some(facts);
         Ok(())
     }
 
