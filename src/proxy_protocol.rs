@@ -202,9 +202,7 @@ pub enum Version {
 pub fn header(version: Version, ends: Option<(SocketAddr, SocketAddr)>) -> io::Result<Vec<u8>> {
     let ends = ends.map(of_one_family);
     match (version, ends) {
-        (Version::V1, ends) => {
-            Ok(ends.map_or(v1::Addresses::Unknown, v1::Addresses::from).to_string().into_bytes())
-        }
+        (Version::V1, ends) => Ok(ends.map_or(v1::Addresses::Unknown, v1::Addresses::from).to_string().into_bytes()),
         (Version::V2, Some(ends)) => {
             Builder::with_addresses(v2::Version::Two | Command::Proxy, Protocol::Stream, ends).build()
         }

@@ -119,9 +119,9 @@ pub fn named(name: &str, names: &Names) -> Judged {
         }
     }
     if let Some(rest) = name.strip_prefix("proxy_protocol_tlv_") {
-        return Tlv::named(rest).map(Variable::ProxyProtocolTlv).ok_or_else(|| {
-            (format!("unknown PROXY protocol TLV \"{rest}\""), Some(TLV_NAMES.to_owned()))
-        });
+        return Tlv::named(rest)
+            .map(Variable::ProxyProtocolTlv)
+            .ok_or_else(|| (format!("unknown PROXY protocol TLV \"{rest}\""), Some(TLV_NAMES.to_owned())));
     }
     if NOT_YET.contains(&name.as_str()) || name.starts_with("ssl_client_") {
         return Err((format!("the variable \"{name}\" is not supported yet"), None));

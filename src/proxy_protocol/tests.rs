@@ -96,9 +96,17 @@ fn who_has_no_address_and_port_keeps_the_connection_s_own() {
 
 #[test]
 fn what_is_no_header_is_refused_at_its_first_wrong_byte() {
-    for bytes in
-        [&b"G"[..], b"\x16\x03\x01", b"PX", b"PROXY\t", b"proxy TCP4", b"\r\n\r\n\r", b"\r\n\r\n\0\r\nQUIT\r", b"\xff", b"\n"]
-    {
+    for bytes in [
+        &b"G"[..],
+        b"\x16\x03\x01",
+        b"PX",
+        b"PROXY\t",
+        b"proxy TCP4",
+        b"\r\n\r\n\r",
+        b"\r\n\r\n\0\r\nQUIT\r",
+        b"\xff",
+        b"\n",
+    ] {
         assert_eq!(reason(bytes), "proxy_protocol_missing", "{}", bytes.escape_ascii());
     }
 }

@@ -17,7 +17,8 @@ on_both_drivers![
 const V1: &[u8] = b"PROXY TCP4 192.0.2.1 198.51.100.2 4097 443\r\n";
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
 /// Addresses and ports as [`V1`] has them, and the connection's own.
-const WHO: &str = "$proxy_protocol_addr:$proxy_protocol_port $proxy_protocol_server_addr:$proxy_protocol_server_port $remote_addr";
+const WHO: &str =
+    "$proxy_protocol_addr:$proxy_protocol_port $proxy_protocol_server_addr:$proxy_protocol_server_port $remote_addr";
 const SAID: &str = "192.0.2.1:4097 198.51.100.2:443 127.0.0.1";
 
 /// A header of version 2 with the addresses of [`V1`].
@@ -172,13 +173,13 @@ fn who_speaks_for_itself_keeps_its_own_address() {
 #[test]
 fn what_else_a_header_says_is_in_variables() {
     beyond_nginx!();
-    let names = ["alpn", "authority", "unique_id", "netns", "0xea", "ssl_verify", "ssl_version", "ssl_cn", "ssl_cipher"];
+    let names =
+        ["alpn", "authority", "unique_id", "netns", "0xea", "ssl_verify", "ssl_version", "ssl_cn", "ssl_cipher"];
     let text = names.map(|name| format!("{name}=$proxy_protocol_tlv_{name}")).join(" ");
     let proxy = telling(&text);
     let ssl = [&[1, 0, 0, 0, 0][..], &tlv(0x21, b"TLSv1.3"), &tlv(0x22, b"me")].concat();
     let tlvs = [tlv(1, b"h2"), tlv(2, b"a.example"), tlv(4, b"---"), tlv(0xea, b"vpce-1"), tlv(0x20, &ssl)].concat();
-    let expected =
-        "alpn=h2 authority=a.example unique_id= netns= 0xea=vpce-1 ssl_verify=0 ssl_version=TLSv1.3 ssl_cn=me ssl_cipher=";
+    let expected = "alpn=h2 authority=a.example unique_id= netns= 0xea=vpce-1 ssl_verify=0 ssl_version=TLSv1.3 ssl_cn=me ssl_cipher=";
     assert_eq!(told(&proxy, &v2(&tlvs)), expected);
 }
 

@@ -245,7 +245,10 @@ fn proxy_protocol_holds_for_every_server_of_an_address() {
     );
     let text = loaded.report.render(false, false);
     assert_eq!(text.matches("protocol options redefined").count(), 1, "{text}");
-    assert!(text.contains("protocol options redefined for 127.0.0.1:83") && text.contains("`proxy_protocol` holds"), "{text}");
+    assert!(
+        text.contains("protocol options redefined for 127.0.0.1:83") && text.contains("`proxy_protocol` holds"),
+        "{text}"
+    );
     let config = loaded.config.expect("right");
     let wanted: Vec<_> = config.listeners.iter().map(|listener| listener.proxy_protocol).collect();
     assert_eq!(wanted, [true, false, true]);

@@ -166,12 +166,7 @@ pub fn handshake(address: SocketAddr, name: &str, client: &Client) -> std::io::R
 ///
 /// # Errors
 /// What the handshake failed with.
-pub fn handshake_behind(
-    front: &[u8],
-    address: SocketAddr,
-    name: &str,
-    client: &Client,
-) -> std::io::Result<Handshake> {
+pub fn handshake_behind(front: &[u8], address: SocketAddr, name: &str, client: &Client) -> std::io::Result<Handshake> {
     let mut socket = TcpStream::connect_timeout(&address, PATIENCE)?;
     socket.set_nodelay(true)?;
     socket.set_read_timeout(Some(PATIENCE))?;
