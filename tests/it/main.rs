@@ -6,6 +6,7 @@
 
 mod access;
 mod access_log;
+mod address;
 mod balance;
 mod cli;
 mod clients;
