@@ -6,12 +6,14 @@
 
 mod access;
 mod access_log;
+mod address;
 mod balance;
 mod bind;
 mod cli;
 mod clients;
 mod doctor;
 mod drain;
+mod faults;
 mod handshake;
 mod http;
 mod life;
