@@ -103,6 +103,9 @@ fn storms_do_not_get_past_max_conns() {
     assert_eq!((opened.len(), backend.connections()), (5, 5));
 }
 
+/// How a client makes an end of its tunnel.
+type Leave = fn(Wire);
+
 /// Waits for the other side to leave, and does too.
 fn end(client: &mut Wire) {
     client.ending();
@@ -131,7 +134,7 @@ fn however_a_tunnel_ends_its_place_is_free_again(driver: Driver) {
         .main("worker_processes 2;")
         .on(driver)
         .start();
-    let ends: [(&str, fn(Wire)); 7] = [
+    let ends: [(&str, Leave); 7] = [
         ("/", |mut client| end(client.finish())),
         ("/", Wire::reset),
         ("/", |mut client| end(client.send(frames::server(frames::TEXT, "no mask")))),
