@@ -8,6 +8,7 @@ mod access;
 mod access_log;
 mod address;
 mod balance;
+mod bind;
 mod cli;
 mod clients;
 mod doctor;
