@@ -28,6 +28,9 @@ pub const EXPANSION_BYTES: usize = 64 << 10;
 /// Nesting of one variable's value within another (a map whose value names a map ...).
 pub const VARIABLE_DEPTH: u8 = 16;
 
+/// Longest PROXY protocol header, bytes; nginx's figure. What balancers send stays below 600: a client's certificate is not in it, only
+/// its name.
+pub const PROXY_HEADER_BYTES: usize = 4 << 10;
 /// Bytes a client may send behind its upgrade request before the backend has answered 101.
 pub const EARLY_BYTES: usize = 64 << 10;
 /// Longest line of chunk size and extensions, bytes (nginx gives it one buffer; extensions are dropped).

@@ -319,6 +319,10 @@ pub struct UpstreamServer {
     pub backup: bool,
     /// `weight=`
     pub weight: u64,
+    /// Requests and tunnels that are at it.
+    pub connections: u64,
+    /// `max_conns=`; 0: no limit.
+    pub max_conns: u64,
     /// Tunnels open.
     pub tunnels_open: u64,
     /// Tunnels ever opened.

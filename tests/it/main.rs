@@ -6,7 +6,9 @@
 
 mod access;
 mod access_log;
+mod address;
 mod balance;
+mod bind;
 mod cli;
 mod clients;
 mod doctor;
