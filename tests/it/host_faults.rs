@@ -22,7 +22,7 @@ fn site(directives: &str) -> Setup {
 /// Tunnels with something said in each, ws and wss in turn.
 fn tunnels(proxy: &Proxy, count: usize) -> Vec<Wire> {
     let open = |number: usize| {
-        let mut wire = if number % 2 == 0 { proxy.connect() } else { proxy.connect_tls("x") };
+        let mut wire = if number.is_multiple_of(2) { proxy.connect() } else { proxy.connect_tls("x") };
         wire.websocket("/");
         wire.echoes("before");
         wire

@@ -9,7 +9,6 @@ use super::{Proxy, eventually, external, proxy::Setup};
 pub enum Limit {
     Descriptors,
     AddressSpace,
-    FileSize,
 }
 
 impl Limit {
@@ -17,7 +16,6 @@ impl Limit {
         match self {
             Self::Descriptors => "nofile",
             Self::AddressSpace => "as",
-            Self::FileSize => "fsize",
         }
     }
 }
@@ -29,7 +27,6 @@ pub fn set_limit(proxy: &Proxy, limit: Limit, value: Option<usize>) {
     let name = match limit {
         Limit::Descriptors => "Max open files",
         Limit::AddressSpace => "Max address space",
-        Limit::FileSize => "Max file size",
     };
     let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("the limit");
     let hard = line.split_whitespace().nth(1).expect("its hard value");
