@@ -55,6 +55,8 @@ pub(super) enum Kind {
     Intercepted,
     /// The client's doing: no backend is to blame, and none is tried again.
     Client,
+    /// The host's: the same holds.
+    Host,
 }
 
 impl Round<'_> {
@@ -81,7 +83,7 @@ impl Round<'_> {
                 Err(failed) => failed,
             };
             match failed.kind {
-                Kind::Client => return Err(failed.refusal),
+                Kind::Client | Kind::Host => return Err(failed.refusal),
                 Kind::Intercepted => {
                     group.succeeded(choice.peer);
                     return Err(failed.refusal);
@@ -127,7 +129,7 @@ impl Round<'_> {
             Kind::Timeout => next.timeout,
             Kind::InvalidHeader => next.invalid_header,
             Kind::Status(status) => next.statuses.contains(&status),
-            Kind::Intercepted | Kind::Client => false,
+            Kind::Intercepted | Kind::Client | Kind::Host => false,
         };
         let late = !next.timeout_total.is_zero() && self.started.elapsed() >= next.timeout_total;
         wanted && !last && !late && self.may_repeat(request, failed)

@@ -15,6 +15,7 @@ mod doctor;
 mod drain;
 mod faults;
 mod handshake;
+mod host_faults;
 mod http;
 mod life;
 mod logs;
