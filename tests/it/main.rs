@@ -6,13 +6,16 @@
 
 mod access;
 mod access_log;
+mod address;
 mod balance;
+mod bind;
 mod cli;
 mod clients;
 mod doctor;
 mod drain;
 mod faults;
 mod handshake;
+mod host_faults;
 mod http;
 mod life;
 mod logs;

@@ -125,7 +125,7 @@ pub(super) static TABLE: &[Definition] = &[
     other("charset_map", HTTP, Free, Accepted("bodies are passed on as they are")),
 
     // server
-    understood("listen", SERVER, SOME, OwnList, "*:80", "`ADDRESS[:PORT] | PORT | unix:PATH` and parameters: default_server, ssl, http2, reuseport, backlog=, rcvbuf=, sndbuf=, so_keepalive= (default 60s:15s:4, so that a client that vanished is noticed in two minutes; `on` is the system's), ipv6only=, fastopen=, deferred, bind. Default when not root: *:8000."),
+    understood("listen", SERVER, SOME, OwnList, "*:80", "`ADDRESS[:PORT] | PORT | unix:PATH` and parameters: default_server, ssl, proxy_protocol (every connection begins with its header, of version 1 or 2, else it is closed), http2, reuseport, backlog=, rcvbuf=, sndbuf=, so_keepalive= (default 60s:15s:4, so that a client that vanished is noticed in two minutes; `on` is the system's), ipv6only=, fastopen=, deferred, bind. Default when not root: *:8000."),
     understood("server_name", SERVER, SOME, OwnList, "", "Names, `*.x`, `x.*`, `.x`, `~regex`, `\"\"`."),
     understood("client_header_timeout", HS, ONE, Value, "60s", "Time for the whole head of a request, TLS handshake included."),
     understood("large_client_header_buffers", HS, TWO, Value, "4 8k", "`NUMBER SIZE`: no request line or field is longer than SIZE, no head longer than NUMBER times SIZE."),
@@ -415,7 +415,7 @@ pub(super) static TABLE: &[Definition] = &[
     other("proxy_ssl_key_log", HSL, ONE, Refused("keys are not written anywhere", &[])),
 
     // upstream
-    understood("server", UPSTREAM, SOME, OwnList, "", "`ADDRESS` and weight=, max_fails=, fail_timeout=, backup, down, drain. A reload that makes a server `down` or `drain` asks the tunnels to it to end, over `drain_timeout`."),
+    understood("server", UPSTREAM, SOME, OwnList, "", "`ADDRESS` and weight=, max_fails=, fail_timeout=, max_conns=, backup, down, drain. `max_conns=N`: no more than N requests and tunnels are at the server at once, those of all workers and of configurations before a reload together (nginx: with `zone`). A reload that makes a server `down` or `drain` asks the tunnels to it to end, over `drain_timeout`."),
     understood("keepalive", UPSTREAM, ONE_OR_TWO, Value, "", "`CONNECTIONS [local]`: so many idle connections to these servers each worker keeps for other requests; 0: none. Default: none. It needs neither `proxy_http_version` nor `proxy_set_header Connection \"\"`; where that comes to `close`, the connection is closed."),
     understood("keepalive_timeout", UPSTREAM, ONE, Value, "60s", "How long an idle connection to a server is kept."),
     understood("keepalive_requests", UPSTREAM, ONE, Value, "1000", "Requests on one connection to a server."),

@@ -116,11 +116,12 @@ fn proxy_pass_replaces_the_prefix_only_with_a_uri() {
 fn an_upstream_may_be_declared_behind_its_use() {
     let config = config(
         "server { listen 127.0.0.1:1; location / { proxy_pass http://App; } }
-         upstream app { server a:1 weight=3 max_fails=0 fail_timeout=1m; server unix:/x backup; server b down; keepalive 16; }",
+         upstream app { server a:1 weight=3 max_fails=0 fail_timeout=1m; server unix:/x backup max_conns=20; server b down; keepalive 16; }",
     );
     let app = &config.upstreams[0];
     assert!(app.declared && &*app.place == "nginx.conf:2:19");
     assert_eq!((app.servers[0].weight, app.servers[0].max_fails), (3, 0));
+    assert_eq!(app.servers.iter().map(|server| server.max_conns).collect::<Vec<_>>(), [0, 20, 0]);
     assert_eq!(app.servers[0].fail_timeout, Duration::from_secs(60));
     assert!(app.servers[1].backup && app.servers[2].down);
     assert!(matches!(pass(&config, "/").target, ProxyTarget::Upstream(0, _)));
@@ -234,6 +235,24 @@ fn try_files_of_a_server_is_for_what_no_location_takes() {
     let config = server("try_files $uri @app; location /x { return 204; } location @app { return 200; }");
     assert!(matches!(&location(&config, "/any").content, Content::Fallback(Fallback::Named(_))));
     assert!(matches!(&location(&config, "/x").content, Content::NotFound));
+}
+
+#[test]
+fn proxy_protocol_holds_for_every_server_of_an_address() {
+    let loaded = load_text(
+        "server { listen 127.0.0.1:81 proxy_protocol; listen 127.0.0.1:82; } server { listen 127.0.0.1:81 proxy_protocol; }
+         server { listen 127.0.0.1:83; } server { listen 127.0.0.1:83 proxy_protocol backlog=9; }",
+        Path::new("/nowhere"),
+    );
+    let text = loaded.report.render(false, false);
+    assert_eq!(text.matches("protocol options redefined").count(), 1, "{text}");
+    assert!(
+        text.contains("protocol options redefined for 127.0.0.1:83") && text.contains("`proxy_protocol` holds"),
+        "{text}"
+    );
+    let config = loaded.config.expect("right");
+    let wanted: Vec<_> = config.listeners.iter().map(|listener| listener.proxy_protocol).collect();
+    assert_eq!(wanted, [true, false, true]);
 }
 
 #[test]
