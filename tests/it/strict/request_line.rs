@@ -121,7 +121,11 @@ fn the_version_is_1_1_or_1_0() -> Vec<Case> {
         none("`ICY/1.1`", " ICY/1.1"),
         refused("none, as in HTTP/0.9", "GET /\r\n", 400, "bad_target"),
         forwarded("`HTTP/1.0`", line("GET / HTTP/1.0"), arrives("GET / HTTP/1.1", "", "")),
-        forwarded("`HTTP/1.0` without Host", "GET / HTTP/1.0\r\n\r\n", arrives("GET / HTTP/1.1", "", "")),
+        forwarded(
+            "`HTTP/1.0` without Host",
+            "GET / HTTP/1.0\r\n\r\n",
+            arrives("GET / HTTP/1.1", "", "").replace("Host: x", "Host: app"),
+        ),
     ]
 }
 
