@@ -13,7 +13,6 @@ mod clients;
 mod doctor;
 mod drain;
 mod faults;
-mod handshake;
 mod http;
 mod life;
 mod logs;

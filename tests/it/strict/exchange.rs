@@ -48,15 +48,15 @@ impl Way<'_> {
     }
 }
 
-/// Holds a rule to its cases.
-pub fn hold(rule: &str, cases: Vec<Case>, driver: Driver) {
+/// Holds the program to cases.
+pub fn hold(cases: Vec<Case>, driver: Driver) {
     beyond_nginx!();
     let site = Site::start(driver);
     for case in cases {
         for channel in [Channel::Plain, Channel::Tls] {
             let run = |way: Way| {
                 // The last one is the one that failed.
-                eprintln!("{rule}: {:?}: {channel:?}, {way:?}", case.name);
+                eprintln!("{}: {}: {channel:?}, {way:?}", case.rule, case.name);
                 attempt(&site, &case, channel, way);
             };
             run(Way::Cut(&[0]));

@@ -12,6 +12,7 @@ mod fields;
 mod first_frame;
 mod path;
 mod request_line;
+mod settings;
 mod site;
 mod table;
 mod tunnel;
@@ -98,13 +99,13 @@ macro_rules! rules {
         }
         mod epoll {
             $(#[test] fn $rule() {
-                $crate::strict::exchange::hold(stringify!($rule), super::$rule(), $crate::util::Driver::Epoll);
+                let cases = $crate::strict::of_rule(stringify!($rule), super::$rule()).collect();
+                $crate::strict::exchange::hold(cases, $crate::util::Driver::Epoll);
             })*
         }
-        mod io_uring {
-            $(#[test] fn $rule() {
-                $crate::strict::exchange::hold(stringify!($rule), super::$rule(), $crate::util::Driver::IoUring);
-            })*
+        #[test]
+        fn io_uring_holds_them_too() {
+            $crate::strict::exchange::hold(cases(), $crate::util::Driver::IoUring);
         }
     };
 }

@@ -4,7 +4,7 @@ use std::{
     cell::Cell,
     fs,
     io::ErrorKind,
-    net::{SocketAddr, TcpListener},
+    net::TcpListener,
     thread,
     time::{Duration, Instant},
 };
@@ -55,18 +55,23 @@ pub struct Site {
 impl Site {
     /// The site by the program under test, with its counters to be read.
     pub fn start(driver: Driver) -> Self {
-        Self::of(under_test(), driver)
+        Self::with("", driver)
+    }
+
+    /// The same with more directives of the http context.
+    pub fn with(directives: &str, driver: Driver) -> Self {
+        Self::of(under_test(), directives, driver)
     }
 
     /// The site by one of two programs that read the same file.
-    pub fn of(program: Program, driver: Driver) -> Self {
+    pub fn of(program: Program, directives: &str, driver: Driver) -> Self {
         let backend = TcpListener::bind("127.0.0.1:0").expect("bind");
         backend.set_nonblocking(true).expect("non-blocking");
         let metrics = match program {
             Program::Longsplice => "server { listen %status%; location / { metrics; } }",
             Program::Nginx => "",
         };
-        let proxy = Proxy::config(&format!("{FILE}{metrics}"))
+        let proxy = Proxy::config(&format!("{directives}{FILE}{metrics}"))
             .main("worker_processes 1; error_log %dir%/error.log info;")
             .set("backend", backend.local_addr().expect("its address"))
             .certificate("site", &["x"])
@@ -136,9 +141,4 @@ pub fn accept(listener: &TcpListener, patience: Duration) -> Option<Wire> {
             Err(error) => panic!("accept: {error}"),
         }
     }
-}
-
-/// The address that stands for the backend in files of others.
-pub fn address_of(listener: &TcpListener) -> SocketAddr {
-    listener.local_addr().expect("its address")
 }

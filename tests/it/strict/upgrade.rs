@@ -14,7 +14,7 @@ rules![
 ];
 
 /// An upgrade request with these lines in place of the usual ones.
-fn upgrade(lines: &str) -> String {
+pub fn upgrade(lines: &str) -> String {
     format!("GET /ws HTTP/1.1\r\nHost: x\r\n{lines}\r\n")
 }
 
@@ -137,6 +137,7 @@ fn an_upgrade_that_is_none_is_plain_http() -> Vec<Case> {
             upgrade("Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMA\r\n"),
             plain(""),
         ),
+        forwarded("`Upgrade: TLS/1.0`", upgrade("Upgrade: TLS/1.0\r\nConnection: Upgrade\r\n"), plain("")),
         forwarded(
             "`Upgrade: websocket/13`",
             upgrade(&format!("Upgrade: websocket/13\r\nConnection: Upgrade\r\n{rest}")),
