@@ -178,6 +178,7 @@ fn the_time_of_a_head_ends_however_it_drips_in() {
 fn a_head_that_is_broken_off_is_one_line_of_the_log() {
     beyond_nginx!();
     let site = Site::start(Driver::Epoll);
+    site.new_lines();
     for channel in [Channel::Plain, Channel::Tls] {
         let mut client = site.connect(channel);
         client.send("GET / HTTP/1.1\r\nHost: x").finish();
