@@ -389,8 +389,9 @@ fn an_administrator_is_of_this_host_by_every_account() {
     )
     .start();
     let drain = |fields: &str| {
-        let request =
-            format!("POST /status?drain=127.0.0.1:1 HTTP/1.1\r\nHost: localhost\r\nX-Longsplice-Admin: 1\r\n{fields}\r\n");
+        let request = format!(
+            "POST /status?drain=127.0.0.1:1 HTTP/1.1\r\nHost: localhost\r\nX-Longsplice-Admin: 1\r\n{fields}\r\n"
+        );
         proxy.connect().ask(request).status()
     };
     assert_eq!(drain("X-Real-IP: 192.0.2.1\r\n"), 403);
