@@ -301,7 +301,7 @@ fn whoever_is_believed_names_the_client_as_in_nginx() {
 fn each_level_believes_whom_it_says_at_nginx_s_time() {
     let by_server = asking("/server", &["X-Forwarded-For: 192.0.2.1"]);
     let location = |path: &str| asking(path, &["X-Forwarded-For: 192.0.2.1", "X-Client: 192.0.2.2"]);
-    let named = format!("GET /who HTTP/1.1\r\nHost: named\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n");
+    let named = "GET /who HTTP/1.1\r\nHost: named\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n";
     crate::nginx::compare(
         "real_ip_header X-Forwarded-For;
          server { listen %http%; server_name x;
@@ -327,7 +327,7 @@ fn each_level_believes_whom_it_says_at_nginx_s_time() {
             &location("/denied"),
             &location("/allowed"),
             &location("/page"),
-            &named,
+            named,
         ],
     );
 }
