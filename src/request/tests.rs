@@ -64,6 +64,7 @@ pub(crate) fn settings() -> Settings {
         user_timeout: Duration::ZERO,
         reset_timedout: false,
         access: Vec::new(),
+        real_ip: None,
     }
 }
 
