@@ -29,6 +29,7 @@ use crate::{
         access_log,
         counters::{Counted, Counters, Stage},
         error_log::{self, About},
+        os_error,
     },
     proxy::{Next, Opening},
     record::Record,
@@ -90,7 +91,7 @@ pub async fn serve(worker: Rc<Worker>, connection: Accepted) {
                 &generation.logs,
                 Level::Crit,
                 &about,
-                format_args!("epoll_ctl() failed ({error})"),
+                format_args!("epoll_ctl() failed ({})", os_error(&error)),
             );
         }
     };
@@ -186,7 +187,8 @@ impl Session {
             Ok(()) => generation.tunnel_opened(server, peer),
             Err(error) => {
                 Counters::bump(&self.worker.counters.tunnels_ended);
-                self.worker.log(Level::Crit, format_args!("epoll_ctl() failed ({error}): a tunnel was closed"));
+                self.worker
+                    .log(Level::Crit, format_args!("epoll_ctl() failed ({}): a tunnel was closed", os_error(&error)));
             }
         }
     }
