@@ -87,6 +87,8 @@ impl Leaks {
     pub fn assert_same_within(&self, proxy: &Proxy, bytes: usize) {
         let mut probe = Probe::of(proxy);
         let deadline = Instant::now() + PATIENCE;
+        // Asked without end, a worker that wants to rest after a burst would wait for the end of the asking.
+        let mut pause = Duration::from_millis(20);
         loop {
             let now = probe.look(proxy);
             let grown = now.bytes.saturating_sub(self.bytes);
@@ -98,7 +100,8 @@ impl Leaks {
                 "left behind:\n{}memory: {grown} bytes more, {bytes} allowed",
                 self.difference(&now)
             );
-            probe.pause();
+            thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(1200));
         }
     }
 
@@ -134,24 +137,21 @@ struct Probe {
     wire: Wire,
     /// Connections, requests and ended tunnels there were: from a number of them on, what is left by a burst is given back in a rest.
     work: i64,
-    looks: u32,
 }
 
 impl Probe {
     fn of(proxy: &Proxy) -> Self {
         let socket = proxy.dir().join("leaks.sock");
         assert!(super::eventually(|| socket.exists()), "the proxy of this test was not started `.watched()`");
-        let mut probe = Self { wire: Wire::connect_unix(&socket), work: 0, looks: 0 };
+        let mut probe = Self { wire: Wire::connect_unix(&socket), work: 0 };
         // What a worker tells is as of its last turn: with the second question that is one in which this connection waited.
         probe.ask();
         probe
     }
 
-    /// Between two looks: where there was a burst, a rest now and then that it is not kept from by being asked.
-    fn pause(&mut self) {
-        self.looks += 1;
-        let rests = self.work >= BURST && (self.looks == 1 || self.looks.is_multiple_of(5));
-        thread::sleep(if rests { REST * 3 / 2 } else { Duration::from_millis(20) });
+    /// Long enough for a rest where there was a burst, else for whatever ends at once.
+    fn pause(&self) {
+        thread::sleep(if self.work >= BURST { REST * 3 / 2 } else { Duration::from_millis(20) });
     }
 
     fn ask(&mut self) -> String {

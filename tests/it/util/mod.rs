@@ -5,6 +5,7 @@ pub mod browser;
 pub mod elsewhere;
 pub mod external;
 pub mod frames;
+pub mod host;
 pub mod leaks;
 pub mod ports;
 pub mod process;
