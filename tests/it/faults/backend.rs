@@ -292,7 +292,11 @@ fn one_of_two_that_is_killed(driver: Driver) {
          server { listen %http%; location / { proxy_pass http://app; } }";
     let setup = Proxy::config(text).set("first", format!("127.0.0.1:{port}")).set("second", other.address());
     let fault = Fault::at(setup.main("worker_processes 1;").watched().on(driver).start());
-    let open = |count: usize| (0..count).for_each(|_| drop(fault.client(false).websocket("/")));
+    let open = |count: usize| {
+        for _ in 0..count {
+            fault.client(false).websocket("/");
+        }
+    };
     open(4);
     assert_eq!(other.connections(), 2);
     server.kill();
