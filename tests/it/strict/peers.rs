@@ -36,10 +36,13 @@ backend app
     server app BACKEND
 ";
 
+/// Silence after which nothing more is to be expected of a program that says all it has to say at once; and of others.
+const AT_ONCE: Duration = Duration::from_millis(10);
+const LATER: Duration = Duration::from_millis(200);
 /// Longest wait for a first byte.
 const ANSWER: Duration = Duration::from_millis(2500);
-/// In the answers of our backend that are no lies: the others are the proxy's own.
-const MARK: &str = "X-Backend: 1\r\n";
+/// In the answers of our backend that are no lies: the others are the proxy's own. (HAProxy writes names in lower case.)
+const MARK: &str = "x-backend: 1\r\n";
 
 /// A program before a backend.
 pub struct Peer {
@@ -65,11 +68,11 @@ impl Drop for Haproxy {
 }
 
 pub fn longsplice() -> Peer {
-    reader_of_our_file(Program::Longsplice, Duration::from_millis(10))
+    reader_of_our_file(Program::Longsplice, AT_ONCE)
 }
 
 pub fn nginx() -> Peer {
-    reader_of_our_file(Program::Nginx, Duration::from_millis(200))
+    reader_of_our_file(Program::Nginx, LATER)
 }
 
 fn reader_of_our_file(program: Program, silence: Duration) -> Peer {
@@ -93,7 +96,7 @@ pub fn haproxy(program: &Path) -> Peer {
     let running = Running::spawn(Command::new(program).arg("-db").arg("-f").arg(file));
     assert!(eventually(|| ports::listened_on(front.port())), "{}", running.said());
     let haproxy = Haproxy { running: Some(running), _dir: dir };
-    Peer { front, backend, script, silence: Duration::from_millis(200), _program: Box::new(haproxy) }
+    Peer { front, backend, script, silence: LATER, _program: Box::new(haproxy) }
 }
 
 /// A backend that takes whatever it is sent: where it is no request, so much the better to know.
@@ -175,6 +178,11 @@ impl Peer {
                 let (_, ending) = self.hear(&mut client);
                 of_a_frame(&self.arrived(&before), ending)
             }
+            Case { expected: Expected::Unfinished { .. }, .. } => {
+                // What was begun shows up at the backend whenever it gets round to it.
+                eventually(|| self.silence > AT_ONCE || !self.arrived(&before).is_empty());
+                of_a_request(&case.sent, &self.arrived(&before), heard)
+            }
             _ => of_a_request(&case.sent, &self.arrived(&before), heard),
         }
     }
@@ -204,7 +212,12 @@ impl Peer {
     fn of_an_answer(&self, case: &Case, mut client: Wire, (heard, ending): (Vec<u8>, Ending)) -> String {
         let statuses = statuses(&heard);
         let Some((status, at)) = statuses.iter().copied().find(|(status, _)| *status >= 200 || *status == 101) else {
-            return if ending == Ending::Open { "waits" } else { "closed silently" }.to_owned();
+            return match (heard.is_empty(), ending) {
+                (false, _) => "passed on without a head",
+                (true, Ending::Open) => "waits",
+                (true, _) => "closed silently",
+            }
+            .to_owned();
         };
         if status >= 500 {
             return status.to_string();
