@@ -120,6 +120,7 @@ fn gather(worker: &Worker) -> Status {
     generation.board.tell(&mut status);
     status.servers = rows::servers(&generation);
     status.upstreams = rows::upstreams(&generation, Instant::now());
+    status.zones = rows::zones(&generation);
     status.limits = limits::of(worker, &status);
     status.log = status::Log { written: generation.logs.written(), lost: generation.logs.lost() };
     status

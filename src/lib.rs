@@ -19,6 +19,8 @@ pub mod tls;
 
 pub mod config;
 
+pub mod zone;
+
 pub mod request;
 
 pub mod forward;

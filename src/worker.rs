@@ -1,5 +1,6 @@
 //! What all tasks of a worker share.
 
+mod brake;
 pub mod drain;
 mod idle;
 mod rest;
@@ -17,6 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use self::brake::{Brake, Braked, Pending};
 use crate::{
     balance::Balance,
     config::Level,
@@ -45,6 +47,8 @@ pub struct Worker {
     pub tunnels: RefCell<Table<Record>>,
     /// Connections to backends that wait for another request.
     pub pool: Pool,
+    /// Whether another handshake may begin.
+    pub brake: Rc<Brake>,
     /// Counters.
     pub counters: Arc<Counters>,
     /// A descriptor to give up when there is no other.
@@ -101,6 +105,7 @@ impl Worker {
             reactor,
             scratch: Rc::default(),
             pool: Pool::default(),
+            brake: Rc::default(),
             counters,
             reserve: RefCell::default(),
             balance: RefCell::new(balance),

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{AccessLog, ErrorLog, Fallback};
+use super::{AccessLog, ErrorLog, Fallback, LimitConn, LimitReq};
 use crate::{
     route::{access::Rule, origin::Origin, rewrite::Regex},
     tls::BackendTls,
@@ -88,6 +88,10 @@ pub struct Settings {
     pub reset_timedout: bool,
     /// `allow` and `deny`, in the order of the file.
     pub access: Vec<Rule>,
+    /// `limit_conn`
+    pub limit_conn: LimitConn,
+    /// `limit_req`
+    pub limit_req: LimitReq,
 }
 
 /// `add_header`.

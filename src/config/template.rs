@@ -18,13 +18,11 @@ const FAMILIES: [(&str, Family); 5] = [
 ];
 
 /// nginx's variables that are to come.
-const NOT_YET: [&str; 12] = [
+const NOT_YET: [&str; 10] = [
     "proxy_protocol_addr",
     "proxy_protocol_port",
     "proxy_protocol_server_addr",
     "proxy_protocol_server_port",
-    "limit_conn_status",
-    "limit_req_status",
     "request_body",
     "ssl_ciphers",
     "ssl_curves",

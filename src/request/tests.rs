@@ -5,8 +5,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use super::*;
 use crate::{
     config::{
-        BackendAddress, Content, Driver, ListenAddress, ListenOptions, Main, NextUpstream, ProxyPass, ProxyTarget,
-        Upstream, UpstreamServer,
+        BackendAddress, Content, Driver, Level, LimitConn, LimitReq, ListenAddress, ListenOptions, Main, NextUpstream,
+        ProxyPass, ProxyTarget, Upstream, UpstreamServer,
     },
     http::head::HeadLimits,
     route::{location::Locations, map::Map, rewrite::Script, server_name::ServerNames},
@@ -64,6 +64,14 @@ pub(crate) fn settings() -> Settings {
         user_timeout: Duration::ZERO,
         reset_timedout: false,
         access: Vec::new(),
+        limit_conn: LimitConn { limits: Vec::new(), status: 503, level: Level::Error, dry_run: false },
+        limit_req: LimitReq {
+            limits: Vec::new(),
+            status: 503,
+            level: Level::Error,
+            delay_level: Level::Warn,
+            dry_run: false,
+        },
     }
 }
 
@@ -129,6 +137,9 @@ pub(crate) fn config(servers: Vec<Server>, maps: Vec<Map>) -> Config {
         upstreams: Vec::new(),
         maps,
         slots: (0..4).map(|slot| format!("s{slot}").into()).collect(),
+        connection_zones: Vec::new(),
+        request_zones: Vec::new(),
+        upgrade_rate: None,
         bytes: 0,
     }
 }

@@ -14,6 +14,7 @@ mod drain;
 mod handshake;
 mod http;
 mod life;
+mod limits;
 mod logs;
 mod memory;
 mod metrics;
