@@ -11,6 +11,7 @@ pub mod limits;
 pub mod wheel;
 
 pub mod http;
+pub mod proxy_protocol;
 pub mod variables;
 pub mod websocket;
 

@@ -47,6 +47,9 @@ pub const BRAKE_LINE_MS: u64 = 1_000;
 /// Longest turn that a crowd refused by `upgrade_rate` is spread over, seconds: a larger one comes back more than once.
 pub const RETRY_SPREAD_SECS: u64 = 60;
 
+/// Longest PROXY protocol header, bytes; nginx's figure. What balancers send stays below 600: a client's certificate is not in it, only
+/// its name.
+pub const PROXY_HEADER_BYTES: usize = 4 << 10;
 /// Bytes a client may send behind its upgrade request before the backend has answered 101.
 pub const EARLY_BYTES: usize = 64 << 10;
 /// Longest line of chunk size and extensions, bytes (nginx gives it one buffer; extensions are dropped).
@@ -181,8 +184,6 @@ pub const SURVEY_PLACES_PER_TURN: u32 = 512;
 pub const SURVEY_KEPT_MS: u64 = 900;
 /// How long a worker that asked the others waits for the last of them, milliseconds.
 pub const ERRAND_WAIT_MS: u64 = 1_000;
-/// Time over which the tunnels of a backend that is drained by hand are closed, seconds.
-pub const ADMIN_DRAIN_SECS: u64 = 30;
 /// How long a tunnel that is closed by hand may take to end the frame that is under way, seconds.
 pub const ADMIN_CLOSE_SECS: u64 = 5;
 

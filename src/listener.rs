@@ -121,6 +121,7 @@ mod tests {
             address: address(),
             options: ListenOptions::default(),
             ssl: false,
+            proxy_protocol: false,
             default: 0,
             names: Default::default(),
             servers: Vec::new(),

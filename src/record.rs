@@ -229,6 +229,7 @@ impl Small {
             serial: self.serial,
             remote: self.remote.clone(),
             local: Address::Unix("".into()),
+            proxied: None,
             tls: None,
             accepted: lines.started.checked_sub(Duration::from_millis(lines.waited_ms.into())).unwrap_or(lines.started),
         };

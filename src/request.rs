@@ -19,6 +19,7 @@ use crate::{
         fields::Fields,
         head::{RequestHead, Version},
     },
+    proxy_protocol::Proxied,
     route::{location::LocationId, rewrite::Rewritable, server_name::ServerId},
     tls::TlsFacts,
     variables::Slot,
@@ -69,7 +70,7 @@ impl Address {
 }
 
 /// What is known of a client's connection, for all of its requests.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ClientConnection {
     /// Serial number in this process (`$connection`).
     pub serial: u64,
@@ -77,6 +78,8 @@ pub struct ClientConnection {
     pub remote: Address,
     /// At which address of ours.
     pub local: Address,
+    /// Whose connection it is by its PROXY protocol header, where the listener asks for one and it names somebody.
+    pub proxied: Option<Box<Proxied>>,
     /// TLS, once its handshake is done.
     pub tls: Option<TlsFacts>,
     /// When it was accepted.

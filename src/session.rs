@@ -1,4 +1,4 @@
-//! The life of a connection: TLS, head, route, answer; then the next request, a tunnel, or the end.
+//! The life of a connection: PROXY protocol, TLS, head, route, answer; then the next request, a tunnel, or the end.
 
 mod answer;
 mod arrival;
@@ -57,6 +57,8 @@ struct Session {
     listener: usize,
     /// What holds until a request names its host: the listener's default, or the server that the client's SNI named.
     server: ServerId,
+    /// The connection begins with a PROXY protocol header, which has not been there yet.
+    proxy_header_due: bool,
     /// Plain HTTP where TLS is spoken.
     plain_on_tls: bool,
     ordinal: u64,
@@ -78,6 +80,7 @@ pub async fn serve(worker: Rc<Worker>, connection: Accepted) {
         serial: SERIAL.fetch_add(1, Relaxed),
         local: local_address(&config.listeners[listener].address, &fd),
         remote: peer,
+        proxied: None,
         tls: None,
         accepted: worker.reactor.now(),
     };
@@ -102,6 +105,7 @@ pub async fn serve(worker: Rc<Worker>, connection: Accepted) {
         client: Arc::new(client),
         buffer: RefCell::default(),
         server: config.listeners[listener].default,
+        proxy_header_due: config.listeners[listener].proxy_protocol,
         plain_on_tls: false,
         generation,
         listener,

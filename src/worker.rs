@@ -214,8 +214,13 @@ impl Worker {
     /// Tells what the worker has at the end of a turn: a few plain stores, which whoever wants to know reads.
     pub fn tell(&self) {
         let gauges = &self.counters.gauges;
+        let tunnels = self.tunnels.borrow();
         gauges.timers.store(self.reactor.deadlines() as u64, Relaxed);
-        gauges.pipes.store(self.tunnels.borrow().pipes() as u64, Relaxed);
+        gauges.pipes.store(tunnels.pipes() as u64, Relaxed);
+        gauges.pipes_in_use.store(tunnels.pipes_in_use() as u64, Relaxed);
+        gauges.tunnel_slots.store(tunnels.len() as u64, Relaxed);
+        gauges.sockets.store(self.reactor.watched() as u64, Relaxed);
+        gauges.upstream_idle.store(self.pool.len() as u64, Relaxed);
     }
 
     /// The worker that ought to serve the next connection, when it is another: this one has clearly more than its share, or its

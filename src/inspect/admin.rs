@@ -14,7 +14,6 @@ use crate::{
     config::{Level, Listener, Origin},
     generation::Generation,
     http::{path, refusal::Refusal},
-    limits::ADMIN_DRAIN_SECS,
     observe::{
         errand::Task,
         error_log::{self, About},
@@ -133,8 +132,9 @@ fn drain(worker: &Rc<Worker>, generation: &Generation, server: &str, percent: u8
             super::tell(worker, Task::Drain { peer, percent });
         }
     }
+    let window = generation.config.main.drain.window.as_secs_f32();
     let message = format!(
-        "{server} is drained: it gets nothing new, and {percent}% of its {open} tunnels are closed within {ADMIN_DRAIN_SECS} s\n"
+        "{server} is drained: it gets nothing new, and {percent}% of its {open} tunnels are closed within {window} s\n"
     );
     Ok((202, message))
 }

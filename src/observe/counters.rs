@@ -80,6 +80,14 @@ pub struct Gauges {
     pub timers: AtomicU64,
     /// Pipes of bulk transfers, in use or kept.
     pub pipes: AtomicU64,
+    /// Of these, the pipes in use.
+    pub pipes_in_use: AtomicU64,
+    /// Entries of the table of tunnels.
+    pub tunnel_slots: AtomicU64,
+    /// Sockets that tasks wait for.
+    pub sockets: AtomicU64,
+    /// Connections to backends that wait for another request.
+    pub upstream_idle: AtomicU64,
 }
 
 /// What a session is at, in the words of nginx's `stub_status`.

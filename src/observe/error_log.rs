@@ -188,6 +188,7 @@ mod tests {
             serial: 77,
             remote: Address::Tcp(remote.parse().unwrap()),
             local: Address::Tcp("127.0.0.1:443".parse().unwrap()),
+            proxied: None,
             tls: None,
             accepted: Instant::now(),
         }

@@ -257,8 +257,18 @@ pub struct Worker {
     pub frames_from_upstream: u64,
     /// Pipes of bulk transfers, those in use and those kept for the next.
     pub pipes: u64,
+    /// Of these, those in use.
+    pub pipes_in_use: u64,
     /// Deadlines on its wheel.
     pub timers: u64,
+    /// Entries of its table of tunnels: as many as `tunnels`, which is reckoned from what came and went.
+    pub tunnel_slots: u64,
+    /// Sockets and the like that its tasks wait for, those of tunnels not counted.
+    pub sockets: u64,
+    /// Connections to backends that wait for another request.
+    pub upstream_idle: u64,
+    /// Its connections as the other workers count them, those on their way to it included.
+    pub load: u64,
     /// Time it ran, a part of all time, 0 to 1: since the last answer that is at least a second old.
     pub busy: f64,
     /// CPU time, seconds.

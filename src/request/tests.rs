@@ -149,6 +149,7 @@ pub(crate) fn client() -> ClientConnection {
         serial: 7,
         remote: Address::Tcp("192.0.2.1:40000".parse().unwrap()),
         local: Address::Tcp("198.51.100.2:8080".parse().unwrap()),
+        proxied: None,
         tls: None,
         accepted: Instant::now(),
     }
@@ -196,6 +197,7 @@ fn the_server_is_chosen_by_host_and_stays_where_none_matches() {
             deferred: false,
         },
         ssl: false,
+        proxy_protocol: false,
         default: 0,
         names,
         servers: vec![0, 1],

@@ -35,6 +35,9 @@ impl Scope for Request {
             Variable::UpstreamField(name) => field(&self.upstream_fields, name, out),
             Variable::Argument(name) => text(argument(&self.args, name.as_bytes()), out),
             Variable::Cookie(name) => text(cookie(&self.head.fields, name.as_bytes()), out),
+            Variable::ProxyProtocolTlv(tlv) => {
+                self.client.proxied.as_ref().is_some_and(|proxied| proxied.append_tlv(*tlv, out))
+            }
             Variable::Capture(number) => {
                 let index = usize::from(*number).checked_sub(1);
                 text(index.and_then(|index| self.captures.get(index)), out)
@@ -80,8 +83,24 @@ impl Request {
             Known::FramesReceived => print(format_args!("{}", self.tunnelled.frames_from_client), out),
             Known::FramesSent => print(format_args!("{}", self.tunnelled.frames_from_upstream), out),
             Known::Pipe => put(if self.pipelined { b"p" } else { b"." }, out),
-            _ => self.connection(known, out) || self.upstream(known, out) || process_wide(known, out),
+            _ => {
+                self.connection(known, out)
+                    || self.proxied(known, out)
+                    || self.upstream(known, out)
+                    || process_wide(known, out)
+            }
         }
+    }
+
+    /// What the PROXY protocol header says.
+    fn proxied(&self, known: Known, out: &mut Vec<u8>) -> bool {
+        self.client.proxied.as_ref().is_some_and(|proxied| match known {
+            Known::ProxyProtocolAddr => print(format_args!("{}", proxied.source.ip()), out),
+            Known::ProxyProtocolPort => port(proxied.source.port(), out),
+            Known::ProxyProtocolServerAddr => print(format_args!("{}", proxied.destination.ip()), out),
+            Known::ProxyProtocolServerPort => port(proxied.destination.port(), out),
+            _ => false,
+        })
     }
 
     fn connection(&self, known: Known, out: &mut Vec<u8>) -> bool {
@@ -234,7 +253,7 @@ impl Address {
     /// The port; nothing for a unix socket.
     fn port_text(&self, out: &mut Vec<u8>) -> bool {
         match self {
-            Address::Tcp(address) => print(format_args!("{}", address.port()), out),
+            Address::Tcp(address) => port(address.port(), out),
             Address::Unix(_) => true,
         }
     }
@@ -249,6 +268,11 @@ impl Address {
             Address::Unix(_) => self.text(out),
         }
     }
+}
+
+/// As nginx: port 0, where none is known, is nothing.
+fn port(port: u16, out: &mut Vec<u8>) -> bool {
+    port == 0 || print(format_args!("{port}"), out)
 }
 
 fn put(value: &[u8], out: &mut Vec<u8>) -> bool {

@@ -166,6 +166,11 @@ impl<R> Table<R> {
         self.pipes.in_use() + self.pipes.idle()
     }
 
+    /// Pipes in use.
+    pub fn pipes_in_use(&self) -> usize {
+        self.pipes.in_use()
+    }
+
     /// True when [`Table::resume`] has something to do.
     pub fn has_ready(&self) -> bool {
         !self.ready.is_empty()

@@ -6,11 +6,13 @@
 
 mod access;
 mod access_log;
+mod address;
 mod balance;
 mod cli;
 mod clients;
 mod doctor;
 mod drain;
+mod faults;
 mod handshake;
 mod http;
 mod life;

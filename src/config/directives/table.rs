@@ -124,7 +124,7 @@ pub(super) static TABLE: &[Definition] = &[
     other("charset_map", HTTP, Free, Accepted("bodies are passed on as they are")),
 
     // server
-    understood("listen", SERVER, SOME, OwnList, "*:80", "`ADDRESS[:PORT] | PORT | unix:PATH` and parameters: default_server, ssl, http2, reuseport, backlog=, rcvbuf=, sndbuf=, so_keepalive= (default 60s:15s:4, so that a client that vanished is noticed in two minutes; `on` is the system's), ipv6only=, fastopen=, deferred, bind. Default when not root: *:8000."),
+    understood("listen", SERVER, SOME, OwnList, "*:80", "`ADDRESS[:PORT] | PORT | unix:PATH` and parameters: default_server, ssl, proxy_protocol (every connection begins with its header, of version 1 or 2, else it is closed), http2, reuseport, backlog=, rcvbuf=, sndbuf=, so_keepalive= (default 60s:15s:4, so that a client that vanished is noticed in two minutes; `on` is the system's), ipv6only=, fastopen=, deferred, bind. Default when not root: *:8000."),
     understood("server_name", SERVER, SOME, OwnList, "", "Names, `*.x`, `x.*`, `.x`, `~regex`, `\"\"`."),
     understood("client_header_timeout", HS, ONE, Value, "60s", "Time for the whole head of a request, TLS handshake included."),
     understood("large_client_header_buffers", HS, TWO, Value, "4 8k", "`NUMBER SIZE`: no request line or field is longer than SIZE, no head longer than NUMBER times SIZE."),

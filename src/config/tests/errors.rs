@@ -116,7 +116,6 @@ fn upstreams_are_held_to_nginx_s_rules() {
 fn listens_are_held_to_nginx_s_rules() {
     server_error("listen 127.0.0.1:8080;", "a duplicate listen 127.0.0.1:8080");
     server_error("listen 1 sssl;", "did you mean `ssl`?");
-    server_error("listen 1 proxy_protocol;", "`proxy_protocol` is not supported yet");
     server_error("listen 1 quic;", "HTTP/3 is not spoken here");
     server_error("listen 70000;", "invalid port in \"70000\"");
     server_error("listen 127.0.0.1:81 ssl;", "no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive");

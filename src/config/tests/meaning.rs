@@ -237,6 +237,24 @@ fn try_files_of_a_server_is_for_what_no_location_takes() {
 }
 
 #[test]
+fn proxy_protocol_holds_for_every_server_of_an_address() {
+    let loaded = load_text(
+        "server { listen 127.0.0.1:81 proxy_protocol; listen 127.0.0.1:82; } server { listen 127.0.0.1:81 proxy_protocol; }
+         server { listen 127.0.0.1:83; } server { listen 127.0.0.1:83 proxy_protocol backlog=9; }",
+        Path::new("/nowhere"),
+    );
+    let text = loaded.report.render(false, false);
+    assert_eq!(text.matches("protocol options redefined").count(), 1, "{text}");
+    assert!(
+        text.contains("protocol options redefined for 127.0.0.1:83") && text.contains("`proxy_protocol` holds"),
+        "{text}"
+    );
+    let config = loaded.config.expect("right");
+    let wanted: Vec<_> = config.listeners.iter().map(|listener| listener.proxy_protocol).collect();
+    assert_eq!(wanted, [true, false, true]);
+}
+
+#[test]
 fn addresses_are_shared_and_names_belong_to_them() {
     let loaded = load_text(
         "server { listen 127.0.0.1:81; listen [::1]:81; server_name a *.b ~^(?<sub>x)\\.c$; }

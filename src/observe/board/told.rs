@@ -93,7 +93,13 @@ impl Present {
             frames_from_client: value(&counters.frames_from_client),
             frames_from_upstream: value(&counters.frames_from_upstream),
             pipes: value(&counters.gauges.pipes),
+            pipes_in_use: value(&counters.gauges.pipes_in_use),
             timers: value(&counters.gauges.timers),
+            tunnel_slots: value(&counters.gauges.tunnel_slots),
+            sockets: value(&counters.gauges.sockets),
+            upstream_idle: value(&counters.gauges.upstream_idle),
+            // The workers' own knowledge: the board has none of it.
+            load: 0,
             busy: self.busy,
             cpu_s: Duration::from_nanos(cpu_ns).as_secs_f64(),
             handed_over: value(&counters.handed_over),

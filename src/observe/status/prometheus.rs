@@ -183,7 +183,17 @@ impl Families<'_> {
         let help = "Connections handed to a worker with fewer.";
         self.counters("longsplice_worker_handed_over", help, each(|worker| worker.handed_over))?;
         self.gauges("longsplice_worker_pipes", "Pipes for bulk data, in use or kept.", each(|worker| worker.pipes))?;
-        self.gauges("longsplice_worker_timers", "Deadlines on the wheel.", each(|worker| worker.timers))
+        let help = "Of these, pipes in use.";
+        self.gauges("longsplice_worker_pipes_in_use", help, each(|worker| worker.pipes_in_use))?;
+        self.gauges("longsplice_worker_timers", "Deadlines on the wheel.", each(|worker| worker.timers))?;
+        let help = "Entries of the table of tunnels.";
+        self.gauges("longsplice_worker_tunnel_slots", help, each(|worker| worker.tunnel_slots))?;
+        let help = "Sockets that handshakes, requests and listeners wait for.";
+        self.gauges("longsplice_worker_sockets", help, each(|worker| worker.sockets))?;
+        let help = "Connections to backends that wait for another request.";
+        self.gauges("longsplice_worker_upstream_idle", help, each(|worker| worker.upstream_idle))?;
+        let help = "Connections of clients as the other workers count them.";
+        self.gauges("longsplice_worker_load", help, each(|worker| worker.load))
     }
 
     fn servers(&mut self, status: &Status) -> fmt::Result {

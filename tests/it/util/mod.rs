@@ -4,6 +4,7 @@ pub mod backend;
 pub mod browser;
 pub mod external;
 pub mod frames;
+pub mod leaks;
 pub mod ports;
 pub mod process;
 pub mod proxy;
@@ -18,6 +19,7 @@ use std::{
 pub use self::{
     backend::Backend,
     external::{external, python_module},
+    leaks::Leaks,
     proxy::{Driver, Program, Proxy},
     wire::{Ending, Head, Response, Wire},
 };
