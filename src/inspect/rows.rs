@@ -49,18 +49,21 @@ pub fn upstreams(generation: &Generation, now: Instant) -> Vec<Upstream> {
 
 /// The zones of `limit_conn` and `limit_req`.
 pub fn zones(generation: &Generation) -> Vec<Zone> {
-    let zones = &generation.zones;
-    let connections = zones.connections.iter().map(|zone| (&zone.identity, zone.keys(), zone.most_keys, &zone.tally));
-    let requests = zones.requests.iter().map(|zone| (&zone.identity, zone.keys(), zone.most_keys, &zone.tally));
-    let zones = connections.chain(requests);
-    zones.take(STATUS_ROWS).map(|(identity, keys, most, tally)| zone(&identity.name, keys, most, tally)).collect()
+    let connections = generation.zones.connections.iter().map(|zone| Zone {
+        connections: Some(zone.places()),
+        ..zone_row(&zone.identity.name, zone.keys(), zone.most_keys, &zone.tally)
+    });
+    let requests = generation.zones.requests.iter();
+    let requests = requests.map(|zone| zone_row(&zone.identity.name, zone.keys(), zone.most_keys, &zone.tally));
+    connections.chain(requests).take(STATUS_ROWS).collect()
 }
 
-fn zone(name: &str, keys: usize, most_keys: usize, tally: &Tally) -> Zone {
+fn zone_row(name: &str, keys: usize, most_keys: usize, tally: &Tally) -> Zone {
     Zone {
         name: name.to_owned(),
         keys: keys as u64,
         keys_max: most_keys as u64,
+        connections: None,
         rejected: tally.count(Limited::Rejected),
         delayed: tally.count(Limited::Delayed),
         rejected_dry_run: tally.count(Limited::RejectedDryRun),

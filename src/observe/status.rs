@@ -362,6 +362,8 @@ pub struct Zone {
     pub keys: u64,
     /// Keys it can hold.
     pub keys_max: u64,
+    /// Of `limit_conn`: requests and tunnels that have a place in it.
+    pub connections: Option<u64>,
     /// Requests refused.
     pub rejected: u64,
     /// Requests that had to wait.

@@ -15,9 +15,16 @@ pub struct Connections {
     pub identity: Identity,
     /// What it refused.
     pub tally: Tally,
-    counts: Mutex<HashMap<Key, u32>>,
+    counts: Mutex<Counts>,
     /// Keys that fit in it.
     pub most_keys: usize,
+}
+
+/// Places that are taken.
+#[derive(Debug, Default)]
+struct Counts {
+    by_key: HashMap<Key, u32>,
+    total: u64,
 }
 
 /// Why there is no place.
@@ -52,8 +59,8 @@ impl Connections {
     /// Why there is none.
     pub fn enter(self: &Arc<Self>, key: Key, most: u32) -> Result<Place, Unplaced> {
         let mut counts = self.counts();
-        let full = counts.len() >= self.most_keys;
-        match counts.entry(key) {
+        let full = counts.by_key.len() >= self.most_keys;
+        match counts.by_key.entry(key) {
             Entry::Occupied(entry) if *entry.get() >= most => return Err(Unplaced::Limit),
             Entry::Occupied(mut entry) => *entry.get_mut() += 1,
             Entry::Vacant(_) if full => return Err(Unplaced::NoMemory),
@@ -61,15 +68,21 @@ impl Connections {
                 entry.insert(1);
             }
         }
+        counts.total += 1;
         Ok(Place { zone: Arc::clone(self), key })
     }
 
     /// Keys that have connections.
     pub fn keys(&self) -> usize {
-        self.counts().len()
+        self.counts().by_key.len()
     }
 
-    fn counts(&self) -> MutexGuard<'_, HashMap<Key, u32>> {
+    /// Places that are taken.
+    pub fn places(&self) -> u64 {
+        self.counts().total
+    }
+
+    fn counts(&self) -> MutexGuard<'_, Counts> {
         // Nothing panics while it is held.
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -78,7 +91,8 @@ impl Connections {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut counts = self.zone.counts();
-        if let Entry::Occupied(mut entry) = counts.entry(self.key) {
+        counts.total -= 1;
+        if let Entry::Occupied(mut entry) = counts.by_key.entry(self.key) {
             *entry.get_mut() -= 1;
             if *entry.get() == 0 {
                 entry.remove();
@@ -128,7 +142,7 @@ mod tests {
                 scope.spawn(|| (0..2_000).for_each(|_| drop(zone.enter(Key::of(b"x"), 3))));
             }
         });
-        assert_eq!(zone.keys(), 0);
+        assert_eq!((zone.keys(), zone.places()), (0, 0));
     }
 
     proptest! {
@@ -158,6 +172,7 @@ mod tests {
                     Err(Unplaced::Limit) => prop_assert_eq!(of_key, most as usize),
                     Err(Unplaced::NoMemory) => prop_assert!(of_key == 0 && keys.len() == 4),
                 }
+                prop_assert_eq!(zone.places(), places.len() as u64);
             }
         }
     }

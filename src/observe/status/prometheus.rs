@@ -250,6 +250,10 @@ impl Families<'_> {
         };
         self.gauges("longsplice_limit_zone_keys", "Keys a zone holds.", each(|zone| zone.keys))?;
         self.gauges("longsplice_limit_zone_keys_max", "Keys a zone can hold.", each(|zone| zone.keys_max))?;
+        let connections =
+            status.zones.iter().filter_map(|zone| Some(([("zone", zone.name.as_str())], zone.connections?)));
+        let help = "Requests and tunnels that have a place in a zone of limit_conn.";
+        self.gauges("longsplice_limit_connections", help, connections)?;
         let results = status.zones.iter().flat_map(|zone| {
             [
                 ("rejected", zone.rejected),
