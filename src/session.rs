@@ -87,13 +87,7 @@ pub async fn serve(worker: Rc<Worker>, connection: Accepted) {
     let io = match worker.reactor.watch(fd) {
         Ok(io) => io,
         Err(error) => {
-            let about = About::Connection(&client);
-            return error_log::event(
-                &generation.logs,
-                Level::Crit,
-                &about,
-                format_args!("epoll_ctl() failed ({error})"),
-            );
+            return worker.lacks("epoll_ctl", &error, "new connections are closed");
         }
     };
     let stream = Stream::new(io, Rc::clone(&worker.scratch));
@@ -171,24 +165,25 @@ impl Session {
         self.worker.counters.upgrade_times.note(self.worker.reactor.now().saturating_duration_since(request.started));
         let (fd, tls) = self.stream.into_parts();
         let client = tunnel::End { fd, tls };
-        let (fd, tls) = opening.backend.into_parts();
-        let (generation, server, peer) = (Arc::clone(&self.generation), request.server, opening.peer);
+        let Opening { switched, leg } = opening;
+        let (fd, tls) = switched.backend.into_parts();
+        let (generation, server) = (Arc::clone(&self.generation), request.server);
         let pair = Pair {
             client,
             upstream: tunnel::End { fd, tls },
             from_client: self.buffer.into_inner(),
-            from_upstream: opening.greeting,
-            frames: opening.frames,
+            from_upstream: switched.greeting,
+            frames: switched.frames,
             terms,
-            record: Record::of(request, self.generation, peer),
+            record: Record::of(request, self.generation, leg),
         };
         Counters::bump(&self.worker.counters.tunnels);
         let scratch = &mut self.worker.scratch.borrow_mut();
         match self.worker.tunnels.borrow_mut().carry(pair, scratch) {
-            Ok(()) => generation.tunnel_opened(server, peer),
+            Ok(()) => generation.tunnel_opened(server),
             Err(error) => {
                 Counters::bump(&self.worker.counters.tunnels_ended);
-                self.worker.log(Level::Crit, format_args!("epoll_ctl() failed ({error}): a tunnel was closed"));
+                self.worker.lacks("epoll_ctl", &error, "tunnels are closed");
             }
         }
     }

@@ -4,6 +4,7 @@ mod brake;
 pub mod drain;
 mod idle;
 mod rest;
+mod shortage;
 
 use std::{
     cell::{Cell, Ref, RefCell},
@@ -72,6 +73,7 @@ pub struct Worker {
     /// What becomes of tunnels that are there at its end.
     end: Cell<Reason>,
     warned_full: Cell<Option<Instant>>,
+    shortage: shortage::Shortage,
 }
 
 /// How far a worker has come.
@@ -119,6 +121,7 @@ impl Worker {
             changed: Gate::default(),
             end: Cell::new(Reason::Shutdown),
             warned_full: Cell::new(None),
+            shortage: Default::default(),
         };
         worker.open_reserve();
         Ok(Rc::new(worker))

@@ -225,6 +225,8 @@ pub struct Tls {
 pub struct Errors {
     /// accept4(2) failed: no descriptor, no memory.
     pub accept: u64,
+    /// Calls that failed because the host had no descriptor or memory.
+    pub shortages: u64,
     /// Sessions that ended in a panic.
     pub panics: u64,
 }
@@ -319,6 +321,10 @@ pub struct UpstreamServer {
     pub backup: bool,
     /// `weight=`
     pub weight: u64,
+    /// Requests and tunnels that are at it.
+    pub connections: u64,
+    /// `max_conns=`; 0: no limit.
+    pub max_conns: u64,
     /// Tunnels open.
     pub tunnels_open: u64,
     /// Tunnels ever opened.

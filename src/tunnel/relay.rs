@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     limits::BYTES_PER_TURN,
+    observe::os_error,
     scratch::Scratch,
     sys,
     tls::{Outgoing, TlsError},
@@ -61,6 +62,14 @@ pub(super) enum Break {
     Violation(&'static str),
     /// This side's TLS failed.
     Tls(Side, TlsError),
+    /// The kernel had no memory for a call: which, and its error.
+    Shortage(String),
+}
+
+impl Break {
+    fn shortage(call: &str, error: &io::Error) -> Self {
+        Self::Shortage(format!("{call}() failed ({})", os_error(error)))
+    }
 }
 
 impl Tunnel {
@@ -113,11 +122,21 @@ impl Tunnel {
         }
         let Some(extra) = &mut self.extra else { return Ok(true) };
         let fd = self.fds[to as usize].as_fd();
-        let full = match &mut extra.waiting[from as usize] {
+        let waiting = &mut extra.waiting[from as usize];
+        let mut full = match waiting {
             Waiting::Nothing => return Ok(true),
             Waiting::Bytes(rest) => send_rest(rest, fd),
             Waiting::Piped(filled) => drain(filled, fd, false),
         };
+        if let (Err(error), Waiting::Piped(filled)) = (&full, &*waiting)
+            && sys::cannot_splice(error)
+        {
+            let mut rest = filled.unpipe().map_err(|error| Break::shortage("read", &error))?;
+            full = send_rest(&mut rest, fd);
+            if let Waiting::Piped(filled) = std::mem::replace(waiting, Waiting::Bytes(rest)) {
+                tools.pipes.give_back(filled.pipe);
+            }
+        }
         // The receiver making room is a sign of life.
         self.last_active = tools.tick;
         if full.map_err(|error| self.deaf(to, &error))? {
@@ -132,6 +151,9 @@ impl Tunnel {
 
     /// A side failed while it was read.
     fn gone(&mut self, side: Side, error: &io::Error) -> Break {
+        if sys::is_shortage(error) {
+            return Break::shortage("recv", error);
+        }
         self.note_failure(side, error);
         Break::Gone(side)
     }
@@ -139,6 +161,9 @@ impl Tunnel {
     /// A side failed while it was written to. EPIPE: it had sent FIN before its RST (tcp_reset, in CLOSE_WAIT): what it sent is
     /// complete.
     fn deaf(&mut self, side: Side, error: &io::Error) -> Break {
+        if sys::is_shortage(error) {
+            return Break::shortage("send", error);
+        }
         self.note_failure(side, error);
         Break::Deaf(side, error.kind() != io::ErrorKind::BrokenPipe)
     }
@@ -238,6 +263,11 @@ impl Tunnel {
                         self.half_mut(from).clear(Marks::READABLE);
                         Ok(0)
                     }
+                    _ if sys::cannot_splice(&error) => {
+                        tools.pipes.note("splice", error);
+                        self.half_mut(from).clear(Marks::SPLICING);
+                        Ok(0)
+                    }
                     _ => Err(self.gone(from, &error)),
                 };
             }
@@ -265,6 +295,13 @@ impl Tunnel {
             Ok(true) => {
                 self.wait(from, Waiting::Piped(filled));
                 self.half_mut(to).set(Marks::FULL | Marks::WANTS_OUTPUT);
+            }
+            Err(error) if sys::cannot_splice(&error) => {
+                tools.pipes.note("splice", error);
+                self.half_mut(from).clear(Marks::SPLICING);
+                let rest = filled.unpipe();
+                tools.pipes.give_back(filled.pipe);
+                self.wait(from, Waiting::Bytes(rest.map_err(|error| Break::shortage("read", &error))?));
             }
             Err(error) => {
                 tools.pipes.discard(filled.pipe);

@@ -173,6 +173,7 @@ mod tests {
             tests::{config, head, location, request, server},
         },
         tunnel::{End, Pair, Terms},
+        upstream::open::tests::leg,
     };
 
     #[test]
@@ -232,7 +233,7 @@ mod tests {
                 from_upstream: Vec::new(),
                 frames: Some(0),
                 terms: Terms::default(),
-                record: Record::of(request, Arc::clone(&generation), None),
+                record: Record::of(request, Arc::clone(&generation), leg()),
             };
             worker.tunnels.borrow_mut().carry(pair, &mut worker.scratch.borrow_mut()).unwrap();
             client.set_nonblocking(true).unwrap();

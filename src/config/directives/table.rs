@@ -422,7 +422,7 @@ pub(super) static TABLE: &[Definition] = &[
     other("proxy_ssl_key_log", HSL, ONE, Refused("keys are not written anywhere", &[])),
 
     // upstream
-    understood("server", UPSTREAM, SOME, OwnList, "", "`ADDRESS` and weight=, max_fails=, fail_timeout=, backup, down, drain. A reload that makes a server `down` or `drain` asks the tunnels to it to end, over `drain_timeout`."),
+    understood("server", UPSTREAM, SOME, OwnList, "", "`ADDRESS` and weight=, max_fails=, fail_timeout=, max_conns=, backup, down, drain. `max_conns=N`: no more than N requests and tunnels are at the server at once, those of all workers and of configurations before a reload together (nginx: with `zone`). A reload that makes a server `down` or `drain` asks the tunnels to it to end, over `drain_timeout`."),
     understood("keepalive", UPSTREAM, ONE_OR_TWO, Value, "", "`CONNECTIONS [local]`: so many idle connections to these servers each worker keeps for other requests; 0: none. Default: none. It needs neither `proxy_http_version` nor `proxy_set_header Connection \"\"`; where that comes to `close`, the connection is closed."),
     understood("keepalive_timeout", UPSTREAM, ONE, Value, "60s", "How long an idle connection to a server is kept."),
     understood("keepalive_requests", UPSTREAM, ONE, Value, "1000", "Requests on one connection to a server."),

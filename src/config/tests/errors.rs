@@ -104,7 +104,9 @@ fn upstreams_are_held_to_nginx_s_rules() {
     upstream("server 127.0.0.1 backup;", "at least one server must not be `backup`");
     upstream("server 127.0.0.1 weight=0;", "invalid parameter \"weight=0\"");
     upstream("server 127.0.0.1 wieght=2;", "invalid parameter \"wieght=2\"");
-    upstream("server 127.0.0.1 max_conns=10;", "not supported yet");
+    upstream("server 127.0.0.1 max_conns=many;", "invalid parameter \"max_conns=many\"");
+    upstream("server 127.0.0.1 max_conns=-1;", "invalid parameter \"max_conns=-1\"");
+    upstream("server 127.0.0.1 max_cons=1;", "did you mean `max_conns=`?");
     upstream("server http://127.0.0.1;", "leave out the scheme");
     upstream("least_conn; server 127.0.0.1;", "`least_conn` is not supported yet");
     let text =

@@ -116,11 +116,12 @@ fn proxy_pass_replaces_the_prefix_only_with_a_uri() {
 fn an_upstream_may_be_declared_behind_its_use() {
     let config = config(
         "server { listen 127.0.0.1:1; location / { proxy_pass http://App; } }
-         upstream app { server a:1 weight=3 max_fails=0 fail_timeout=1m; server unix:/x backup; server b down; keepalive 16; }",
+         upstream app { server a:1 weight=3 max_fails=0 fail_timeout=1m; server unix:/x backup max_conns=20; server b down; keepalive 16; }",
     );
     let app = &config.upstreams[0];
     assert!(app.declared && &*app.place == "nginx.conf:2:19");
     assert_eq!((app.servers[0].weight, app.servers[0].max_fails), (3, 0));
+    assert_eq!(app.servers.iter().map(|server| server.max_conns).collect::<Vec<_>>(), [0, 20, 0]);
     assert_eq!(app.servers[0].fail_timeout, Duration::from_secs(60));
     assert!(app.servers[1].backup && app.servers[2].down);
     assert!(matches!(pass(&config, "/").target, ProxyTarget::Upstream(0, _)));

@@ -144,7 +144,8 @@ fn counts(sum: &Counters, status: &mut Status) {
         resumed: value(&sum.tls_resumed),
         failed: value(&sum.tls_failures),
     };
-    status.errors = Errors { accept: value(&sum.accept_errors), panics: value(&sum.panics) };
+    status.errors =
+        Errors { accept: value(&sum.accept_errors), shortages: value(&sum.shortages), panics: value(&sum.panics) };
 }
 
 fn by_reason(reasons: &Reasons) -> BTreeMap<String, u64> {
