@@ -90,7 +90,7 @@ impl Record {
         Self::Small(Small {
             lines: (!sealed.is_empty() || !request.places.is_empty())
                 .then(|| Box::new(Lines::of(sealed, &mut request, &attempt))),
-            remote: request.client.remote.clone(),
+            remote: request.remote().clone(),
             serial: request.client.serial,
             leg,
             server: request.server as u32,
@@ -141,7 +141,7 @@ impl Record {
     /// The client's address.
     pub fn client(&self) -> &Address {
         match self {
-            Self::Whole(whole) => &whole.request.client.remote,
+            Self::Whole(whole) => whole.request.remote(),
             Self::Small(small) => &small.remote,
         }
     }

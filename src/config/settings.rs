@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{AccessLog, ErrorLog, Fallback, LimitConn, LimitReq};
 use crate::{
-    route::{access::Rule, origin::Origin, rewrite::Regex},
+    route::{access::Rule, origin::Origin, real_ip::RealIp, rewrite::Regex},
     tls::BackendTls,
     variables::Template,
     websocket::handshake::Protocols,
@@ -92,6 +92,8 @@ pub struct Settings {
     pub limit_conn: LimitConn,
     /// `limit_req`
     pub limit_req: LimitReq,
+    /// `set_real_ip_from` and its like; none: a client has its connection's address.
+    pub real_ip: Option<RealIp>,
 }
 
 /// `add_header`.

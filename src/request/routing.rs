@@ -43,6 +43,7 @@ pub enum Routed {
 
 /// Chooses what answers a request whose server block is chosen.
 pub fn route(request: &mut Request) -> Routed {
+    request.find_real_ip();
     on_server(request, |mut way| way.server_rewrite())
 }
 
@@ -150,12 +151,13 @@ impl Way<'_> {
 
     fn content(&mut self, id: LocationId) -> Routed {
         self.request.location = Some(id);
+        self.request.find_real_ip();
         if self.request.awaits_limits() { Routed::Limited(id) } else { self.access(id) }
     }
 
     fn access(&mut self, id: LocationId) -> Routed {
         let location = self.server.locations.get(id);
-        let client = self.request.client.remote.ip();
+        let client = self.request.remote().ip();
         if location.is_some_and(|location| !access::permits(&location.settings.access, client)) {
             return Routed::Forbidden;
         }

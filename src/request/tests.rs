@@ -72,6 +72,7 @@ pub(crate) fn settings() -> Settings {
             delay_level: Level::Warn,
             dry_run: false,
         },
+        real_ip: None,
     }
 }
 

@@ -76,6 +76,7 @@ impl Build<'_> {
             access: self.access(level),
             limit_conn: self.limit_conn(level),
             limit_req: self.limit_req(level),
+            real_ip: self.real_ip(level),
         }
     }
 
