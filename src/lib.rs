@@ -34,6 +34,7 @@ pub mod generation;
 
 pub mod balance;
 pub mod host;
+pub mod sandbox;
 
 pub mod reactor;
 pub mod scratch;

@@ -8,7 +8,6 @@ mod shortage;
 
 use std::{
     cell::{Cell, Ref, RefCell},
-    fs::File,
     future::{Future, poll_fn},
     io,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -18,6 +17,8 @@ use std::{
     task::Poll,
     time::{Duration, Instant},
 };
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
 
 pub use self::brake::{Brake, Braked, Pending};
 use crate::{
@@ -53,7 +54,7 @@ pub struct Worker {
     /// Counters.
     pub counters: Arc<Counters>,
     /// A descriptor to give up when there is no other.
-    pub reserve: RefCell<Option<File>>,
+    pub reserve: RefCell<Option<EventFd>>,
     /// What it knows of the other workers.
     balance: RefCell<Arc<Balance>>,
     /// What new sessions are served by.
@@ -269,7 +270,7 @@ impl Worker {
 
     /// Opens the reserve descriptor.
     pub fn open_reserve(&self) {
-        *self.reserve.borrow_mut() = File::open("/dev/null").ok();
+        *self.reserve.borrow_mut() = EventFd::from_flags(EfdFlags::EFD_CLOEXEC).ok();
     }
 
     /// True from the moment the worker was told to end: connections are not kept for another request.

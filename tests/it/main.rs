@@ -25,6 +25,7 @@ mod nginx;
 mod openssl;
 mod package;
 mod pool;
+mod privileges;
 mod readiness;
 mod reload;
 mod seeds;
