@@ -24,6 +24,7 @@ mod nginx;
 mod openssl;
 mod package;
 mod pool;
+mod privileges;
 mod readiness;
 mod reload;
 mod seeds;

@@ -67,6 +67,7 @@ pub(super) static TABLE: &[Definition] = &[
     understood("error_log", MHSL, ONE_OR_TWO, List, "", "`FILE|stderr [LEVEL]`; levels debug, info, notice, warn, error, crit, alert, emerg. Default: stderr at error."),
     understood("pid", MAIN, ONE, Value, "", "File that holds the process id; relative to the prefix. Default: none."),
     understood("user", MAIN, ONE_OR_TWO, Value, "", "`NAME [GROUP]` to become after binding, when started as root. The group defaults to the name."),
+    understood("sandbox", MAIN, ONE, Value, "on", "`on`: once it serves the process starts no program, has no capability it does not need, and writes files only below the directories that the file names, and workers open no file at all; by seccomp, Landlock and no_new_privs, as far as the kernel has them. `log`: calls that would fail are made, and logged by the kernel; files are not guarded. `off`: only `user` counts, as in nginx."),
     understood("worker_processes", MAIN, ONE, Value, "auto", "Worker threads; `auto`: as many as there are cores. nginx's default is 1."),
     understood("worker_cpu_affinity", MAIN, SOME, Value, "auto", "`auto [MASK]`, or a mask of cores for each worker, bit 0 (the rightmost) being core 0."),
     understood("worker_rlimit_nofile", MAIN, ONE, Value, "", "Descriptors the process asks for. Default: what the file needs, as far as the hard limit allows."),
