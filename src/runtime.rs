@@ -34,7 +34,7 @@ use crate::{
     },
     reactor::{Descriptor, Event},
     record::Record,
-    session,
+    sandbox, session,
     tunnel::{Loose, Trouble},
     worker::{
         State, Worker,
@@ -185,7 +185,11 @@ struct Turns {
 
 impl Turns {
     fn start(plan: Plan, inbox: Arc<Inbox>, bell: OwnedFd, has_ring: bool) -> io::Result<Self> {
+        let in_force = sandbox::confine_worker(&plan.generation.config);
         let worker = Worker::new(plan.id, plan.generation, plan.counters, plan.balance)?;
+        if let Some(reason) = in_force.missing().first().filter(|_| worker.id == 0) {
+            worker.log(Level::Warn, format_args!("sandbox: workers are not confined: {reason}"));
+        }
         let reactor = &worker.reactor;
         let desk = Desk { worker: Rc::clone(&worker), doors: Doors::default(), heirs: Rc::default() };
         desk.doors.open(&worker, plan.listen)?;

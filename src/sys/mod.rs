@@ -7,6 +7,7 @@ mod descriptors;
 mod memory;
 mod pipe;
 pub mod process;
+pub mod seccomp;
 mod socket;
 
 pub use descriptors::{DESCRIPTORS_PER_MESSAGE, inherit, recv_descriptors, send_descriptors};

@@ -105,9 +105,11 @@ impl Tunnel {
         if bytes.is_empty() {
             return Ok(());
         }
-        self.account(from, bytes)?;
-        let bytes = self.seal(from.other(), bytes, &mut tools.scratch.cipher)?.into();
-        self.wait(from, Waiting::Bytes(Rest { bytes, sent: 0 }));
+        let passing = self.account(from, bytes)?;
+        if passing > 0 {
+            let bytes = self.seal(from.other(), &bytes[..passing], &mut tools.scratch.cipher)?.into();
+            self.wait(from, Waiting::Bytes(Rest { bytes, sent: 0 }));
+        }
         Ok(())
     }
 
@@ -211,7 +213,9 @@ impl Tunnel {
                     Ok(decrypted) => decrypted,
                     Err(error) => {
                         // What came whole before the bad record still arrives.
+                        let held = self.held_back(from);
                         let passing = self.account(from, &buffer[..error.plain])?;
+                        self.let_go(held, from, passing, cipher)?;
                         self.deliver(from, &buffer[..passing], false, cipher)?;
                         return Err(Break::Tls(from, error));
                     }
@@ -220,7 +224,9 @@ impl Tunnel {
                 (decrypted.plain, told)
             }
         };
+        let held = self.held_back(from);
         let passing = self.account(from, &buffer[..filled])?;
+        self.let_go(held, from, passing, cipher)?;
         let half = self.half(from);
         let bulk = half.frames.payload_left() >= SPLICE_FROM as u64 && !half.is(Marks::PARTING);
         self.deliver(from, &buffer[..passing], splicing && bulk, cipher)?;
@@ -325,7 +331,22 @@ impl Tunnel {
             // Only the client's first frame decides whether this is a websocket at all. What either side sends later is
             // theirs to judge; the proxy only stops following frames.
             Err(violation) if from == Side::Client && !began => Err(Break::Violation(violation.0)),
+            _ if self.held_back(from).is_some() => Ok(0),
             _ => Ok(bytes.len()),
+        }
+    }
+
+    /// The first byte of the client's first frame, alone so far: it goes on with the second, by which the frame is judged.
+    fn held_back(&self, from: Side) -> Option<u8> {
+        let half = self.half(from);
+        if from == Side::Client && half.moved.bytes() == 1 { half.frames.only_byte() } else { None }
+    }
+
+    /// Sends a byte that was held back, before others that pass.
+    fn let_go(&mut self, held: Option<u8>, from: Side, passing: usize, cipher: &mut Outgoing) -> Result<(), Break> {
+        match held {
+            Some(byte) if passing > 0 => self.deliver(from, &[byte], true, cipher),
+            _ => Ok(()),
         }
     }
 

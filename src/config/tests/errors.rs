@@ -115,6 +115,18 @@ fn upstreams_are_held_to_nginx_s_rules() {
 }
 
 #[test]
+fn whom_to_believe_is_held_to_nginx_s_rules() {
+    server_error("set_real_ip_from no.such.invalid;", "host not found in set_real_ip_from \"no.such.invalid\"");
+    server_error("set_real_ip_from 10.0.0.0/33;", "host not found in set_real_ip_from \"10.0.0.0/33\"");
+    server_error("set_real_ip_from all;", "a network like `10.0.0.0/8`");
+    server_error("real_ip_header \"X Real\";", "\"X Real\" cannot be the name of a header field");
+    server_error("real_ip_recursive yes;", "it must be \"on\" or \"off\"");
+    server_error("real_ip_header A; real_ip_header B;", "\"real_ip_header\" directive is duplicate");
+    let warned = report("set_real_ip_from 10.0.0.1/8; server { listen 127.0.0.1:1; location / { } }");
+    assert_eq!(warned.matches("low address bits of 10.0.0.1/8 are meaningless").count(), 1, "{warned}");
+}
+
+#[test]
 fn listens_are_held_to_nginx_s_rules() {
     server_error("listen 127.0.0.1:8080;", "a duplicate listen 127.0.0.1:8080");
     server_error("listen 1 sssl;", "did you mean `ssl`?");
@@ -169,7 +181,6 @@ fn nothing_that_protects_is_ignored() {
         "satisfy any;",
         "secure_link $arg_a;",
         "valid_referers none;",
-        "set_real_ip_from 10.0.0.1;",
         "limit_rate 1k;",
         "modsecurity on;",
         "auth_jwt x;",

@@ -2,6 +2,7 @@
 
 pub mod backend;
 pub mod browser;
+pub mod elsewhere;
 pub mod external;
 pub mod frames;
 pub mod host;
@@ -19,6 +20,7 @@ use std::{
 
 pub use self::{
     backend::Backend,
+    elsewhere::Elsewhere,
     external::{absent, external, python_module},
     leaks::Leaks,
     proxy::{Driver, Program, Proxy},
