@@ -177,8 +177,9 @@ pub const ADDRESSES_PER_NAME: usize = 64;
 /// Seconds the helper thread may take to resolve one name during start.
 pub const RESOLVE_TIMEOUT_SECS: u64 = 30;
 
-/// Different reasons a worker counts (refusals; closes); past it they are counted together as `other`.
-pub const COUNTED_REASONS: usize = 96;
+/// Different reasons a worker counts (refusals; closes); past it they are counted together as `other`. The program has
+/// some hundred of them.
+pub const COUNTED_REASONS: usize = 192;
 
 /// Counts by server block, or by address of a backend, that are kept over reloads, so that names that come and go do not fill the
 /// memory.
