@@ -61,7 +61,7 @@ fn soak() {
     let dead = Refusing::new();
     let address = || format!("127.0.0.1:{}", ports::free()).parse().expect("an address");
     let (stable, killed) = (Process::start(address()), Process::start(address()));
-    let driver = if seed % 2 == 0 { Driver::Epoll } else { Driver::IoUring };
+    let driver = if seed.is_multiple_of(2) { Driver::Epoll } else { Driver::IoUring };
     let proxy = Proxy::config(TEXT)
         .certificate("x", &["x"])
         .set("stable", stable.address)
