@@ -29,11 +29,11 @@ impl ZoneNames {
     /// The number of a zone among those of its directive, which is used now.
     fn use_one(&mut self, directive: &'static str, name: &str) -> Option<usize> {
         let mut of_its_kind = self.0.iter_mut().filter(|known| known.directive == directive);
-        let number = of_its_kind.position(|known| {
-            known.used |= *known.name == *name;
-            *known.name == *name
-        });
-        number
+        of_its_kind.position(|known| {
+            let is_it = *known.name == *name;
+            known.used |= is_it;
+            is_it
+        })
     }
 
     fn of(&self, directive: &'static str) -> impl Iterator<Item = &str> {
