@@ -26,7 +26,6 @@ fn connects() -> usize {
 /// keeps its port for a minute.
 fn come_and_go(to: SocketAddr, caller: u8, beginning: &[u8], reset: bool) {
     let mut socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    socket.set_ip_bind_address_no_port(true).expect("IP_BIND_ADDRESS_NO_PORT");
     socket.bind(&SocketAddr::from(([127, 0, 1, caller], 0)).into()).expect("bind");
     socket.connect(&to.into()).expect("connect");
     // Whoever has closed on us by then need not hear it.

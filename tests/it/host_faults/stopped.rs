@@ -2,7 +2,7 @@
 //! on a machine that others use; that no deadline asks it is held by `tidy`.
 
 use std::{
-    thread,
+    fs, thread,
     time::{Duration, Instant},
 };
 
@@ -28,6 +28,18 @@ fn tunnels(proxy: &Proxy, target: &str, count: usize) -> Vec<Wire> {
         wire
     };
     (0..count).map(open).collect()
+}
+
+/// Stops it, and waits until each of its threads has stopped: kill(2) does not.
+fn stop(proxy: &mut Proxy) {
+    proxy.running().signal(Signal::SIGSTOP);
+    let is_stopped = |thread: fs::DirEntry| {
+        // proc(5): the state stands behind the name in parentheses.
+        let stat = fs::read_to_string(thread.path().join("stat")).expect("the thread lives");
+        stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+    };
+    let threads = || fs::read_dir(format!("/proc/{}/task", proxy.pid())).expect("the process lives");
+    assert!(eventually(|| threads().flatten().all(is_stopped)));
 }
 
 /// Frames that come within `time`: their opcodes.
@@ -61,7 +73,7 @@ fn what_came_while_it_was_stopped_is_served_and_what_was_due_is_due_once(driver:
     }
     let mut never = proxy.connect();
     never.send("GET / HTTP/1.1\r\nHo");
-    proxy.running().signal(Signal::SIGSTOP);
+    stop(&mut proxy);
     for wire in &mut spoken_to {
         wire.send(frames::client(frames::TEXT, "while it was stopped"));
     }
@@ -98,7 +110,7 @@ fn a_backend_and_a_client_that_are_stopped_are_waited_for() {
     let front = Proxy::config(TEXT).watched().set("backend", middle.http()).start();
     let before = (Leaks::of(&front), Leaks::of(&back));
     let (mut patient, brief) = (tunnels(&front, "/ping", 4), tunnels(&front, "/", 2));
-    middle.running().signal(Signal::SIGSTOP);
+    stop(&mut middle);
     let mut asked = front.connect();
     asked.send("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n");
     let mut upgraded = front.connect();
