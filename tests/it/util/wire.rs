@@ -232,15 +232,9 @@ impl Wire {
         self
     }
 
-    /// One write: how much went.
+    /// A plain write: as much as is taken now.
     pub fn write_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.stream.write(bytes)
-    }
-
-    /// Sends what was written and has not gone: records of TLS.
-    pub fn flush(&mut self) -> &mut Self {
-        self.stream.flush().expect("flush");
-        self
     }
 
     /// Sends `bytes` in writes of `size` bytes.
