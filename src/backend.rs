@@ -1,65 +1,91 @@
 //! Connecting to a backend.
 
+mod dial;
+
 use std::{cell::RefCell, io, rc::Rc};
 
-use socket2::{SockAddr, SockRef, TcpKeepalive};
+use socket2::{SockRef, TcpKeepalive};
 
 use crate::{
-    config::{KeepAlive, Settings},
+    config::{KeepAlive, Settings, Sources},
     http::refusal::Refusal,
     observe::os_error,
     reactor::Reactor,
     scratch::Scratch,
     stream::{Failure, Stream},
-    sys, tls,
-    upstream::Backend,
+    tls,
+    upstream::{
+        Backend,
+        ports::{Port, Ports},
+    },
 };
 
 const TIMED_OUT: &str = "upstream timed out (110: Connection timed out) while connecting to upstream";
 
-/// Opens a connection within `proxy_connect_timeout`, TLS included when `tls_name` (SNI and the name to verify) is given.
+/// How to come to a backend.
+#[derive(Debug, Clone, Copy)]
+pub struct Way<'a> {
+    /// Where it is.
+    pub backend: &'a Backend,
+    /// Over TLS: the name to send, and to verify.
+    pub tls_name: Option<&'a str>,
+    /// `proxy_connect_timeout`, `proxy_ssl_*`, `proxy_socket_keepalive`, `tcp_user_timeout`.
+    pub settings: &'a Settings,
+    /// `proxy_bind`
+    pub sources: Option<&'a Sources>,
+    /// Where its port is counted.
+    pub ports: &'a Ports,
+}
+
+/// A connection to a backend.
+#[derive(Debug)]
+pub struct Connected {
+    /// It.
+    pub stream: Stream,
+    /// Its local port; none of a unix socket.
+    pub port: Option<Port>,
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub struct Failed {
+    /// 502 or 504 with the cause.
+    pub refusal: Refusal,
+    /// This host has no port or no address for it: the backend is not to blame.
+    pub ours: bool,
+}
+
+/// Opens a connection within `proxy_connect_timeout`, TLS included.
 ///
 /// # Errors
 /// 502 or 504 with the cause.
 pub async fn connect(
     reactor: &Rc<Reactor>,
     scratch: &Rc<RefCell<Scratch>>,
-    backend: &Backend,
-    tls_name: Option<&str>,
-    settings: &Settings,
-) -> Result<Stream, Refusal> {
-    let opening = open(reactor, scratch, backend, tls_name, settings);
-    match reactor.within(settings.connect_timeout, opening).await {
+    way: &Way<'_>,
+) -> Result<Connected, Failed> {
+    match reactor.within(way.settings.connect_timeout, open(reactor, scratch, way)).await {
         Ok(result) => result,
-        Err(_) => Err(Refusal::new(504, "upstream_connect_timeout", TIMED_OUT)),
+        Err(_) => Err(Refusal::new(504, "upstream_connect_timeout", TIMED_OUT).into()),
     }
 }
 
-async fn open(
-    reactor: &Rc<Reactor>,
-    scratch: &Rc<RefCell<Scratch>>,
-    backend: &Backend,
-    tls_name: Option<&str>,
-    settings: &Settings,
-) -> Result<Stream, Refusal> {
-    let address = match backend {
-        Backend::Tcp(address) => SockAddr::from(*address),
-        Backend::Unix(path) => SockAddr::unix(path).map_err(refused)?,
-    };
-    let fd = sys::connect(&address).map_err(refused)?;
+async fn open(reactor: &Rc<Reactor>, scratch: &Rc<RefCell<Scratch>>, way: &Way<'_>) -> Result<Connected, Failed> {
+    let Way { backend, tls_name, settings, sources, ports } = *way;
+    let dial::Begun { fd, port } = dial::begin(backend, sources, ports)?;
     if matches!(backend, Backend::Tcp(_)) {
         // A socket without them serves as well; a backend that vanished is then noticed by the tunnel's idle time.
         let _ = outlive_nobody(&SockRef::from(&fd), settings);
     }
-    let descriptor = reactor.watch(fd).map_err(refused)?;
-    descriptor.connected().await.map_err(refused)?;
+    let descriptor = reactor.watch(fd).map_err(Failed::connect)?;
+    descriptor.connected().await.map_err(Failed::connect)?;
     let stream = Stream::new(descriptor, Rc::clone(scratch));
     if let Some(name) = tls_name {
         let session =
             tls::Session::client(&settings.backend_tls, name).map_err(|error| tls_failed(&Failure::Tls(error)))?;
         stream.handshake(Box::new(session), Vec::new()).await.map_err(|error| tls_failed(&error))?;
     }
-    Ok(stream)
+    Ok(Connected { stream, port })
 }
 
 /// The options by which a backend that vanished is noticed.
@@ -76,11 +102,16 @@ fn outlive_nobody(socket: &SockRef<'_>, settings: &Settings) -> io::Result<()> {
     Ok(())
 }
 
-fn refused(error: io::Error) -> Refusal {
-    Refusal {
-        status: 502,
-        reason: "upstream_connect",
-        detail: format!("connect() failed ({}) while connecting to upstream", os_error(&error)).into(),
+impl From<Refusal> for Failed {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, ours: false }
+    }
+}
+
+impl Failed {
+    fn connect(error: io::Error) -> Self {
+        let detail = format!("connect() failed ({}) while connecting to upstream", os_error(&error));
+        Refusal::private(502, "upstream_connect", detail).into()
     }
 }
 
