@@ -2,7 +2,7 @@
 
 mod dial;
 
-use std::{cell::RefCell, io, rc::Rc};
+use std::{io, rc::Rc};
 
 use socket2::{SockRef, TcpKeepalive};
 
@@ -10,14 +10,13 @@ use crate::{
     config::{KeepAlive, Settings, Sources},
     http::refusal::Refusal,
     observe::os_error,
-    reactor::Reactor,
-    scratch::Scratch,
     stream::{Failure, Stream},
-    tls,
+    sys, tls,
     upstream::{
         Backend,
         ports::{Port, Ports},
     },
+    worker::Worker,
 };
 
 const TIMED_OUT: &str = "upstream timed out (110: Connection timed out) while connecting to upstream";
@@ -49,37 +48,55 @@ pub struct Connected {
 /// Why there is no connection.
 #[derive(Debug)]
 pub struct Failed {
-    /// 502 or 504 with the cause.
+    /// 502, 503 or 504 with the cause.
     pub refusal: Refusal,
-    /// This host has no port or no address for it: the backend is not to blame.
-    pub ours: bool,
+    /// Whose fault it is.
+    pub blame: Blame,
+    /// What the host said, where it is its fault.
+    error: Option<io::Error>,
+}
+
+/// Whose fault it is that there is no connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// The backend's, or that of the way to it.
+    Backend,
+    /// The host's: no descriptor, no memory.
+    Host,
+    /// The host's too, towards this backend: no port is left, or no address to come from.
+    Ports,
 }
 
 /// Opens a connection within `proxy_connect_timeout`, TLS included.
 ///
 /// # Errors
 /// 502 or 504 with the cause.
-pub async fn connect(
-    reactor: &Rc<Reactor>,
-    scratch: &Rc<RefCell<Scratch>>,
-    way: &Way<'_>,
-) -> Result<Connected, Failed> {
-    match reactor.within(way.settings.connect_timeout, open(reactor, scratch, way)).await {
+pub async fn connect(worker: &Rc<Worker>, way: &Way<'_>) -> Result<Connected, Failed> {
+    match worker.reactor.within(way.settings.connect_timeout, open(worker, way)).await {
         Ok(result) => result,
         Err(_) => Err(Refusal::new(504, "upstream_connect_timeout", TIMED_OUT).into()),
     }
 }
 
-async fn open(reactor: &Rc<Reactor>, scratch: &Rc<RefCell<Scratch>>, way: &Way<'_>) -> Result<Connected, Failed> {
+async fn open(worker: &Rc<Worker>, way: &Way<'_>) -> Result<Connected, Failed> {
     let Way { backend, tls_name, settings, sources, ports } = *way;
-    let dial::Begun { fd, port } = dial::begin(backend, sources, ports)?;
+    let begin = || dial::begin(backend, sources, ports);
+    let begun = begin().or_else(|failed| match &failed.error {
+        Some(error) if failed.blame == Blame::Host => {
+            // Which may have made room: what is only kept gives way.
+            worker.lacks("connect", error, "new tunnels and requests get 503");
+            begin()
+        }
+        _ => Err(failed),
+    });
+    let dial::Begun { fd, port } = begun?;
     if matches!(backend, Backend::Tcp(_)) {
         // A socket without them serves as well; a backend that vanished is then noticed by the tunnel's idle time.
         let _ = outlive_nobody(&SockRef::from(&fd), settings);
     }
-    let descriptor = reactor.watch(fd).map_err(Failed::connect)?;
+    let descriptor = worker.reactor.watch(fd).map_err(Failed::connect)?;
     descriptor.connected().await.map_err(Failed::connect)?;
-    let stream = Stream::new(descriptor, Rc::clone(scratch));
+    let stream = Stream::new(descriptor, Rc::clone(&worker.scratch));
     if let Some(name) = tls_name {
         let session =
             tls::Session::client(&settings.backend_tls, name).map_err(|error| tls_failed(&Failure::Tls(error)))?;
@@ -104,13 +121,17 @@ fn outlive_nobody(socket: &SockRef<'_>, settings: &Settings) -> io::Result<()> {
 
 impl From<Refusal> for Failed {
     fn from(refusal: Refusal) -> Self {
-        Self { refusal, ours: false }
+        Self { refusal, blame: Blame::Backend, error: None }
     }
 }
 
 impl Failed {
     fn connect(error: io::Error) -> Self {
         let detail = format!("connect() failed ({}) while connecting to upstream", os_error(&error));
+        if sys::is_shortage(&error) {
+            let refusal = Refusal::private(503, "host_shortage", detail);
+            return Self { refusal, blame: Blame::Host, error: Some(error) };
+        }
         Refusal::private(502, "upstream_connect", detail).into()
     }
 }

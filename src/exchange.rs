@@ -1,7 +1,6 @@
 //! Plain HTTP between a client and a backend: bodies as streams, in both directions at once.
 
 use std::{
-    borrow::Cow,
     cell::{Cell, RefCell},
     future::{Future, poll_fn},
     pin::{Pin, pin},
@@ -189,7 +188,11 @@ impl Upload<'_> {
     }
 }
 
-const CLIENT_CLOSED: &str = "the client closed before the response was complete";
+/// Why an answer that has begun does not come to its end.
+pub const CLIENT_CLOSED: Refusal =
+    Refusal::new(499, "client_closed", "the client closed before the response was complete");
+/// The same.
+pub const CLIENT_STUCK: Refusal = Refusal::new(408, "client_send_timeout", "the client took no byte for send_timeout");
 
 /// Body bytes as they go out: as they are, or as one chunk.
 fn frame(payload: &[u8], chunked: bool) -> Vec<u8> {
@@ -265,7 +268,7 @@ pub struct Download<'a> {
 #[derive(Debug)]
 pub enum DownloadError {
     /// The client is gone, takes nothing, or broke its request's body off.
-    Client(Cow<'static, str>),
+    Client(Refusal),
     /// The backend broke off.
     Backend(Refusal),
 }
@@ -317,7 +320,7 @@ impl Download<'_> {
                 detail: format!("reading upstream failed ({error})").into(),
             },
             Ok(Either::Right(())) => {
-                return Err(DownloadError::Client(CLIENT_CLOSED.into()));
+                return Err(DownloadError::Client(CLIENT_CLOSED));
             }
             Err(_) => Refusal::new(
                 504,
@@ -335,8 +338,8 @@ impl Download<'_> {
                 add(self.sent, bytes.len());
                 Ok(())
             }
-            Ok(Err(_)) => Err(DownloadError::Client(CLIENT_CLOSED.into())),
-            Err(_) => Err(DownloadError::Client("the client took no byte for send_timeout".into())),
+            Ok(Err(_)) => Err(DownloadError::Client(CLIENT_CLOSED)),
+            Err(_) => Err(DownloadError::Client(CLIENT_STUCK)),
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod finding;
 mod guide;
 pub mod needs;
 pub mod settings;
+mod sources;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -71,7 +72,9 @@ const LINTED: [&str; 3] = ["LimitNOFILE", "net.core.somaxconn", "net.ipv4.ip_loc
 
 /// What of this host is too small for what a file asks for: for `-t`.
 pub fn lint(config: &Config) -> Vec<Diagnostic> {
-    lint_on(&Files::default(), config)
+    let mut found = lint_on(&Files::default(), config);
+    found.extend(sources::lint(config));
+    found
 }
 
 fn lint_on(files: &Files, config: &Config) -> Vec<Diagnostic> {

@@ -32,6 +32,7 @@ pub mod generation;
 
 pub mod balance;
 pub mod host;
+pub mod sandbox;
 
 pub mod reactor;
 pub mod scratch;

@@ -78,6 +78,9 @@ pub const PIPES_IN_USE: usize = 512;
 pub const EVENTS_PER_BATCH: usize = 512;
 /// Batches handled before other tasks of the worker get their turn.
 pub const BATCHES_PER_TURN: usize = 4;
+/// Turns in a row that take a full share of events and put deadlines off, since more events wait: 32,768 of them, which is more than a
+/// worker that was stopped for a while finds.
+pub const TURNS_IN_A_HURRY: u32 = 16;
 /// Bytes one half of a tunnel may move before the other ready tunnels get their turn: one full pipe.
 pub const BYTES_PER_TURN: usize = 1 << 20;
 /// Bytes all tunnels of a worker may move before its tasks get their turn: a few milliseconds' worth.
@@ -107,6 +110,11 @@ pub const PORT_FILE_BYTES: usize = 4 << 10;
 pub const PORT_REMARKS: usize = 64;
 /// How long a listener rests after the kernel had no descriptor or memory for a connection, milliseconds.
 pub const ACCEPT_PAUSE_MS: u64 = 100;
+/// How long no call must have failed before a shortage of descriptors or memory is over, milliseconds: longer than a listener rests, so
+/// that one which comes and goes with every connection is one.
+pub const SHORTAGE_QUIET_MS: u64 = 3_000;
+/// Seconds between two lines that say that it goes on.
+pub const SHORTAGE_REPORT_SECS: u64 = 60;
 /// How long a taken address is tried again at start, milliseconds: the ports of a process that owned an io_uring stay bound a
 /// moment after its exit, until the kernel has torn the ring down.
 pub const BIND_RETRY_MS: u64 = 1_000;

@@ -87,7 +87,7 @@ impl Record {
         let since_start = opened.saturating_duration_since(generation.board.started());
         Self::Small(Small {
             lines: (!sealed.is_empty()).then(|| Box::new(Lines::of(sealed, &request, &attempt))),
-            remote: request.client.remote.clone(),
+            remote: request.remote().clone(),
             serial: request.client.serial,
             leg,
             server: request.server as u32,
@@ -138,7 +138,7 @@ impl Record {
     /// The client's address.
     pub fn client(&self) -> &Address {
         match self {
-            Self::Whole(whole) => &whole.request.client.remote,
+            Self::Whole(whole) => whole.request.remote(),
             Self::Small(small) => &small.remote,
         }
     }

@@ -85,13 +85,7 @@ pub async fn serve(worker: Rc<Worker>, connection: Accepted) {
     let io = match worker.reactor.watch(fd) {
         Ok(io) => io,
         Err(error) => {
-            let about = About::Connection(&client);
-            return error_log::event(
-                &generation.logs,
-                Level::Crit,
-                &about,
-                format_args!("epoll_ctl() failed ({error})"),
-            );
+            return worker.lacks("epoll_ctl", &error, "new connections are closed");
         }
     };
     let stream = Stream::new(io, Rc::clone(&worker.scratch));
@@ -187,7 +181,7 @@ impl Session {
             Ok(()) => generation.tunnel_opened(server),
             Err(error) => {
                 Counters::bump(&self.worker.counters.tunnels_ended);
-                self.worker.log(Level::Crit, format_args!("epoll_ctl() failed ({error}): a tunnel was closed"));
+                self.worker.lacks("epoll_ctl", &error, "tunnels are closed");
             }
         }
     }

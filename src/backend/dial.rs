@@ -9,7 +9,7 @@ use std::{
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
 use socket2::SockAddr;
 
-use super::Failed;
+use super::{Blame, Failed};
 use crate::{
     config::Sources,
     http::refusal::Refusal,
@@ -33,7 +33,7 @@ pub(super) struct Begun {
 /// Begins a connection, from the first of `sources` that has a port left. A unix socket has no source address.
 ///
 /// # Errors
-/// 502; [`Failed::ours`] where it is this host that has no port, or no such address.
+/// 502; [`Blame::Ports`] where it is this host that has no port, or no such address.
 pub(super) fn begin(backend: &Backend, sources: Option<&Sources>, ports: &Ports) -> Result<Begun, Failed> {
     let address = match backend {
         Backend::Tcp(address) => *address,
@@ -52,7 +52,7 @@ pub(super) fn begin(backend: &Backend, sources: Option<&Sources>, ports: &Ports)
     let left = sources.in_turn(address.ip()).filter(|source| !ports.are_used_up(*source, address));
     for source in left.take(SOURCES_TRIED) {
         match begin_from(Some(source), address, ports) {
-            Err(another) if another.ours => failed = another,
+            Err(another) if another.blame == Blame::Ports => failed = another,
             result => return result,
         }
     }
@@ -88,12 +88,12 @@ fn bind(socket: &socket2::Socket, source: IpAddr, ports: &Ports) -> Result<(), F
     bound.map_err(|error| {
         let why = if is_missing { ": this host has no such address" } else { "" };
         let error = os_error(&error);
-        Failed::ours("upstream_bind", format!("bind({source}) failed ({error}) while connecting to upstream{why}"))
+        Failed::ports("upstream_bind", format!("bind({source}) failed ({error}) while connecting to upstream{why}"))
     })
 }
 
 fn no_port(from: &str, backend: SocketAddr) -> Failed {
-    Failed::ours(
+    Failed::ports(
         "upstream_ports",
         format!(
             "connect() failed (99: Cannot assign requested address) while connecting to upstream: no local port is left from {from} to \
@@ -105,12 +105,12 @@ fn no_port(from: &str, backend: SocketAddr) -> Failed {
 /// Not unbound instead: whoever names addresses has a rule for them somewhere.
 fn no_address_of_its_family(backend: SocketAddr) -> Failed {
     let family = if backend.is_ipv4() { "IPv4" } else { "IPv6" };
-    Failed::ours("upstream_bind", format!("`proxy_bind` has no {family} address to reach {backend} from"))
+    Failed::ports("upstream_bind", format!("`proxy_bind` has no {family} address to reach {backend} from"))
 }
 
 impl Failed {
-    fn ours(reason: &'static str, detail: String) -> Self {
-        Self { refusal: Refusal::private(502, reason, detail), ours: true }
+    fn ports(reason: &'static str, detail: String) -> Self {
+        Self { refusal: Refusal::private(502, reason, detail), blame: Blame::Ports, error: None }
     }
 }
 
@@ -132,7 +132,7 @@ mod tests {
     fn connections_come_from_each_address_in_turn_and_pass_over_what_is_not_ours() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let backend = Backend::Tcp(listener.local_addr().unwrap());
-        let (sources, ports) = (sources(&["127.0.0.2", "192.0.2.77", "127.0.0.3"]), Ports::default());
+        let (sources, ports) = (sources(&["127.0.0.2", "198.51.100.77", "127.0.0.3"]), Ports::default());
         let from = || {
             let begun = begin(&backend, Some(&sources), &ports).map_err(|failed| failed.refusal);
             let socket = socket2::Socket::from(begun.unwrap().fd);
@@ -141,21 +141,27 @@ mod tests {
         let turns = [(); 6].map(|()| from());
         assert_eq!(turns, ["127.0.0.2", "127.0.0.3", "127.0.0.3", "127.0.0.2", "127.0.0.3", "127.0.0.3"]);
         let said = ports.remarks();
-        assert!(said.len() == 1 && said[0].contains("192.0.2.77") && said[0].contains("no such address"), "{said:?}");
+        assert!(
+            said.len() == 1 && said[0].contains("198.51.100.77") && said[0].contains("no such address"),
+            "{said:?}"
+        );
     }
 
     #[test]
     fn what_this_host_lacks_is_told_apart_and_no_backend_s_fault() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (backend, ports) = (Backend::Tcp(listener.local_addr().unwrap()), Ports::default());
-        let failed = begin(&backend, Some(&sources(&["192.0.2.77"])), &ports).unwrap_err();
-        assert!(failed.ours && failed.refusal.detail.contains("this host has no such address"), "{failed:?}");
+        let failed = begin(&backend, Some(&sources(&["198.51.100.77"])), &ports).unwrap_err();
+        assert!(
+            failed.blame == Blame::Ports && failed.refusal.detail.contains("this host has no such address"),
+            "{failed:?}"
+        );
         let failed = begin(&backend, Some(&sources(&["::1"])), &ports).unwrap_err();
-        assert!(failed.ours && failed.refusal.detail.contains("no IPv4 address"), "{failed:?}");
+        assert!(failed.blame == Blame::Ports && failed.refusal.detail.contains("no IPv4 address"), "{failed:?}");
         assert_eq!(ports.seen(), []);
         let nobody = Backend::Unix("/nowhere/at/all".into());
-        let failed = begin(&nobody, Some(&sources(&["192.0.2.77"])), &ports).unwrap_err();
-        assert!(!failed.ours, "a unix socket has no source address: {failed:?}");
+        let failed = begin(&nobody, Some(&sources(&["198.51.100.77"])), &ports).unwrap_err();
+        assert!(failed.blame == Blame::Backend, "a unix socket has no source address: {failed:?}");
         assert_eq!(reason(begin(&backend, Some(&sources(&["127.0.0.5"])), &ports)), "begun");
     }
 }

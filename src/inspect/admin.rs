@@ -19,7 +19,7 @@ use crate::{
         error_log::{self, About},
         tally::PeerTally,
     },
-    request::Request,
+    request::{Address, Request},
     route::origin,
     worker::Worker,
 };
@@ -28,9 +28,10 @@ use crate::{
 const FIELD: &str = "X-Longsplice-Admin";
 
 /// Whoever asks may act: `status_admin` is on, and `allow` and `deny` let this client pass; where the file has neither, it must be one
-/// of this host.
+/// of this host, by its own word and by that of any proxy that is believed.
 pub fn may_act(request: &Request, admin: bool) -> bool {
-    let is_local = request.client.remote.ip().is_none_or(|ip| ip.to_canonical().is_loopback());
+    let is_loopback = |address: &Address| address.ip().is_none_or(|ip| ip.to_canonical().is_loopback());
+    let is_local = is_loopback(&request.client.remote) && is_loopback(request.remote());
     admin && (!request.settings().access.is_empty() || is_local)
 }
 

@@ -1,5 +1,6 @@
 //! What outlives every configuration and every worker: one board a process, shared by all of them.
 
+mod files;
 mod told;
 
 use std::{
@@ -11,6 +12,7 @@ use std::{
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
+use self::files::Files;
 pub use super::status::State;
 use super::{counters::Counters, errand::Errands, tally::Kept};
 
@@ -26,6 +28,7 @@ pub struct Board {
     pub kept: Kept,
     /// What workers ask of each other.
     pub errands: Errands,
+    files: Files,
 }
 
 /// Every worker.
@@ -78,6 +81,7 @@ impl Default for Board {
             loads: Mutex::default(),
             kept: Kept::default(),
             errands: Errands::default(),
+            files: Files::default(),
         }
     }
 }

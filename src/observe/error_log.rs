@@ -124,7 +124,7 @@ fn append_connection(line: &mut Vec<u8>, client: &ClientConnection) {
 }
 
 fn append_request(line: &mut Vec<u8>, request: &Request) {
-    append_client(line, &request.client.remote);
+    append_client(line, request.remote());
     let server = request.config.servers.get(request.server);
     append(line, format_args!(", server: {}", server.map_or("", |server| &server.name)));
     if !request.line.is_empty() {

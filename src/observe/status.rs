@@ -223,6 +223,8 @@ pub struct Tls {
 pub struct Errors {
     /// accept4(2) failed: no descriptor, no memory.
     pub accept: u64,
+    /// Calls that failed because the host had no descriptor or memory.
+    pub shortages: u64,
     /// Sessions that ended in a panic.
     pub panics: u64,
 }

@@ -114,8 +114,7 @@ impl Round<'_> {
                     let refusal = Refusal::new(head.status, "intercepted", "proxy_intercept_errors");
                     return Err(failed(refusal, Kind::Intercepted));
                 }
-                let framing =
-                    response_framing(&head, self.method).map_err(|refusal| failed(refusal, Kind::InvalidHeader))?;
+                let framing = response_framing(&head, self.method);
                 let persists = head.keep_alive && framing != Framing::UntilClose;
                 let relay = Relay { round: self, backend: &backend, wire };
                 let next = relay.run(request, head, framing, &mut buffer, &mut upload).await;

@@ -11,7 +11,7 @@ use super::{
     round::{Failed, Kind, Round},
 };
 use crate::{
-    backend::{self, Connected, Way},
+    backend::{self, Blame, Connected, Way},
     config::Level,
     exchange::Progress,
     http::refusal::Refusal,
@@ -60,17 +60,17 @@ impl Round<'_> {
             ports,
         };
         let wire = Wire::default();
-        let opening = backend::connect(&worker.reactor, &worker.scratch, &way);
-        let result = race(opening, self.client.stream.descriptor().hangup()).await;
+        let result = race(backend::connect(worker, &way), self.client.stream.descriptor().hangup()).await;
         ports.remarks().iter().for_each(|remark| worker.log(Level::Warn, format_args!("{remark}")));
         match result {
+            Either::Left(Err(failed)) if failed.blame == Blame::Host => Err(wire.failed(failed.refusal, Kind::Host)),
             Either::Left(result) => result.map_err(|failed| {
                 if let Some(tally) = self.tally(choice) {
                     tally.connect_errors.fetch_add(1, Relaxed);
                 }
                 let kind = match failed.refusal.status {
                     504 => Kind::Timeout,
-                    _ if failed.ours => Kind::Ours,
+                    _ if failed.blame == Blame::Ports => Kind::Ports,
                     _ => Kind::Error,
                 };
                 wire.failed(failed.refusal, kind)

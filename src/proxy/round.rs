@@ -54,9 +54,11 @@ pub(super) enum Kind {
     /// An answer that `error_page` replaces.
     Intercepted,
     /// This host has no port or no address for a connection: no backend is to blame, and another may be reached.
-    Ours,
+    Ports,
     /// The client's doing: no backend is to blame, and none is tried again.
     Client,
+    /// The host's: the same holds.
+    Host,
 }
 
 impl Round<'_> {
@@ -83,7 +85,7 @@ impl Round<'_> {
                 Err(failed) => failed,
             };
             match failed.kind {
-                Kind::Client => return Err(failed.refusal),
+                Kind::Client | Kind::Host => return Err(failed.refusal),
                 Kind::Intercepted => {
                     group.succeeded(choice.peer);
                     return Err(failed.refusal);
@@ -125,11 +127,11 @@ impl Round<'_> {
     pub(super) fn may_go_on(&self, request: &Request, failed: &Failed, last: bool) -> bool {
         let next = &self.settings.next_upstream;
         let wanted = match failed.kind {
-            Kind::Error | Kind::Ours => next.error,
+            Kind::Error | Kind::Ports => next.error,
             Kind::Timeout => next.timeout,
             Kind::InvalidHeader => next.invalid_header,
             Kind::Status(status) => next.statuses.contains(&status),
-            Kind::Intercepted | Kind::Client => false,
+            Kind::Intercepted | Kind::Client | Kind::Host => false,
         };
         let late = !next.timeout_total.is_zero() && self.started.elapsed() >= next.timeout_total;
         wanted && !last && !late && self.may_repeat(request, failed)
@@ -148,7 +150,7 @@ impl Round<'_> {
             attempt.status = if let Kind::Status(status) = failed.kind { status } else { failed.refusal.status };
         });
         let group = self.target.group();
-        if matches!(failed.kind, Kind::Status(403 | 404) | Kind::Ours) {
+        if matches!(failed.kind, Kind::Status(403 | 404) | Kind::Ports) {
             return;
         }
         if let Some(tally) = self.tally(choice) {

@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     config::{
         BackendAddress, Content, Driver, ListenAddress, ListenOptions, Main, NextUpstream, ProxyPass, ProxyTarget,
-        Upstream, UpstreamServer,
+        Sandbox, Upstream, UpstreamServer,
     },
     http::head::HeadLimits,
     route::{location::Locations, map::Map, rewrite::Script, server_name::ServerNames},
@@ -65,6 +65,7 @@ pub(crate) fn settings() -> Settings {
         user_timeout: Duration::ZERO,
         reset_timedout: false,
         access: Vec::new(),
+        real_ip: None,
     }
 }
 
@@ -122,6 +123,7 @@ pub(crate) fn config(servers: Vec<Server>, maps: Vec<Map>) -> Config {
             daemon: false,
             upgrade_timeout: Duration::from_secs(60),
             driver: Driver::Epoll,
+            sandbox: Sandbox::Off,
             error_logs: Vec::new(),
             prefix: PathBuf::new(),
         },

@@ -103,9 +103,11 @@ impl Request {
     fn connection(&self, known: Known, out: &mut Vec<u8>) -> bool {
         let client = &*self.client;
         match known {
-            Known::RemoteAddr | Known::RealipRemoteAddr => client.remote.text(out),
-            Known::RemotePort | Known::RealipRemotePort => client.remote.port_text(out),
-            Known::BinaryRemoteAddr => client.remote.binary(out),
+            Known::RemoteAddr => self.remote().text(out),
+            Known::RemotePort => self.remote().port_text(out),
+            Known::BinaryRemoteAddr => self.remote().binary(out),
+            Known::RealipRemoteAddr => client.remote.text(out),
+            Known::RealipRemotePort => client.remote.port_text(out),
             Known::ServerAddr => client.local.text(out),
             Known::ServerPort => client.local.port_text(out),
             Known::Connection => print(format_args!("{}", client.serial), out),
@@ -169,7 +171,7 @@ impl Request {
         if field(&self.head.fields, "x-forwarded-for", out) {
             out.extend_from_slice(b", ");
         }
-        self.client.remote.text(out)
+        self.remote().text(out)
     }
 
     /// What the client got; before it got anything, what an error page will say.

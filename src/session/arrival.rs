@@ -125,8 +125,8 @@ impl Session {
             Ok(_) => {
                 let truncated = self.stream.end() == Some(End::Truncated);
                 let how = if truncated { " without close_notify" } else { "" };
-                self.log(Level::Info, format_args!("client closed connection{how} in the middle of a request head"));
-                Err(Gone::Refused(Refusal::new(499, "client_closed", "the client closed within its request head")))
+                let detail = format!("client closed connection{how} in the middle of a request head");
+                Err(Gone::Refused(Refusal::private(499, "client_closed", detail)))
             }
             Err(failure) => {
                 self.log(Level::Info, format_args!("reading a request head failed ({failure})"));

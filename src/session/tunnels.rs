@@ -76,6 +76,7 @@ pub fn tunnel_ended(worker: &Rc<Worker>, finished: Finished<Record>) {
     let level = match outcome.reason {
         Reason::ProtocolError | Reason::TlsError => Level::Warn,
         Reason::InternalError => Level::Alert,
+        Reason::HostShortage => Level::Crit,
         Reason::UpstreamReset => Level::Error,
         _ => Level::Info,
     };

@@ -5,6 +5,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::SockRef;
 
 use super::{
@@ -96,6 +97,27 @@ impl Tunnel {
         let waiting = self.waiting(from).map(std::mem::take).unwrap_or_default();
         self.extra.take_if(|extra| extra.is_idle());
         waiting
+    }
+
+    /// A socket has brought something, or takes something again, that no turn has been taken for yet. Asks the sockets: the events of
+    /// that may be among those that have not been fetched.
+    pub fn has_something_to_do(&self) -> bool {
+        let wanted = [Side::Client, Side::Upstream].map(|side| {
+            let reads = !self.half(side).is(Marks::ENDED) && !self.is_waiting(side);
+            let writes = self.is_waiting(side.other());
+            let mut wanted = PollFlags::empty();
+            wanted.set(PollFlags::POLLIN, reads);
+            wanted.set(PollFlags::POLLOUT, writes);
+            wanted
+        });
+        let [client, upstream] =
+            [Side::Client, Side::Upstream].map(|side| PollFd::new(self.fd(side), wanted[side as usize]));
+        let mut asked = [client, upstream];
+        let found = poll(&mut asked, PollTimeout::ZERO);
+        // POLLHUP and POLLERR come unasked, and are no reason to stay.
+        let is_wanted =
+            |(asked, wanted): (&PollFd<'_>, PollFlags)| asked.revents().is_some_and(|found| found.intersects(wanted));
+        found.is_ok() && asked.iter().zip(wanted).any(is_wanted)
     }
 
     /// Takes note that a side has ended; which was the first.

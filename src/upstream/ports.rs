@@ -47,6 +47,11 @@ impl Range {
         Some(Self { first, last, reserved: reserved.split(',').filter_map(part).collect() })
     }
 
+    /// The first and the last.
+    pub fn ends(&self) -> (u16, u16) {
+        (self.first, self.last)
+    }
+
     /// How many there are.
     pub fn len(&self) -> u32 {
         let between = |first: u16, last: u16| (u32::from(last) + 1).saturating_sub(u32::from(first));
@@ -418,7 +423,7 @@ mod tests {
     #[test]
     fn an_address_that_is_not_ours_is_said_once() {
         let ports = Ports::default();
-        let source = "192.0.2.1".parse().unwrap();
+        let source = "198.51.100.1".parse().unwrap();
         ports.note_source(source, true);
         assert_eq!(ports.remarks().len(), 0);
         (0..3).for_each(|_| ports.note_source(source, false));

@@ -115,6 +115,36 @@ fn upstreams_are_held_to_nginx_s_rules() {
 }
 
 #[test]
+fn whom_to_believe_is_held_to_nginx_s_rules() {
+    server_error("set_real_ip_from no.such.invalid;", "host not found in set_real_ip_from \"no.such.invalid\"");
+    server_error("set_real_ip_from 10.0.0.0/33;", "host not found in set_real_ip_from \"10.0.0.0/33\"");
+    server_error("set_real_ip_from all;", "a network like `10.0.0.0/8`");
+    server_error("real_ip_header \"X Real\";", "\"X Real\" cannot be the name of a header field");
+    server_error("real_ip_recursive yes;", "it must be \"on\" or \"off\"");
+    server_error("real_ip_header A; real_ip_header B;", "\"real_ip_header\" directive is duplicate");
+    let warned = report("set_real_ip_from 10.0.0.1/8; server { listen 127.0.0.1:1; location / { } }");
+    assert_eq!(warned.matches("low address bits of 10.0.0.1/8 are meaningless").count(), 1, "{warned}");
+}
+
+#[test]
+fn source_addresses_are_addresses_and_not_too_many() {
+    for (wrong, expected) in [
+        ("10.0.0.1 transparent", "CAP_NET_RAW"),
+        ("10.0.0.1:0", "no port can be given"),
+        ("[::1]:80", "no port can be given"),
+        ("10.0.0.256", "invalid address \"10.0.0.256\""),
+        ("10.0.0.1 off", "invalid address \"off\""),
+        ("10.0.0.1 $server_addr", "one text with variables"),
+        ("app.internal", "invalid address"),
+        ("10.0.0.0/21", "10.0.0.0/21 has more than 1024 addresses"),
+        ("2001:db8::/64", "a longer prefix"),
+        ("10.0.0.0/22 10.1.0.1", "1025 source addresses are too many"),
+    ] {
+        server_error(&format!("proxy_bind {wrong};"), expected);
+    }
+}
+
+#[test]
 fn listens_are_held_to_nginx_s_rules() {
     server_error("listen 127.0.0.1:8080;", "a duplicate listen 127.0.0.1:8080");
     server_error("listen 1 sssl;", "did you mean `ssl`?");
@@ -169,7 +199,6 @@ fn nothing_that_protects_is_ignored() {
         "satisfy any;",
         "secure_link $arg_a;",
         "valid_referers none;",
-        "set_real_ip_from 10.0.0.1;",
         "limit_rate 1k;",
         "modsecurity on;",
         "auth_jwt x;",

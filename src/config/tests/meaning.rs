@@ -5,11 +5,12 @@ use std::time::Duration;
 use super::*;
 use crate::{
     config::{
-        Content, Driver, Fallback, KeepIdle, LogBuffer, LogTarget, Origin, ProxyPass, ProxyTarget, Redirect,
+        Bind, Content, Driver, Fallback, KeepIdle, LogBuffer, LogTarget, Origin, ProxyPass, ProxyTarget, Redirect,
         TunnelEvent,
     },
     route::{
-        access,
+        access::{self, Whom},
+        real_ip::{RealIp, RealIpHeader},
         rewrite::{Condition, Flag, Step},
     },
     websocket::handshake::Protocols,
@@ -128,6 +129,27 @@ fn an_upstream_may_be_declared_behind_its_use() {
 }
 
 #[test]
+fn source_addresses_are_inherited_and_replaced_as_a_whole() {
+    let config = server(
+        "proxy_bind 10.0.0.1 10.0.0.8/30 10.0.0.9 ::1;
+         location /a/ { proxy_pass http://127.0.0.1:1; }
+         location /b/ { proxy_pass http://127.0.0.1:1; proxy_bind 10.0.0.7; }
+         location /c/ { proxy_pass http://127.0.0.1:1; proxy_bind off; }
+         location /d/ { proxy_pass http://127.0.0.1:1; proxy_bind $server_addr; }",
+    );
+    let bound = |path: &str| match &location(&config, path).settings.bind {
+        None => "the kernel's choice".to_owned(),
+        Some(Bind::Variable(template)) => written(template),
+        Some(Bind::Pool(sources)) => {
+            sources.addresses().map(|address| address.to_string()).collect::<Vec<_>>().join(" ")
+        }
+    };
+    assert_eq!(bound("/a/"), "10.0.0.1 10.0.0.8 10.0.0.9 10.0.0.10 10.0.0.11 ::1");
+    assert_eq!((&*bound("/b/"), &*bound("/c/")), ("10.0.0.7", "the kernel's choice"));
+    assert_eq!(bound("/d/"), "<Known(ServerAddr)>");
+}
+
+#[test]
 fn proxy_pass_is_inherited_by_if_and_not_by_nested_locations() {
     let config = server(
         "location /a/ { proxy_pass http://127.0.0.1:1/x/; if ($args) { add_header X 1; } if ($host) { set $y 1; }
@@ -235,6 +257,34 @@ fn try_files_of_a_server_is_for_what_no_location_takes() {
     let config = server("try_files $uri @app; location /x { return 204; } location @app { return 200; }");
     assert!(matches!(&location(&config, "/any").content, Content::Fallback(Fallback::Named(_))));
     assert!(matches!(&location(&config, "/x").content, Content::NotFound));
+}
+
+#[test]
+fn who_is_believed_where_and_how_are_inherited_each_by_itself() {
+    let config = config(
+        "set_real_ip_from 10.0.0.0/8; set_real_ip_from ::1; real_ip_header X-Forwarded-For;
+         server { listen 127.0.0.1:1;
+             location /all { real_ip_recursive on; }
+             location /unix { set_real_ip_from unix:; real_ip_header X-Client; }
+             location /proxied { real_ip_header proxy_protocol; set_real_ip_from 10.0.0.1/8; } }",
+    );
+    let of = |path: &str| {
+        let real_ip = location(&config, path).settings.real_ip.clone().expect("somebody");
+        (real_ip.from.len(), real_ip.header, real_ip.recursive)
+    };
+    let client = RealIpHeader::Field("X-Client".into());
+    assert_eq!(of("/all"), (2, RealIpHeader::ForwardedFor, true));
+    assert_eq!(of("/unix"), (1, client, false));
+    assert_eq!(of("/proxied"), (1, RealIpHeader::ProxyProtocol, false));
+    let server = server("real_ip_header X-Forwarded-For; location / { }");
+    assert!(server.servers[0].settings.real_ip.is_none(), "nobody is believed unasked");
+    let default = config_of_real_ip("set_real_ip_from localhost;");
+    assert_eq!(default.header, RealIpHeader::Field("X-Real-IP".into()));
+    assert!(default.from.contains(&Whom::Net("127.0.0.1/32".parse().expect("a network"))), "{:?}", default.from);
+}
+
+fn config_of_real_ip(directives: &str) -> RealIp {
+    server(directives).servers[0].settings.real_ip.clone().expect("somebody")
 }
 
 #[test]

@@ -108,6 +108,8 @@ impl Families<'_> {
             self.gauge("longsplice_connections_max", help, limit.max)?;
         }
         self.counter("longsplice_accept_errors", "accept4(2) failed: no descriptor, no memory.", status.errors.accept)?;
+        let help = "Calls that failed because the host had no descriptor or memory.";
+        self.counter("longsplice_shortages", help, status.errors.shortages)?;
         self.counter("longsplice_requests", "Requests answered that became no tunnel.", status.requests)?;
         let reasons = status.refusals.iter().map(|(reason, count)| ([("reason", reason.as_str())], *count));
         self.counters("longsplice_refusals", "Requests refused.", reasons)?;

@@ -4,6 +4,7 @@ pub mod backend;
 pub mod browser;
 pub mod external;
 pub mod frames;
+pub mod host;
 pub mod leaks;
 pub mod ports;
 pub mod process;

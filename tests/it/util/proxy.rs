@@ -96,9 +96,14 @@ impl Setup {
     }
 
     /// Started by another program, whose last arguments are the program under test and its own.
-    pub fn started_by(mut self, program: &Path, arguments: &[&str]) -> Self {
+    pub fn started_by(self, program: &Path, arguments: &[&str]) -> Self {
+        self.started_by_file(program, arguments, executable())
+    }
+
+    /// As [`Self::started_by`], with a copy of the program under test.
+    pub fn started_by_file(mut self, program: &Path, arguments: &[&str], executable: &Path) -> Self {
         let mut arguments: Vec<String> = arguments.iter().map(|argument| self.fill_in(argument)).collect();
-        arguments.push(executable().display().to_string());
+        arguments.push(executable.display().to_string());
         self.started_by = Some((program.to_owned(), arguments));
         self
     }
