@@ -22,6 +22,11 @@ use crate::{
     },
 };
 
+/// Reasons of refusals: all ports from an address of ours to the backend are taken;
+const NO_PORT: &str = "upstream_ports";
+/// this host has not the address to come from.
+const NO_SOURCE: &str = "upstream_bind";
+
 /// A connection that was begun.
 #[derive(Debug)]
 pub(super) struct Begun {
@@ -45,18 +50,27 @@ pub(super) fn begin(backend: &Backend, sources: Option<&Sources>, ports: &Ports)
         }
     };
     let Some(sources) = sources else { return begin_from(None, address, ports) };
-    let mut failed = match sources.family(address.ip()) {
-        [] => return Err(no_address_of_its_family(address)),
-        all => no_port(&format!("any of {} addresses of `proxy_bind`", all.len()), address),
-    };
-    let left = sources.in_turn(address.ip()).filter(|source| !ports.are_used_up(*source, address));
-    for source in left.take(SOURCES_TRIED) {
+    let (mut tried, mut missing) = (0, None);
+    for source in sources.in_turn(address.ip()) {
+        if ports.are_used_up(source, address) {
+            continue;
+        }
         match begin_from(Some(source), address, ports) {
-            Err(another) if another.blame == Blame::Ports => failed = another,
+            Err(failed) if failed.refusal.reason == NO_SOURCE => missing = Some(failed),
+            Err(failed) if failed.refusal.reason == NO_PORT => {}
             result => return result,
         }
+        tried += 1;
+        if tried == SOURCES_TRIED {
+            break;
+        }
     }
-    Err(failed)
+    Err(match (sources.family(address.ip()), missing) {
+        ([], _) => no_address_of_its_family(address),
+        ([_], Some(missing)) => missing,
+        ([only], None) => no_port(&only.to_string(), address),
+        (all, _) => no_port(&format!("any of the {} addresses of `proxy_bind`", all.len()), address),
+    })
 }
 
 fn begin_from(source: Option<IpAddr>, backend: SocketAddr, ports: &Ports) -> Result<Begun, Failed> {
@@ -88,13 +102,13 @@ fn bind(socket: &socket2::Socket, source: IpAddr, ports: &Ports) -> Result<(), F
     bound.map_err(|error| {
         let why = if is_missing { ": this host has no such address" } else { "" };
         let error = os_error(&error);
-        Failed::ports("upstream_bind", format!("bind({source}) failed ({error}) while connecting to upstream{why}"))
+        Failed::ports(NO_SOURCE, format!("bind({source}) failed ({error}) while connecting to upstream{why}"))
     })
 }
 
 fn no_port(from: &str, backend: SocketAddr) -> Failed {
     Failed::ports(
-        "upstream_ports",
+        NO_PORT,
         format!(
             "connect() failed (99: Cannot assign requested address) while connecting to upstream: no local port is left from {from} to \
              {backend}"
@@ -105,7 +119,7 @@ fn no_port(from: &str, backend: SocketAddr) -> Failed {
 /// Not unbound instead: whoever names addresses has a rule for them somewhere.
 fn no_address_of_its_family(backend: SocketAddr) -> Failed {
     let family = if backend.is_ipv4() { "IPv4" } else { "IPv6" };
-    Failed::ports("upstream_bind", format!("`proxy_bind` has no {family} address to reach {backend} from"))
+    Failed::ports(NO_SOURCE, format!("`proxy_bind` has no {family} address to reach {backend} from"))
 }
 
 impl Failed {
