@@ -26,6 +26,8 @@ const TIMED_OUT: &str = "upstream timed out (110: Connection timed out) while co
 pub struct Way<'a> {
     /// Where it is.
     pub backend: &'a Backend,
+    /// What is sent first, before TLS.
+    pub preface: &'a [u8],
     /// Over TLS: the name to send, and to verify.
     pub tls_name: Option<&'a str>,
     /// `proxy_connect_timeout`, `proxy_ssl_*`, `proxy_socket_keepalive`, `tcp_user_timeout`.
@@ -79,7 +81,7 @@ pub async fn connect(worker: &Rc<Worker>, way: &Way<'_>) -> Result<Connected, Fa
 }
 
 async fn open(worker: &Rc<Worker>, way: &Way<'_>) -> Result<Connected, Failed> {
-    let Way { backend, tls_name, settings, sources, ports } = *way;
+    let Way { backend, preface, tls_name, settings, sources, ports } = *way;
     let begin = || dial::begin(backend, sources, ports);
     let begun = begin().or_else(|failed| match &failed.error {
         Some(error) if failed.blame == Blame::Host => {
@@ -97,6 +99,7 @@ async fn open(worker: &Rc<Worker>, way: &Way<'_>) -> Result<Connected, Failed> {
     let descriptor = worker.reactor.watch(fd).map_err(Failed::connect)?;
     descriptor.connected().await.map_err(Failed::connect)?;
     let stream = Stream::new(descriptor, Rc::clone(&worker.scratch));
+    stream.write_all(preface).await.map_err(|failure| preface_failed(&failure))?;
     if let Some(name) = tls_name {
         let session =
             tls::Session::client(&settings.backend_tls, name).map_err(|error| tls_failed(&Failure::Tls(error)))?;
@@ -133,6 +136,14 @@ impl Failed {
             return Self { refusal, blame: Blame::Host, error: Some(error) };
         }
         Refusal::private(502, "upstream_connect", detail).into()
+    }
+}
+
+fn preface_failed(failure: &Failure) -> Refusal {
+    Refusal {
+        status: 502,
+        reason: "upstream_send",
+        detail: format!("sending the PROXY protocol header to upstream failed ({failure})").into(),
     }
 }
 

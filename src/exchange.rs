@@ -241,11 +241,20 @@ pub async fn read_head(
             }
             Ok(count) => add(received, count),
             Err(error) => {
-                let detail = format!("reading response header from upstream failed ({error})").into();
-                return Err(NoHead::Lost(Refusal { status: 502, reason: "upstream_reset", detail }));
+                return Err(NoHead::Lost(broke_off("reading response header from upstream", &error)));
             }
         }
     }
+}
+
+/// A backend's connection failed while something was awaited of it.
+fn broke_off(doing: &str, failure: &stream::Failure) -> Refusal {
+    let reason = match failure {
+        stream::Failure::Tls(_) => "upstream_tls",
+        stream::Failure::Io(error) if stream::is_loss(error) => "upstream_lost",
+        stream::Failure::Io(_) => "upstream_reset",
+    };
+    Refusal { status: 502, reason, detail: format!("{doing} failed ({failure})").into() }
 }
 
 /// A backend's response body on its way to the client.
@@ -314,11 +323,7 @@ impl Download<'_> {
                 add(self.received, count);
                 return Ok(count == 0);
             }
-            Ok(Either::Left(Err(error))) => Refusal {
-                status: 502,
-                reason: "upstream_reset",
-                detail: format!("reading upstream failed ({error})").into(),
-            },
+            Ok(Either::Left(Err(error))) => broke_off("reading upstream", &error),
             Ok(Either::Right(())) => {
                 return Err(DownloadError::Client(CLIENT_CLOSED));
             }

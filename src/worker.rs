@@ -1,5 +1,6 @@
 //! What all tasks of a worker share.
 
+mod brake;
 pub mod drain;
 mod idle;
 mod rest;
@@ -19,6 +20,7 @@ use std::{
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+pub use self::brake::{Brake, Braked, Pending};
 use crate::{
     balance::Balance,
     config::Level,
@@ -47,6 +49,8 @@ pub struct Worker {
     pub tunnels: RefCell<Table<Record>>,
     /// Connections to backends that wait for another request.
     pub pool: Pool,
+    /// Whether another handshake may begin.
+    pub brake: Rc<Brake>,
     /// Counters.
     pub counters: Arc<Counters>,
     /// A descriptor to give up when there is no other.
@@ -104,6 +108,7 @@ impl Worker {
             reactor,
             scratch: Rc::default(),
             pool: Pool::default(),
+            brake: Rc::default(),
             counters,
             reserve: RefCell::default(),
             balance: RefCell::new(balance),

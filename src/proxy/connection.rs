@@ -54,6 +54,7 @@ impl Round<'_> {
         let ports = &self.client.generation.upstreams.open.ports;
         let way = Way {
             backend: &choice.backend,
+            preface: self.preface,
             tls_name: self.target.tls_name.as_deref(),
             settings: self.settings,
             sources: self.target.sources.as_deref(),

@@ -218,7 +218,7 @@ impl Session {
                     Ok(0) if received.is_empty() => return Err(Gone::Quietly),
                     Ok(0) => return Err(self.tls_failed(&"the client closed within its ClientHello")),
                     Ok(_) => {}
-                    Err(error) => return Err(self.tls_failed(&error)),
+                    Err(error) => return Err(self.tls_failed(&Failure::Io(error))),
                 },
             }
         };

@@ -13,7 +13,7 @@ use super::{
     half::{Extra, Half, Marks, Moved, Waiting},
     token,
 };
-use crate::{reactor::Reactor, scratch::Scratch, sys, sys::Pipe, tls};
+use crate::{reactor::Reactor, scratch::Scratch, stream::is_loss, sys, sys::Pipe, tls};
 
 /// What a message touches of a tunnel: one cache line.
 #[derive(Debug)]
@@ -153,10 +153,9 @@ impl Tunnel {
         reset || error.kind() != io::ErrorKind::BrokenPipe
     }
 
-    /// Keep-alive probes or data went unanswered for too long: ETIMEDOUT, or what a router said of it meanwhile (tcp_write_err).
+    /// Takes note of whether a side failed because nothing came back from it.
     pub fn note_failure(&mut self, side: Side, error: &io::Error) {
-        use io::ErrorKind::{HostUnreachable, NetworkUnreachable, TimedOut};
-        if matches!(error.kind(), TimedOut | HostUnreachable | NetworkUnreachable) {
+        if is_loss(error) {
             self.half_mut(side).set(Marks::LOST);
         }
     }

@@ -2,6 +2,8 @@
 //! nothing is left behind.
 
 mod backend;
+mod client;
+mod network;
 
 use std::sync::mpsc;
 
@@ -48,6 +50,22 @@ impl Fault {
         (client, backends.recv_timeout(PATIENCE).expect("the backend's end"))
     }
 
+    fn figure(&self, series: &str) -> i64 {
+        leaks::figure(&self.proxy, series)
+    }
+
+    /// Waits until so many sessions are in the middle of a head or of a TLS handshake.
+    #[track_caller]
+    fn is_reading(&self, sessions: i64) {
+        let reading = || self.figure("longsplice_connections{state=\"reading\"}");
+        assert!(eventually(|| reading() == sessions), "{} sessions read, not {sessions}", reading());
+    }
+
+    /// How many lines of the error log say so.
+    fn log_has(&self, words: &str) -> usize {
+        self.proxy.log().lines().filter(|line| line.contains(words)).count()
+    }
+
     /// A tunnel ended for this reason: a line of each log, a count, and nothing left.
     #[track_caller]
     fn ended(&self, reason: &str) {
@@ -60,8 +78,7 @@ impl Fault {
         self.before.assert_same(&self.proxy);
         let path = self.proxy.dir().join("reasons.log");
         let lines = || std::fs::read_to_string(&path).unwrap_or_default();
-        let count = |text: &str, words: &str| text.lines().filter(|line| line.contains(words)).count();
-        let found = || (count(&self.proxy.log(), said), count(&lines(), written));
+        let found = || (self.log_has(said), lines().lines().filter(|line| line.contains(written)).count());
         assert!(
             eventually(|| found() == (times, times)),
             "{said:?} in the error log and {written:?} in the access log, {times} expected: {:?}\n{}\n{}",

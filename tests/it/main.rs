@@ -17,6 +17,7 @@ mod faults;
 mod host_faults;
 mod http;
 mod life;
+mod limits;
 mod logs;
 mod memory;
 mod metrics;

@@ -46,6 +46,12 @@ const FAMILIES: [&str; 14] = [
     "longsplice_limit_connections",
 ];
 
+const WORK: [&str; 3] =
+    ["longsplice_connections_accepted_total", "longsplice_requests_total", "longsplice_tunnels_closed_total"];
+/// `limits::BURST` and `limits::REST_AFTER_MS`.
+const BURST: i64 = 64;
+const REST: Duration = Duration::from_millis(500);
+
 /// What a process has at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leaks {
@@ -60,7 +66,7 @@ impl Leaks {
         let deadline = Instant::now() + PATIENCE;
         let mut last = probe.look(proxy);
         loop {
-            thread::sleep(Duration::from_millis(50));
+            probe.pause();
             let now = probe.look(proxy);
             if now.counts == last.counts {
                 return now;
@@ -104,6 +110,11 @@ impl Leaks {
         self.counts.get(name).copied().unwrap_or(0)
     }
 
+    /// How much more memory there is now than then.
+    pub fn grown(&self, proxy: &Proxy) -> usize {
+        proxy.private_bytes().saturating_sub(self.bytes)
+    }
+
     fn difference(&self, now: &Self) -> String {
         let names = self.counts.keys().chain(now.counts.keys().filter(|name| !self.counts.contains_key(*name)));
         let mut text = String::new();
@@ -122,20 +133,29 @@ pub fn figure(proxy: &Proxy, series: &str) -> i64 {
 }
 
 /// A connection to the server that is asked: the same through all of a comparison, so that it stands in each figure alike.
-struct Probe(Wire);
+struct Probe {
+    wire: Wire,
+    /// Connections, requests and ended tunnels there were: from a number of them on, what is left by a burst is given back in a rest.
+    work: i64,
+}
 
 impl Probe {
     fn of(proxy: &Proxy) -> Self {
         let socket = proxy.dir().join("leaks.sock");
-        assert!(socket.exists(), "the proxy of this test was not started `.watched()`");
-        let mut probe = Self(Wire::connect_unix(&socket));
+        assert!(super::eventually(|| socket.exists()), "the proxy of this test was not started `.watched()`");
+        let mut probe = Self { wire: Wire::connect_unix(&socket), work: 0 };
         // What a worker tells is as of its last turn: with the second question that is one in which this connection waited.
         probe.ask();
         probe
     }
 
+    /// Long enough for a rest where there was a burst, else for whatever ends at once.
+    fn pause(&self) {
+        thread::sleep(if self.work >= BURST { REST * 3 / 2 } else { Duration::from_millis(20) });
+    }
+
     fn ask(&mut self) -> String {
-        let answer = self.0.ask("GET / HTTP/1.1\r\nHost: leaks.test\r\n\r\n");
+        let answer = self.wire.ask("GET / HTTP/1.1\r\nHost: leaks.test\r\n\r\n");
         assert_eq!(answer.status(), 200, "{answer:?}");
         answer.text()
     }
@@ -144,10 +164,14 @@ impl Probe {
         let told = self.ask();
         let mut counts = descriptors(proxy.pid());
         let mut kept_pipes = 0;
+        self.work = 0;
         for line in told.lines().filter(|line| !line.starts_with('#')) {
             let Some((series, value)) = line.rsplit_once(' ') else { continue };
             let value = value.parse::<f64>().unwrap_or_else(|_| panic!("{line}")) as i64;
             let family = series.split('{').next().unwrap_or_default();
+            if WORK.contains(&family) {
+                self.work += value;
+            }
             kept_pipes += match family {
                 "longsplice_worker_pipes" => value,
                 "longsplice_worker_pipes_in_use" => -value,

@@ -2,6 +2,7 @@
 
 pub mod backend;
 pub mod browser;
+pub mod elsewhere;
 pub mod external;
 pub mod frames;
 pub mod host;
@@ -19,7 +20,8 @@ use std::{
 
 pub use self::{
     backend::Backend,
-    external::{external, python_module},
+    elsewhere::Elsewhere,
+    external::{absent, external, python_module},
     leaks::Leaks,
     proxy::{Driver, Program, Proxy},
     wire::{Ending, Head, Response, Wire},
