@@ -32,6 +32,8 @@ pub struct Status {
     pub uptime_s: u64,
     /// Serving, or on its way to its end.
     pub state: State,
+    /// What the process has given up (`sandbox`), and what this host does not have; in words.
+    pub sandbox: String,
     /// Whoever asked may close tunnels and drain backends here.
     pub admin: bool,
     /// The file.
