@@ -162,6 +162,14 @@ impl Worker {
         error_log::event(&self.generation.borrow().logs, level, &About::Process, message);
     }
 
+    /// Ends all tasks, wherever they are: the worker's own, which wait for what will not come any more, and sessions when it is stopped.
+    pub fn abandon_tasks(&self) {
+        self.changed.abandon();
+        self.answered.abandon();
+        self.pool.abandon();
+        self.reactor.abandon();
+    }
+
     /// Starts a task.
     pub fn spawn(self: &Rc<Self>, task: impl Future<Output = ()> + 'static) {
         let worker = Rc::clone(self);
