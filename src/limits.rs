@@ -121,6 +121,17 @@ pub const TUNNELS_PER_MOVE: usize = 256;
 pub const LOADS_COMPARED: usize = 32;
 /// Idle connections to backends that a worker keeps for one upstream (`keepalive`): they are looked through for each request.
 pub const KEPT_CONNECTIONS: usize = 4_096;
+/// Source addresses of one `proxy_bind`: each has its own range of ports, so these are 28 million connections to each backend address.
+pub const SOURCE_ADDRESSES: usize = 1_024;
+/// Source addresses that are tried for one connection: the kernel looks through all ports of one before it says that none is free, up
+/// to a millisecond. Those known to be used up are not asked and do not count.
+pub const SOURCES_TRIED: usize = 8;
+/// Pairs of a source address and a backend's whose ports are counted; past it a connection is made and not counted.
+pub const PORT_TUPLES: usize = 16_384;
+/// Bytes read of `ip_local_port_range` and of `ip_local_reserved_ports`: a few hundred parts.
+pub const PORT_FILE_BYTES: usize = 4 << 10;
+/// What of ports and source addresses waits to be said in the error log; it is said with the next connection.
+pub const PORT_REMARKS: usize = 64;
 /// How long a listener rests after the kernel had no descriptor or memory for a connection, milliseconds.
 pub const ACCEPT_PAUSE_MS: u64 = 100;
 /// How long no call must have failed before a shortage of descriptors or memory is over, milliseconds: longer than a listener rests, so
