@@ -64,6 +64,11 @@ pub const RESPONSE_FIELDS: usize = 200;
 /// Scratch buffer of a worker, bytes. DESIGN's measurement: 256 KiB copies at 0.22 to 0.25 s/GiB,
 /// 64 KiB at 0.26 to 0.30, and it still fits a core's L2 cache.
 pub const SCRATCH_BYTES: usize = 256 << 10;
+/// Bytes that all tunnels of a worker may hold for readers that do not take them, before each is given less at a time: a sender that
+/// reads of its tunnels fill the scratch holds 256 KiB for each direction, and a thousand of them are no reason to grow by half a gigabyte.
+pub const HELD_BYTES: usize = 64 << 20;
+/// What one read takes then, bytes, so that each stuck direction adds no more: nginx's buffers are as large.
+pub const CROWDED_READ_BYTES: usize = 16 << 10;
 /// Size asked of the kernel for a pooled pipe, bytes (F_SETPIPE_SZ, pipe(7)); the kernel's unprivileged
 /// limit is `/proc/sys/fs/pipe-max-size`, 1 MiB by default. A refusal falls back to what the pipe has.
 pub const PIPE_BYTES: usize = 1 << 20;
@@ -152,6 +157,8 @@ pub const REST_AFTER_MS: u64 = 500;
 
 /// Resolution of every deadline, milliseconds.
 pub const TICK_MS: u64 = 100;
+/// Ticks that pass unheard before the clock counts as having jumped: a turn takes a few milliseconds.
+pub const JUMP_TICKS: u64 = 5;
 
 /// Log records that may wait for the writer; past it they are lost, and counted.
 pub const LOG_QUEUE_RECORDS: usize = 65_536;

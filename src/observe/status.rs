@@ -263,6 +263,8 @@ pub struct Worker {
     pub pipes: u64,
     /// Of these, those in use.
     pub pipes_in_use: u64,
+    /// Bytes of memory that hold what readers of its tunnels have not taken, pipes and socket buffers left out.
+    pub held_bytes: u64,
     /// Deadlines on its wheel.
     pub timers: u64,
     /// Entries of its table of tunnels: as many as `tunnels`, which is reckoned from what came and went.

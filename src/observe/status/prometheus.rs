@@ -187,6 +187,8 @@ impl Families<'_> {
         self.gauges("longsplice_worker_pipes", "Pipes for bulk data, in use or kept.", each(|worker| worker.pipes))?;
         let help = "Of these, pipes in use.";
         self.gauges("longsplice_worker_pipes_in_use", help, each(|worker| worker.pipes_in_use))?;
+        let help = "Memory that holds what readers of tunnels have not taken.";
+        self.gauges("longsplice_worker_held_bytes", help, each(|worker| worker.held_bytes))?;
         self.gauges("longsplice_worker_timers", "Deadlines on the wheel.", each(|worker| worker.timers))?;
         let help = "Entries of the table of tunnels.";
         self.gauges("longsplice_worker_tunnel_slots", help, each(|worker| worker.tunnel_slots))?;
