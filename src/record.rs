@@ -325,7 +325,7 @@ mod tests {
         let generation = generation(Arc::clone(&request.config));
         let (group, mut tried) = (&generation.upstreams.groups[0], Tried::default());
         let second = [(); 2].map(|()| group.choose(&mut tried, Instant::now())).into_iter().flatten().last().unwrap();
-        let leg = group.leg(second, generation.tallies.peer(1));
+        let leg = group.leg(second, generation.tallies.peer(1), None);
         Record::of(request, generation, leg)
     }
 

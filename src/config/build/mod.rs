@@ -2,6 +2,7 @@
 
 mod access;
 mod address;
+mod bind;
 mod limit;
 mod listen;
 mod location;
