@@ -1,6 +1,10 @@
 use std::{fs, path::Path};
 
 use super::PROPERTIES;
+use crate::{
+    config::{LoadOptions, Source, load},
+    tls::{Hello, peek_hello},
+};
 
 /// The inputs the fuzzers begin with, and those that once broke a property.
 #[test]
@@ -24,4 +28,23 @@ fn every_property_has_a_target_and_every_target_a_property() {
     let targets: Vec<&str> = manifest.lines().filter_map(|line| line.strip_prefix("path = \"fuzz_targets/")).collect();
     let names: Vec<String> = PROPERTIES.iter().map(|(name, _)| format!("{name}.rs\"")).collect();
     assert_eq!(targets, names);
+}
+
+/// What the fuzzers begin with must reach what it is there for.
+#[test]
+fn inputs_are_what_their_names_say() {
+    let input = |path: &str| {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+        fs::read(corpus.join(path)).expect(path)
+    };
+    let report = |path: &str| {
+        let file = Source::Text { name: path.to_owned(), text: String::from_utf8(input(path)).expect("UTF-8") };
+        load(&LoadOptions { file, prefix: "/nonexistent".into(), globals: None, conf_error_log: None }).report
+    };
+    for path in ["config/browsers_site", "config/whole_file"] {
+        assert_eq!(report(path).errors(), 0, "{}", report(path).render(false, false));
+    }
+    for path in ["client_hello/name", "client_hello/fragments", "client_hello/dot"] {
+        assert!(matches!(peek_hello(&input(path)), Hello::Name(Some(_))), "{path}");
+    }
 }

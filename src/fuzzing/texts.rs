@@ -12,7 +12,8 @@ pub fn uri(data: &[u8]) {
     for merge in [false, true] {
         let normal = path::normalise(data, merge).ok();
         assert_eq!(normal, normalised(data, merge));
-        if let Some(normal) = normal {
+        // A NUL as it stands is refused with the request line.
+        if let Some(normal) = normal.filter(|normal| !normal.contains(&0)) {
             let mut again = Vec::new();
             escape::path(&normal, &mut again);
             assert_eq!(path::normalise(&again, merge).ok(), Some(normal), "what a backend would make of it");
@@ -118,25 +119,23 @@ fn unescaped(text: &[u8]) -> Option<Vec<u8>> {
 pub fn regex(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let (source, subject) = text.split_once('\n').unwrap_or((&text, "/ws/room?a=b"));
-    for ignore_case in [false, true] {
-        let mut names = Vec::new();
-        let made = Regex::new(source, ignore_case, &mut |name| {
-            names.push(name.to_owned());
-            names.len() - 1
-        });
-        let plain = source.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'/' || byte == b' ');
-        let Ok(regex) = made else {
-            assert!(!plain && made.is_err_and(|why| !why.is_empty()));
-            continue;
-        };
-        let captures = regex.captures(subject.as_bytes());
-        assert_eq!(captures.is_some(), regex.is_match(subject.as_bytes()));
-        if plain && !ignore_case {
-            assert_eq!(captures.is_some(), subject.contains(source));
-        }
-        if let Some(captures) = captures {
-            assert_eq!(captures.named.len(), names.len());
-            assert!(captures.numbered.len() >= names.len());
-        }
+    let ignore_case = data.len().is_multiple_of(2);
+    let mut names = 0;
+    let made = Regex::new(source, ignore_case, &mut |_| {
+        names += 1;
+        names
+    });
+    let plain = source.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'/' || byte == b' ');
+    let regex = match made {
+        Ok(regex) => regex,
+        Err(why) => return assert!(!plain && !why.is_empty()),
+    };
+    let captures = regex.captures(subject.as_bytes());
+    assert_eq!(captures.is_some(), regex.is_match(subject.as_bytes()));
+    if plain && !ignore_case {
+        assert_eq!(captures.is_some(), subject.contains(source));
+    }
+    if let Some(captures) = captures {
+        assert!(captures.named.len() == names && captures.numbered.len() >= names);
     }
 }
