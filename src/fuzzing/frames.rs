@@ -86,7 +86,7 @@ fn read(data: &[u8], sender: Sender, rsv: u8) -> Read {
             0 => u64::from(length),
             _ => digits.iter().fold(0, |number, digit| number << 8 | u64::from(*digit)),
         };
-        if wide == 2 && length < 126 || wide == 8 && (length < 1 << 16 || length >= 1 << 63) {
+        if wide == 2 && length < 126 || wide == 8 && !(1 << 16..1 << 63).contains(&length) {
             found.wrong = Some(end - 1);
             return found;
         }
