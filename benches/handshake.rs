@@ -80,6 +80,7 @@ fn client() -> Arc<ClientConnection> {
         serial: 1,
         remote: address(50_000),
         local: address(8080),
+        proxied: None,
         tls: None,
         accepted: Instant::now(),
     })

@@ -1,6 +1,6 @@
 //! Connecting to a backend.
 
-use std::{cell::RefCell, io, rc::Rc};
+use std::{io, rc::Rc};
 
 use socket2::{SockAddr, SockRef, TcpKeepalive};
 
@@ -8,36 +8,36 @@ use crate::{
     config::{KeepAlive, Settings},
     http::refusal::Refusal,
     observe::os_error,
-    reactor::Reactor,
-    scratch::Scratch,
     stream::{Failure, Stream},
     sys, tls,
     upstream::Backend,
+    worker::Worker,
 };
+
+/// The reason of a refusal because this host had no descriptor or memory: no backend is to blame.
+pub const HOST_SHORTAGE: &str = "host_shortage";
 
 const TIMED_OUT: &str = "upstream timed out (110: Connection timed out) while connecting to upstream";
 
 /// Opens a connection within `proxy_connect_timeout`, TLS included when `tls_name` (SNI and the name to verify) is given.
 ///
 /// # Errors
-/// 502 or 504 with the cause.
+/// 502 or 504 with the cause; 503 ([`HOST_SHORTAGE`]) where it is this host's.
 pub async fn connect(
-    reactor: &Rc<Reactor>,
-    scratch: &Rc<RefCell<Scratch>>,
+    worker: &Rc<Worker>,
     backend: &Backend,
     tls_name: Option<&str>,
     settings: &Settings,
 ) -> Result<Stream, Refusal> {
-    let opening = open(reactor, scratch, backend, tls_name, settings);
-    match reactor.within(settings.connect_timeout, opening).await {
+    let opening = open(worker, backend, tls_name, settings);
+    match worker.reactor.within(settings.connect_timeout, opening).await {
         Ok(result) => result,
         Err(_) => Err(Refusal::new(504, "upstream_connect_timeout", TIMED_OUT)),
     }
 }
 
 async fn open(
-    reactor: &Rc<Reactor>,
-    scratch: &Rc<RefCell<Scratch>>,
+    worker: &Rc<Worker>,
     backend: &Backend,
     tls_name: Option<&str>,
     settings: &Settings,
@@ -46,14 +46,22 @@ async fn open(
         Backend::Tcp(address) => SockAddr::from(*address),
         Backend::Unix(path) => SockAddr::unix(path).map_err(refused)?,
     };
-    let fd = sys::connect(&address).map_err(refused)?;
+    let begun = sys::connect(&address).or_else(|error| {
+        if sys::is_shortage(&error) {
+            // Which may have made room: what is only kept gives way.
+            worker.lacks("connect", &error, "new tunnels and requests get 503");
+            return sys::connect(&address);
+        }
+        Err(error)
+    });
+    let fd = begun.map_err(refused)?;
     if matches!(backend, Backend::Tcp(_)) {
         // A socket without them serves as well; a backend that vanished is then noticed by the tunnel's idle time.
         let _ = outlive_nobody(&SockRef::from(&fd), settings);
     }
-    let descriptor = reactor.watch(fd).map_err(refused)?;
+    let descriptor = worker.reactor.watch(fd).map_err(refused)?;
     descriptor.connected().await.map_err(refused)?;
-    let stream = Stream::new(descriptor, Rc::clone(scratch));
+    let stream = Stream::new(descriptor, Rc::clone(&worker.scratch));
     if let Some(name) = tls_name {
         let session =
             tls::Session::client(&settings.backend_tls, name).map_err(|error| tls_failed(&Failure::Tls(error)))?;
@@ -77,11 +85,9 @@ fn outlive_nobody(socket: &SockRef<'_>, settings: &Settings) -> io::Result<()> {
 }
 
 fn refused(error: io::Error) -> Refusal {
-    Refusal {
-        status: 502,
-        reason: "upstream_connect",
-        detail: format!("connect() failed ({}) while connecting to upstream", os_error(&error)).into(),
-    }
+    let (status, reason) = if sys::is_shortage(&error) { (503, HOST_SHORTAGE) } else { (502, "upstream_connect") };
+    let detail = format!("connect() failed ({}) while connecting to upstream", os_error(&error)).into();
+    Refusal { status, reason, detail }
 }
 
 fn tls_failed(failure: &Failure) -> Refusal {

@@ -75,10 +75,10 @@ impl Demo {
             // Whoever closed stdout does not want to read it.
             let _ = io::stdout().write_all(greeting(&fronts, &text).as_bytes());
         };
-        let options = server::Options { ready: Some(Box::new(ready)), hangup_ends: true, ..server::Options::default() };
-        let code = server::serve(config, options);
+        // It is in memory, and once it serves the program removes no file.
         drop(certificate);
-        code
+        let options = server::Options { ready: Some(Box::new(ready)), hangup_ends: true, ..server::Options::default() };
+        server::serve(config, options)
     }
 }
 
@@ -110,12 +110,10 @@ fn front(port: u16, other: Option<SocketAddr>) -> io::Result<Front> {
 /// What the demo runs, to be read by people: that it is so little is the point.
 fn configuration(fronts: &[Front; 2], backend: SocketAddr, certificate: &Certificate) -> String {
     let [http, https] = fronts.map(|front| front.address);
-    // The certificate's directory is removed at the end, which `nobody` could not.
-    let user = if nix::unistd::geteuid().is_root() { "user root;\n" } else { "" };
     let (certificate, key) = (certificate.certificate(), certificate.key());
     let (certificate, key) = (certificate.display(), key.display());
     format!(
-        r#"{user}error_log stderr notice;
+        r#"error_log stderr notice;
 events {{}}
 
 http {{

@@ -1,7 +1,6 @@
 //! Plain HTTP between a client and a backend: bodies as streams, in both directions at once.
 
 use std::{
-    borrow::Cow,
     cell::{Cell, RefCell},
     future::{Future, poll_fn},
     pin::{Pin, pin},
@@ -189,7 +188,11 @@ impl Upload<'_> {
     }
 }
 
-const CLIENT_CLOSED: &str = "the client closed before the response was complete";
+/// Why an answer that has begun does not come to its end.
+pub const CLIENT_CLOSED: Refusal =
+    Refusal::new(499, "client_closed", "the client closed before the response was complete");
+/// The same.
+pub const CLIENT_STUCK: Refusal = Refusal::new(408, "client_send_timeout", "the client took no byte for send_timeout");
 
 /// Body bytes as they go out: as they are, or as one chunk.
 fn frame(payload: &[u8], chunked: bool) -> Vec<u8> {
@@ -238,11 +241,20 @@ pub async fn read_head(
             }
             Ok(count) => add(received, count),
             Err(error) => {
-                let detail = format!("reading response header from upstream failed ({error})").into();
-                return Err(NoHead::Lost(Refusal { status: 502, reason: "upstream_reset", detail }));
+                return Err(NoHead::Lost(broke_off("reading response header from upstream", &error)));
             }
         }
     }
+}
+
+/// A backend's connection failed while something was awaited of it.
+fn broke_off(doing: &str, failure: &stream::Failure) -> Refusal {
+    let reason = match failure {
+        stream::Failure::Tls(_) => "upstream_tls",
+        stream::Failure::Io(error) if stream::is_loss(error) => "upstream_lost",
+        stream::Failure::Io(_) => "upstream_reset",
+    };
+    Refusal { status: 502, reason, detail: format!("{doing} failed ({failure})").into() }
 }
 
 /// A backend's response body on its way to the client.
@@ -265,7 +277,7 @@ pub struct Download<'a> {
 #[derive(Debug)]
 pub enum DownloadError {
     /// The client is gone, takes nothing, or broke its request's body off.
-    Client(Cow<'static, str>),
+    Client(Refusal),
     /// The backend broke off.
     Backend(Refusal),
 }
@@ -311,13 +323,9 @@ impl Download<'_> {
                 add(self.received, count);
                 return Ok(count == 0);
             }
-            Ok(Either::Left(Err(error))) => Refusal {
-                status: 502,
-                reason: "upstream_reset",
-                detail: format!("reading upstream failed ({error})").into(),
-            },
+            Ok(Either::Left(Err(error))) => broke_off("reading upstream", &error),
             Ok(Either::Right(())) => {
-                return Err(DownloadError::Client(CLIENT_CLOSED.into()));
+                return Err(DownloadError::Client(CLIENT_CLOSED));
             }
             Err(_) => Refusal::new(
                 504,
@@ -335,8 +343,8 @@ impl Download<'_> {
                 add(self.sent, bytes.len());
                 Ok(())
             }
-            Ok(Err(_)) => Err(DownloadError::Client(CLIENT_CLOSED.into())),
-            Err(_) => Err(DownloadError::Client("the client took no byte for send_timeout".into())),
+            Ok(Err(_)) => Err(DownloadError::Client(CLIENT_CLOSED)),
+            Err(_) => Err(DownloadError::Client(CLIENT_STUCK)),
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::{
     observe::{
         Logs,
         board::{Board, Loaded},
-        tally::{Tallies, Tunnelled},
+        tally::Tallies,
     },
     upstream::Upstreams,
 };
@@ -78,22 +78,16 @@ impl Generation {
         }
     }
 
-    /// A tunnel was opened by a server, to a peer of this number where it is one of the file.
-    pub fn tunnel_opened(&self, server: usize, peer: Option<u32>) {
+    /// A tunnel was opened by a server. What it is to its backend, its [`crate::upstream::Leg`] counts.
+    pub fn tunnel_opened(&self, server: usize) {
         self.loaded.tunnels.fetch_add(1, Relaxed);
-        self.tunnelled(server, peer).for_each(Tunnelled::open);
+        self.tallies.server(server).iter().for_each(|server| server.tunnels.open());
     }
 
     /// And has ended.
-    pub fn tunnel_ended(&self, server: usize, peer: Option<u32>) {
+    pub fn tunnel_ended(&self, server: usize) {
         self.loaded.tunnels.fetch_sub(1, Relaxed);
-        self.tunnelled(server, peer).for_each(Tunnelled::end);
-    }
-
-    fn tunnelled(&self, server: usize, peer: Option<u32>) -> impl Iterator<Item = &Tunnelled> {
-        let server = self.tallies.server(server).map(|server| &server.tunnels);
-        let peer = peer.and_then(|peer| self.tallies.peer(peer)).map(|peer| &peer.tunnels);
-        server.into_iter().chain(peer)
+        self.tallies.server(server).iter().for_each(|server| server.tunnels.end());
     }
 
     /// Index of the listener at an address; none: its configuration names no such address.

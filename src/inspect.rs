@@ -16,9 +16,9 @@ use std::{
 };
 
 use crate::{
-    config::Content,
+    config::{self, Content},
     http::refusal::Refusal,
-    limits::{ADMIN_CLOSE_SECS, ADMIN_DRAIN_SECS, ERRAND_WAIT_MS, TICK_MS},
+    limits::{ADMIN_CLOSE_SECS, ERRAND_WAIT_MS, FRAME_END_SECS},
     observe::{
         errand::{Errand, Task},
         status::{self, State, Status},
@@ -29,7 +29,10 @@ use crate::{
     request::Request,
     tunnel::{Farewell, Reason},
     websocket::close::GOING_AWAY,
-    worker::Worker,
+    worker::{
+        Worker,
+        drain::{self, Drain},
+    },
 };
 
 /// An answer about the program.
@@ -118,6 +121,10 @@ fn gather(worker: &Worker) -> Status {
     let generation = worker.generation();
     let mut status = Status::default();
     generation.board.tell(&mut status);
+    let balance = worker.balance();
+    // One that leaves is none of the others' any more.
+    let known = status.workers.iter_mut().filter(|row| row.id < balance.workers());
+    known.for_each(|row| row.load = balance.load(row.id) as u64);
     status.servers = rows::servers(&generation);
     status.upstreams = rows::upstreams(&generation, Instant::now());
     status.limits = limits::of(worker, &status);
@@ -187,31 +194,27 @@ async fn run(worker: &Rc<Worker>, errand: &Errand) {
             let is_it = |record: &Record| record.serial() == *serial;
             for number in survey::numbers(worker, is_it).await {
                 found.store(true, Relaxed);
-                close(worker, number, Reason::ClosedByAdmin, is_it);
+                close(worker, number, is_it);
             }
         }
         Task::Drain { peer, percent } => drain(worker, peer, *percent).await,
     }
 }
 
-/// Closes so many of a hundred of a backend's tunnels, some at a time: their clients shall not all be back at once.
-async fn drain(worker: &Worker, peer: &Arc<PeerTally>, percent: u8) {
-    let is_its = |record: &Record| record.tally().is_some_and(|tally| Arc::ptr_eq(tally, peer));
-    let mut numbers = survey::numbers(worker, is_its).await;
-    numbers.truncate((numbers.len() * usize::from(percent)).div_ceil(100));
-    let step = numbers.len().div_ceil((ADMIN_DRAIN_SECS * 1_000 / TICK_MS) as usize).max(1);
-    for some in numbers.chunks(step) {
-        // Another tunnel may have the number by now.
-        some.iter().for_each(|number| close(worker, *number, Reason::Drain, is_its));
-        worker.reactor.sleep(Duration::from_millis(TICK_MS)).await;
-    }
+/// The drain of so many of a hundred of a backend's tunnels.
+async fn drain(worker: &Rc<Worker>, peer: &Arc<PeerTally>, percent: u8) {
+    let peer = Arc::clone(peer);
+    let select = Box::new(move |record: &Record| record.tally().is_some_and(|tally| Arc::ptr_eq(tally, &peer)));
+    let config::Drain { window, code, .. } = worker.generation().config.main.drain;
+    let farewell = Farewell { reason: Reason::Drain, code, patience: Duration::from_secs(FRAME_END_SECS) };
+    drain::drain(worker, &Drain { select, percent, window, farewell }).await;
 }
 
-fn close(worker: &Worker, number: u32, reason: Reason, is_it: impl Fn(&Record) -> bool) {
+fn close(worker: &Worker, number: u32, is_it: impl Fn(&Record) -> bool) {
     let patience = Duration::from_secs(ADMIN_CLOSE_SECS);
     let mut tunnels = worker.tunnels.borrow_mut();
     if tunnels.look(number).is_some_and(|tunnel| is_it(tunnel.record)) {
-        let farewell = Farewell { reason, code: GOING_AWAY, patience };
+        let farewell = Farewell { reason: Reason::ClosedByAdmin, code: GOING_AWAY, patience };
         tunnels.part(number, &farewell, &mut worker.scratch.borrow_mut());
     }
 }

@@ -11,6 +11,7 @@ pub mod limits;
 pub mod wheel;
 
 pub mod http;
+pub mod proxy_protocol;
 pub mod variables;
 pub mod websocket;
 
@@ -31,6 +32,7 @@ pub mod generation;
 
 pub mod balance;
 pub mod host;
+pub mod sandbox;
 
 pub mod reactor;
 pub mod scratch;

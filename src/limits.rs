@@ -28,6 +28,9 @@ pub const EXPANSION_BYTES: usize = 64 << 10;
 /// Nesting of one variable's value within another (a map whose value names a map ...).
 pub const VARIABLE_DEPTH: u8 = 16;
 
+/// Longest PROXY protocol header, bytes; nginx's figure. What balancers send stays below 600: a client's certificate is not in it, only
+/// its name.
+pub const PROXY_HEADER_BYTES: usize = 4 << 10;
 /// Bytes a client may send behind its upgrade request before the backend has answered 101.
 pub const EARLY_BYTES: usize = 64 << 10;
 /// Longest line of chunk size and extensions, bytes (nginx gives it one buffer; extensions are dropped).
@@ -75,6 +78,9 @@ pub const PIPES_IN_USE: usize = 512;
 pub const EVENTS_PER_BATCH: usize = 512;
 /// Batches handled before other tasks of the worker get their turn.
 pub const BATCHES_PER_TURN: usize = 4;
+/// Turns in a row that take a full share of events and put deadlines off, since more events wait: 32,768 of them, which is more than a
+/// worker that was stopped for a while finds.
+pub const TURNS_IN_A_HURRY: u32 = 16;
 /// Bytes one half of a tunnel may move before the other ready tunnels get their turn: one full pipe.
 pub const BYTES_PER_TURN: usize = 1 << 20;
 /// Bytes all tunnels of a worker may move before its tasks get their turn: a few milliseconds' worth.
@@ -93,6 +99,11 @@ pub const LOADS_COMPARED: usize = 32;
 pub const KEPT_CONNECTIONS: usize = 4_096;
 /// How long a listener rests after the kernel had no descriptor or memory for a connection, milliseconds.
 pub const ACCEPT_PAUSE_MS: u64 = 100;
+/// How long no call must have failed before a shortage of descriptors or memory is over, milliseconds: longer than a listener rests, so
+/// that one which comes and goes with every connection is one.
+pub const SHORTAGE_QUIET_MS: u64 = 3_000;
+/// Seconds between two lines that say that it goes on.
+pub const SHORTAGE_REPORT_SECS: u64 = 60;
 /// How long a taken address is tried again at start, milliseconds: the ports of a process that owned an io_uring stay bound a
 /// moment after its exit, until the kernel has torn the ring down.
 pub const BIND_RETRY_MS: u64 = 1_000;
@@ -162,8 +173,6 @@ pub const SURVEY_PLACES_PER_TURN: u32 = 512;
 pub const SURVEY_KEPT_MS: u64 = 900;
 /// How long a worker that asked the others waits for the last of them, milliseconds.
 pub const ERRAND_WAIT_MS: u64 = 1_000;
-/// Time over which the tunnels of a backend that is drained by hand are closed, seconds.
-pub const ADMIN_DRAIN_SECS: u64 = 30;
 /// How long a tunnel that is closed by hand may take to end the frame that is under way, seconds.
 pub const ADMIN_CLOSE_SECS: u64 = 5;
 

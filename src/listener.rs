@@ -12,9 +12,8 @@ pub use self::{
 };
 use crate::{
     balance::Accepted,
-    config::Level,
     limits::{ACCEPT_PAUSE_MS, ACCEPTS_PER_TURN},
-    observe::{counters::Counters, os_error},
+    observe::counters::Counters,
     session, sys,
     worker::Worker,
 };
@@ -34,7 +33,7 @@ async fn accept_turn(worker: &Rc<Worker>, door: &Door) {
                 door.admit(worker, fd, &peer);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.readable().await,
-            Err(error) if is_shortage(&error) => return shortage(worker, door, &error).await,
+            Err(error) if sys::is_shortage(&error) => return shortage(worker, door, &error).await,
             // The connection itself went wrong before it was accepted (accept(2), "Error handling"): the next one may be fine.
             Err(error) => {
                 Counters::bump(&worker.counters.accept_errors);
@@ -44,8 +43,7 @@ async fn accept_turn(worker: &Rc<Worker>, door: &Door) {
     }
     if let Some(error) = failed {
         // Or the listener did, and would go wrong without end.
-        let message = format_args!("accept4() failed ({}): resting the listener", os_error(&error));
-        worker.log(Level::Crit, message);
+        worker.lacks("accept4", &error, "new connections wait");
         worker.reactor.sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
     }
 }
@@ -68,24 +66,11 @@ pub fn take_over(worker: &Rc<Worker>, connection: Accepted) {
     worker.start_handed(session::serve(Rc::clone(worker), connection));
 }
 
-fn is_shortage(error: &io::Error) -> bool {
-    use nix::errno::Errno::{EMFILE, ENFILE, ENOBUFS, ENOMEM};
-    error
-        .raw_os_error()
-        .is_some_and(|code| [EMFILE, ENFILE, ENOBUFS, ENOMEM].contains(&nix::errno::Errno::from_raw(code)))
-}
-
 /// No descriptor or memory for a connection. The reserve descriptor lets one waiting client in to be told so; then the listener
 /// rests: asking again at once would only spin.
 async fn shortage(worker: &Rc<Worker>, door: &Door, error: &io::Error) {
     Counters::bump(&worker.counters.accept_errors);
-    worker.log(
-        Level::Crit,
-        format_args!(
-            "accept4() failed ({}): resting the listener for {ACCEPT_PAUSE_MS} ms; raise worker_rlimit_nofile",
-            os_error(error)
-        ),
-    );
+    worker.lacks("accept4", error, "new connections wait, some get 503");
     if worker.reserve.take().is_some()
         && let Ok((fd, _)) = sys::accept(door.socket.as_fd())
         && !door.speaks_tls(worker)
@@ -93,6 +78,9 @@ async fn shortage(worker: &Rc<Worker>, door: &Door, error: &io::Error) {
         // One short answer fits any socket buffer; a client that cannot take it is closed all the same.
         let refusal = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
         let _ = sys::send(fd.as_fd(), refusal);
+        // Closed with its request unread, the socket would send RST, and the client lose the answer to it.
+        let _ = sys::shutdown_write(fd.as_fd());
+        let _ = sys::recv(fd.as_fd(), &mut worker.scratch.borrow_mut().plain);
     }
     worker.open_reserve();
     worker.reactor.sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
@@ -121,6 +109,7 @@ mod tests {
             address: address(),
             options: ListenOptions::default(),
             ssl: false,
+            proxy_protocol: false,
             default: 0,
             names: Default::default(),
             servers: Vec::new(),

@@ -23,6 +23,7 @@ use crate::{
     request::{Attempt, Request},
     route::origin,
     stream::Stream,
+    upstream::Leg,
     websocket::handshake::{self, Upgrade},
     worker::Worker,
 };
@@ -64,14 +65,20 @@ pub enum Next {
 
 /// A tunnel about to open.
 pub struct Opening {
-    /// The backend, its 101 read.
+    /// The backend's side.
+    pub switched: Switched,
+    /// What it counts in.
+    pub leg: Leg,
+}
+
+/// A backend whose 101 was passed on.
+pub struct Switched {
+    /// The connection to it.
     pub backend: Stream,
     /// What it sent behind the 101.
     pub greeting: Vec<u8>,
     /// RSV bits that frames may use; none: not a websocket.
     pub frames: Option<u8>,
-    /// The backend's number among the peers of the file; none of an address that variables came to.
-    pub peer: Option<u32>,
 }
 
 /// Serves a request by its location's `proxy_pass`.

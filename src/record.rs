@@ -15,6 +15,7 @@ use crate::{
     },
     request::{Address, Attempt, ClientConnection, Request, Traffic},
     route::{location::LocationId, server_name::ServerId},
+    upstream::Leg,
 };
 
 /// A request's remains.
@@ -29,7 +30,7 @@ pub enum Record {
 pub struct Whole {
     request: Box<Request>,
     generation: Arc<Generation>,
-    peer: Option<u32>,
+    leg: Leg,
     opened: Instant,
 }
 
@@ -44,8 +45,7 @@ pub struct Small {
     generation: Arc<Generation>,
     remote: Address,
     serial: u64,
-    /// The backend's number among the peers of the file.
-    peer: u32,
+    leg: Leg,
     server: u32,
     location: u32,
     /// Tenths of a second from the start of the process.
@@ -74,23 +74,22 @@ struct Lines {
 }
 
 impl Record {
-    /// Keeps what is needed of a request whose 101 has been sent, by the peer of this number where it is one of the file.
-    pub fn of(mut request: Box<Request>, generation: Arc<Generation>, peer: Option<u32>) -> Self {
+    /// Keeps what is needed of a request whose 101 has been sent, and what its tunnel counts in.
+    pub fn of(mut request: Box<Request>, generation: Arc<Generation>, leg: Leg) -> Self {
         let opened = Instant::now();
-        let whole = |request, generation| Self::Whole(Whole { request, generation, peer, opened });
-        let (Some(location), Some(number)) = (request.location, peer) else { return whole(request, generation) };
-        let Some(sealed) = access_log::seal(&mut request) else { return whole(request, generation) };
+        let (Some(location), Some(_)) = (request.location, leg.tally()) else {
+            return Self::Whole(Whole { request, generation, leg, opened });
+        };
         // A line may tell of every backend that was tried.
-        if !sealed.is_empty() && request.attempts.len() != 1 {
-            return whole(request, generation);
-        }
+        let sealed = access_log::seal(&mut request).filter(|sealed| sealed.is_empty() || request.attempts.len() == 1);
+        let Some(sealed) = sealed else { return Self::Whole(Whole { request, generation, leg, opened }) };
         let attempt = request.attempts.pop().unwrap_or_default();
         let since_start = opened.saturating_duration_since(generation.board.started());
         Self::Small(Small {
             lines: (!sealed.is_empty()).then(|| Box::new(Lines::of(sealed, &request, &attempt))),
-            remote: request.client.remote.clone(),
+            remote: request.remote().clone(),
             serial: request.client.serial,
-            peer: number,
+            leg,
             server: request.server as u32,
             location: location as u32,
             // Enough for 13 years.
@@ -136,18 +135,10 @@ impl Record {
         }
     }
 
-    /// The backend's number among the peers of the file; none of an address that variables came to.
-    pub fn peer(&self) -> Option<u32> {
-        match self {
-            Self::Whole(whole) => whole.peer,
-            Self::Small(small) => Some(small.peer),
-        }
-    }
-
     /// The client's address.
     pub fn client(&self) -> &Address {
         match self {
-            Self::Whole(whole) => &whole.request.client.remote,
+            Self::Whole(whole) => whole.request.remote(),
             Self::Small(small) => &small.remote,
         }
     }
@@ -162,7 +153,9 @@ impl Record {
 
     /// What is counted of the backend; nothing of an address that variables came to.
     pub fn tally(&self) -> Option<&Arc<PeerTally>> {
-        self.generation().tallies.peer(self.peer()?)
+        match self {
+            Self::Whole(Whole { leg, .. }) | Self::Small(Small { leg, .. }) => leg.tally(),
+        }
     }
 
     /// The backend's address.
@@ -217,7 +210,7 @@ impl Record {
 
 impl Small {
     fn address(&self) -> Arc<str> {
-        self.generation.tallies.peer(self.peer).map(|peer| Arc::clone(&peer.address)).unwrap_or_default()
+        self.leg.tally().map(|tally| Arc::clone(&tally.address)).unwrap_or_default()
     }
 
     /// The request, as far as it was kept.
@@ -226,6 +219,7 @@ impl Small {
             serial: self.serial,
             remote: self.remote.clone(),
             local: Address::Unix("".into()),
+            proxied: None,
             tls: None,
             accepted: lines.started.checked_sub(Duration::from_millis(lines.waited_ms.into())).unwrap_or(lines.started),
         };
@@ -289,6 +283,7 @@ mod tests {
         config::{AccessLog, Escape, LogFormat, LogTarget, TunnelEvents},
         generation::tests::generation,
         request::tests::{config, head, location, request, server, settings, upstream},
+        upstream::{Tried, open::tests::leg},
         variables::{Known, Part, Template, Variable},
     };
 
@@ -321,7 +316,10 @@ mod tests {
 
     fn sealed(request: Box<Request>) -> Record {
         let generation = generation(Arc::clone(&request.config));
-        Record::of(request, generation, Some(1))
+        let (group, mut tried) = (&generation.upstreams.groups[0], Tried::default());
+        let second = [(); 2].map(|()| group.choose(&mut tried, Instant::now())).into_iter().flatten().last().unwrap();
+        let leg = group.leg(second, generation.tallies.peer(1));
+        Record::of(request, generation, leg)
     }
 
     #[test]
@@ -330,7 +328,9 @@ mod tests {
         let remote = request.client.remote.clone();
         let record = sealed(request);
         assert!(matches!(&record, Record::Small(small) if small.lines.is_none()));
-        assert_eq!((record.serial(), record.server(), record.location(), record.peer()), (7, 0, Some(0), Some(1)));
+        assert_eq!((record.serial(), record.server(), record.location()), (7, 0, Some(0)));
+        let tally = Arc::clone(record.tally().unwrap());
+        assert_eq!((&*tally.address, tally.tunnels.now()), (ADDRESSES[1], 1));
         assert_eq!((&*record.upstream(), record.client(), record.is_tls()), (ADDRESSES[1], &remote, false));
         assert!(record.age(Instant::now()) < Duration::from_secs(10));
         let (request, sealed) = record.into_request(Instant::now());
@@ -338,14 +338,15 @@ mod tests {
         assert_eq!(request.server().name.as_ref(), "a.example");
         assert_eq!(request.attempts.last().map(|attempt| &*attempt.address), Some("10.0.0.2:80"));
         assert!(sealed.is_some_and(|sealed| sealed.is_empty()));
+        assert_eq!((tally.tunnels.opened(), tally.tunnels.now()), (1, 0));
     }
 
     #[test]
     fn an_address_that_is_not_in_the_file_is_kept_with_its_request() {
         let request = upgraded(None);
-        let record = Record::of(request, generation(Arc::new(config(Vec::new(), Vec::new()))), None);
+        let record = Record::of(request, generation(Arc::new(config(Vec::new(), Vec::new()))), leg());
         assert!(matches!(&record, Record::Whole(_)));
-        assert_eq!((&*record.upstream(), record.peer(), record.tally().is_none()), (ADDRESSES[1], None, true));
+        assert_eq!((&*record.upstream(), record.tally().is_none()), (ADDRESSES[1], true));
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::{
         fields::Fields,
         head::{RequestHead, Version},
     },
+    proxy_protocol::Proxied,
     route::{location::LocationId, rewrite::Rewritable, server_name::ServerId},
     tls::TlsFacts,
     variables::Slot,
@@ -68,7 +69,7 @@ impl Address {
 }
 
 /// What is known of a client's connection, for all of its requests.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ClientConnection {
     /// Serial number in this process (`$connection`).
     pub serial: u64,
@@ -76,6 +77,8 @@ pub struct ClientConnection {
     pub remote: Address,
     /// At which address of ours.
     pub local: Address,
+    /// Whose connection it is by its PROXY protocol header, where the listener asks for one and it names somebody.
+    pub proxied: Option<Box<Proxied>>,
     /// TLS, once its handshake is done.
     pub tls: Option<TlsFacts>,
     /// When it was accepted.
@@ -126,6 +129,8 @@ pub struct Request {
     pub config: Arc<Config>,
     /// Its connection.
     pub client: Arc<ClientConnection>,
+    /// Who sent it, where somebody who is believed (`set_real_ip_from`) said so: see [`Request::remote`].
+    pub real_ip: Option<Address>,
     /// Which request of the connection it is, from 1.
     pub ordinal: u64,
     /// Its head; a refused head leaves an empty one.
@@ -213,6 +218,7 @@ impl Request {
             mapped: vec![None; config.maps.len()],
             config,
             client,
+            real_ip: None,
             ordinal,
             head,
             line: line.into(),
@@ -292,6 +298,23 @@ impl Request {
     /// The settings in force: the location's, or the server's while no location is chosen.
     pub fn settings(&self) -> &Arc<Settings> {
         self.location().map_or(&self.server().settings, |location| &location.settings)
+    }
+
+    /// Who sent it: whom a proxy in front names that is believed, else the connection's other end.
+    pub fn remote(&self) -> &Address {
+        self.real_ip.as_ref().unwrap_or(&self.client.remote)
+    }
+
+    /// Asks for the client's address by the settings in force, until it is found. As in nginx that is done twice, by the server's
+    /// settings before anything else, and by the location's before its access rules.
+    pub fn find_real_ip(&mut self) {
+        if self.real_ip.is_none()
+            && let Some(real_ip) = &self.settings().real_ip
+        {
+            let proxied = self.client.proxied.as_ref().map(|proxied| proxied.source);
+            let found = real_ip.find(self.client.remote.ip(), &self.head.fields, proxied);
+            self.real_ip = found.map(Address::Tcp);
+        }
     }
 
     /// `$scheme`

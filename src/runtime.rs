@@ -25,7 +25,7 @@ use crate::{
     config::{Driver, Level},
     generation::Generation,
     inspect,
-    limits::{BATCHES_PER_TURN, BULK_NAP_US, EVENTS_PER_BATCH},
+    limits::{BATCHES_PER_TURN, BULK_NAP_US, EVENTS_PER_BATCH, TURNS_IN_A_HURRY},
     listener::{self, Doors, Listening},
     observe::{
         counters::Counters,
@@ -34,8 +34,8 @@ use crate::{
     },
     reactor::{Descriptor, Event},
     record::Record,
-    session,
-    tunnel::Loose,
+    sandbox, session,
+    tunnel::{Loose, Trouble},
     worker::{
         State, Worker,
         drain::{self, Drain, Quit},
@@ -179,11 +179,17 @@ struct Turns {
     ring: Option<monoio::net::TcpStream>,
     events: Vec<Event>,
     expired: Vec<u32>,
+    /// Turns in a row that have left events behind, and no deadline looked at.
+    hurried: u32,
 }
 
 impl Turns {
     fn start(plan: Plan, inbox: Arc<Inbox>, bell: OwnedFd, has_ring: bool) -> io::Result<Self> {
+        let in_force = sandbox::confine_worker(&plan.generation.config);
         let worker = Worker::new(plan.id, plan.generation, plan.counters, plan.balance)?;
+        if let Some(reason) = in_force.missing().first().filter(|_| worker.id == 0) {
+            worker.log(Level::Warn, format_args!("sandbox: workers are not confined: {reason}"));
+        }
         let reactor = &worker.reactor;
         let desk = Desk { worker: Rc::clone(&worker), doors: Doors::default(), heirs: Rc::default() };
         desk.doors.open(&worker, plan.listen)?;
@@ -192,7 +198,15 @@ impl Turns {
         // monoio takes the descriptor for a stream's; all it does with it is to wait until it is readable.
         let poller = |fd: OwnedFd| monoio::net::TcpStream::from_std(fd.into());
         let ring = has_ring.then(|| reactor.epoll().try_clone_to_owned().and_then(poller)).transpose()?;
-        Ok(Self { worker, inbox, heirs, ring, events: Vec::with_capacity(EVENTS_PER_BATCH), expired: Vec::new() })
+        Ok(Self {
+            worker,
+            inbox,
+            heirs,
+            ring,
+            events: Vec::with_capacity(EVENTS_PER_BATCH),
+            expired: Vec::new(),
+            hurried: 0,
+        })
     }
 
     /// Takes one turn.
@@ -200,8 +214,12 @@ impl Turns {
         let count = self.wait().await?;
         self.serve(count)?;
         let told_of = self.worker.tunnels.borrow_mut().reports();
+        let trouble = self.worker.tunnels.borrow_mut().trouble();
         told_of.into_iter().for_each(|number| session::tunnel_goes_on(&self.worker, number));
         bury(&self.worker);
+        if let Some(Trouble { call, error }) = trouble {
+            self.worker.lacks(call, &error, "bulk transfers are copied");
+        }
         self.heirs.take_some(&self.worker);
         self.worker.tell();
         Ok(())
@@ -236,7 +254,7 @@ impl Turns {
 
     /// Takes what else the kernel has, in some batches, then lets the tunnels move what they have.
     fn serve(&mut self, mut count: usize) -> io::Result<()> {
-        let Self { worker, events, expired, .. } = self;
+        let Self { worker, events, expired, hurried, .. } = self;
         let mut tunnels = worker.tunnels.borrow_mut();
         for _ in 1..BATCHES_PER_TURN {
             tunnels.note(events);
@@ -250,6 +268,11 @@ impl Turns {
         events.clear();
         let scratch = &mut worker.scratch.borrow_mut();
         tunnels.resume(scratch);
+        // What has come since may be what a deadline waits for: it is heard first, if that does not take for ever.
+        *hurried = if count == EVENTS_PER_BATCH { *hurried + 1 } else { 0 };
+        if *hurried > 0 && *hurried < TURNS_IN_A_HURRY {
+            return Ok(());
+        }
         worker.reactor.advance(expired)?;
         expired.drain(..).for_each(|number| tunnels.expire(number, scratch));
         Ok(())

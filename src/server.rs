@@ -46,6 +46,7 @@ use crate::{
         library_log, os_error,
     },
     runtime::{self, Message, Plan},
+    sandbox::{self, InForce},
     upstream::{Unresolved, Upstreams},
 };
 
@@ -82,7 +83,7 @@ pub fn serve(config: Config, options: Options) -> ExitCode {
         }
         Err(error) => return fail(None, predecessor.as_mut(), &[error]),
     };
-    let logs = match Logs::open(&config) {
+    let logs = match Logs::prepare(&config) {
         Ok(logs) => logs,
         Err(errors) => return fail(None, predecessor.as_mut(), &errors),
     };
@@ -121,6 +122,8 @@ fn fail(logs: Option<&Logs>, predecessor: Option<&mut Predecessor>, errors: &[St
     if let Some(predecessor) = predecessor {
         predecessor.failed(errors);
     }
+    // Where it cannot be started, stderr has it all.
+    let _ = logs.map(Logs::start);
     for error in errors {
         match logs {
             Some(logs) => say(logs, Level::Emerg, error),
@@ -207,7 +210,12 @@ impl Server {
             say(logs, Level::Warn, &format!("the inherited socket {address} is closed: no `listen` names it"));
         }
         let pid_file = pid_path.map(|path| PidFile::write(path, identity.as_ref())).transpose().map_err(one)?;
+        let sandbox = sandbox::Plan::of(&config);
+        sandbox.begin();
         identity.as_ref().map_or(Ok(()), Identity::assume).map_err(one)?;
+        let in_force = sandbox.confine_process();
+        logs.start().map_err(one)?;
+        say_what_is_missing(logs, &in_force);
         let board = Arc::<Board>::default();
         let workers = config.main.workers;
         if let Some(launcher) = &launcher {
@@ -360,6 +368,14 @@ impl Server {
 
     fn log(&self, level: Level, message: std::fmt::Arguments<'_>) {
         error_log::event(&self.generation.logs, level, &About::Process, message);
+    }
+}
+
+/// Nobody asked for a sandbox that this kernel does not have: it is said, and no reason not to serve.
+fn say_what_is_missing(logs: &Logs, in_force: &InForce) {
+    error_log::event(logs, Level::Notice, &About::Process, format_args!("sandbox: {in_force}"));
+    if !in_force.missing().is_empty() {
+        say(logs, Level::Warn, &format!("sandbox: {in_force}; see \"Privileges\" in README"));
     }
 }
 

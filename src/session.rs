@@ -1,4 +1,4 @@
-//! The life of a connection: TLS, head, route, answer; then the next request, a tunnel, or the end.
+//! The life of a connection: PROXY protocol, TLS, head, route, answer; then the next request, a tunnel, or the end.
 
 mod answer;
 mod arrival;
@@ -55,6 +55,8 @@ struct Session {
     listener: usize,
     /// What holds until a request names its host: the listener's default, or the server that the client's SNI named.
     server: ServerId,
+    /// The connection begins with a PROXY protocol header, which has not been there yet.
+    proxy_header_due: bool,
     /// Plain HTTP where TLS is spoken.
     plain_on_tls: bool,
     ordinal: u64,
@@ -76,19 +78,14 @@ pub async fn serve(worker: Rc<Worker>, connection: Accepted) {
         serial: SERIAL.fetch_add(1, Relaxed),
         local: local_address(&config.listeners[listener].address, &fd),
         remote: peer,
+        proxied: None,
         tls: None,
         accepted: worker.reactor.now(),
     };
     let io = match worker.reactor.watch(fd) {
         Ok(io) => io,
         Err(error) => {
-            let about = About::Connection(&client);
-            return error_log::event(
-                &generation.logs,
-                Level::Crit,
-                &about,
-                format_args!("epoll_ctl() failed ({error})"),
-            );
+            return worker.lacks("epoll_ctl", &error, "new connections are closed");
         }
     };
     let stream = Stream::new(io, Rc::clone(&worker.scratch));
@@ -100,6 +97,7 @@ pub async fn serve(worker: Rc<Worker>, connection: Accepted) {
         client: Arc::new(client),
         buffer: RefCell::default(),
         server: config.listeners[listener].default,
+        proxy_header_due: config.listeners[listener].proxy_protocol,
         plain_on_tls: false,
         generation,
         listener,
@@ -165,24 +163,25 @@ impl Session {
         self.worker.counters.upgrade_times.note(self.worker.reactor.now().saturating_duration_since(request.started));
         let (fd, tls) = self.stream.into_parts();
         let client = tunnel::End { fd, tls };
-        let (fd, tls) = opening.backend.into_parts();
-        let (generation, server, peer) = (Arc::clone(&self.generation), request.server, opening.peer);
+        let Opening { switched, leg } = opening;
+        let (fd, tls) = switched.backend.into_parts();
+        let (generation, server) = (Arc::clone(&self.generation), request.server);
         let pair = Pair {
             client,
             upstream: tunnel::End { fd, tls },
             from_client: self.buffer.into_inner(),
-            from_upstream: opening.greeting,
-            frames: opening.frames,
+            from_upstream: switched.greeting,
+            frames: switched.frames,
             terms,
-            record: Record::of(request, self.generation, peer),
+            record: Record::of(request, self.generation, leg),
         };
         Counters::bump(&self.worker.counters.tunnels);
         let scratch = &mut self.worker.scratch.borrow_mut();
         match self.worker.tunnels.borrow_mut().carry(pair, scratch) {
-            Ok(()) => generation.tunnel_opened(server, peer),
+            Ok(()) => generation.tunnel_opened(server),
             Err(error) => {
                 Counters::bump(&self.worker.counters.tunnels_ended);
-                self.worker.log(Level::Crit, format_args!("epoll_ctl() failed ({error}): a tunnel was closed"));
+                self.worker.lacks("epoll_ctl", &error, "tunnels are closed");
             }
         }
     }

@@ -49,6 +49,13 @@ pub enum Failure {
     Tls(TlsError),
 }
 
+/// Nothing came back from the peer: keep-alive probes or data went unanswered for too long (ETIMEDOUT), or a router said meanwhile that
+/// it cannot be reached (tcp_write_err).
+pub fn is_loss(error: &io::Error) -> bool {
+    use io::ErrorKind::{HostUnreachable, NetworkUnreachable, TimedOut};
+    matches!(error.kind(), TimedOut | HostUnreachable | NetworkUnreachable)
+}
+
 impl Stream {
     /// A stream without TLS.
     pub fn new(io: Descriptor, scratch: Rc<RefCell<Scratch>>) -> Self {

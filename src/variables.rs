@@ -4,7 +4,7 @@
 
 use std::sync::OnceLock;
 
-use crate::limits::EXPANSION_BYTES;
+use crate::{limits::EXPANSION_BYTES, proxy_protocol::Tlv};
 
 /// `$nginx_version`: the stable release of nginx whose language and variables this program speaks. Who asks wants to know
 /// what to expect, and the program's own version would read as an nginx of the year 2002.
@@ -38,6 +38,8 @@ pub enum Variable {
     Argument(Box<str>),
     /// `$cookie_NAME`.
     Cookie(Box<str>),
+    /// `$proxy_protocol_tlv_NAME`.
+    ProxyProtocolTlv(Tlv),
     /// `$1` to `$9`: the captures of the last matched regular expression.
     Capture(u8),
     /// Written by `set` or by a named capture `(?<name>...)`.
@@ -72,6 +74,10 @@ known! {
     BinaryRemoteAddr "binary_remote_addr",
     RealipRemoteAddr "realip_remote_addr",
     RealipRemotePort "realip_remote_port",
+    ProxyProtocolAddr "proxy_protocol_addr",
+    ProxyProtocolPort "proxy_protocol_port",
+    ProxyProtocolServerAddr "proxy_protocol_server_addr",
+    ProxyProtocolServerPort "proxy_protocol_server_port",
     ProxyAddXForwardedFor "proxy_add_x_forwarded_for",
     ProxyHost "proxy_host",
     ProxyPort "proxy_port",

@@ -3,10 +3,10 @@
 pub mod drain;
 mod idle;
 mod rest;
+mod shortage;
 
 use std::{
     cell::{Cell, Ref, RefCell},
-    fs::File,
     future::{Future, poll_fn},
     io,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -16,6 +16,8 @@ use std::{
     task::Poll,
     time::{Duration, Instant},
 };
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::{
     balance::Balance,
@@ -48,7 +50,7 @@ pub struct Worker {
     /// Counters.
     pub counters: Arc<Counters>,
     /// A descriptor to give up when there is no other.
-    pub reserve: RefCell<Option<File>>,
+    pub reserve: RefCell<Option<EventFd>>,
     /// What it knows of the other workers.
     balance: RefCell<Arc<Balance>>,
     /// What new sessions are served by.
@@ -68,6 +70,7 @@ pub struct Worker {
     /// What becomes of tunnels that are there at its end.
     end: Cell<Reason>,
     warned_full: Cell<Option<Instant>>,
+    shortage: shortage::Shortage,
 }
 
 /// How far a worker has come.
@@ -114,6 +117,7 @@ impl Worker {
             changed: Gate::default(),
             end: Cell::new(Reason::Shutdown),
             warned_full: Cell::new(None),
+            shortage: Default::default(),
         };
         worker.open_reserve();
         Ok(Rc::new(worker))
@@ -209,8 +213,13 @@ impl Worker {
     /// Tells what the worker has at the end of a turn: a few plain stores, which whoever wants to know reads.
     pub fn tell(&self) {
         let gauges = &self.counters.gauges;
+        let tunnels = self.tunnels.borrow();
         gauges.timers.store(self.reactor.deadlines() as u64, Relaxed);
-        gauges.pipes.store(self.tunnels.borrow().pipes() as u64, Relaxed);
+        gauges.pipes.store(tunnels.pipes() as u64, Relaxed);
+        gauges.pipes_in_use.store(tunnels.pipes_in_use() as u64, Relaxed);
+        gauges.tunnel_slots.store(tunnels.len() as u64, Relaxed);
+        gauges.sockets.store(self.reactor.watched() as u64, Relaxed);
+        gauges.upstream_idle.store(self.pool.len() as u64, Relaxed);
     }
 
     /// The worker that ought to serve the next connection, when it is another: this one has clearly more than its share, or its
@@ -256,7 +265,7 @@ impl Worker {
 
     /// Opens the reserve descriptor.
     pub fn open_reserve(&self) {
-        *self.reserve.borrow_mut() = File::open("/dev/null").ok();
+        *self.reserve.borrow_mut() = EventFd::from_flags(EfdFlags::EFD_CLOEXEC).ok();
     }
 
     /// True from the moment the worker was told to end: connections are not kept for another request.

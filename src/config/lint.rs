@@ -1,5 +1,7 @@
 //! What works, and will surprise: each finding names the line, what will happen and the better line.
 
+mod real_ip;
+
 use super::{
     diagnostic::{Diagnostic, Report, Severity, Span, did_you_mean},
     level::Level,
@@ -17,6 +19,7 @@ pub fn file(http: &[Directive], report: &mut Report) {
     for map in level.own("map") {
         lint.close_map(map);
     }
+    lint.addresses(http);
     let serves = level.own("server").next().is_some();
     if serves && level.all("access_log").is_empty() && !anywhere(http, "access_log") {
         let note = "no `access_log` is set: none is written (nginx would write logs/access.log)";

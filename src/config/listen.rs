@@ -13,6 +13,8 @@ pub struct Listener {
     pub options: ListenOptions,
     /// `ssl`.
     pub ssl: bool,
+    /// `proxy_protocol`: connections begin with its header.
+    pub proxy_protocol: bool,
     /// The server for names that none has: `default_server`, else the first.
     pub default: ServerId,
     /// Names of every server on this address.

@@ -84,6 +84,8 @@ pub struct Main {
     pub daemon: bool,
     /// `use io_uring | epoll`.
     pub driver: Driver,
+    /// `sandbox`
+    pub sandbox: Sandbox,
     /// `upgrade_timeout`: how long the program that replaces this one may take to be ready.
     pub upgrade_timeout: Duration,
     /// `error_log` of the main context; servers' and locations' own are in [`Settings`].
@@ -114,6 +116,18 @@ pub enum Driver {
     Epoll,
     /// io_uring waits for the epoll instance; falls back with a line in the log.
     IoUring,
+}
+
+/// `sandbox`: what becomes of rights that nobody needs once the program serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Sandbox {
+    /// They are given up, as far as the kernel has the means.
+    #[default]
+    On,
+    /// Calls that would fail are made, and the kernel logs them; files stay as open as they are.
+    Log,
+    /// `user` says it all, as in nginx.
+    Off,
 }
 
 /// A `server` block.

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{AccessLog, ErrorLog, Fallback};
 use crate::{
-    route::{access::Rule, origin::Origin, rewrite::Regex},
+    route::{access::Rule, origin::Origin, real_ip::RealIp, rewrite::Regex},
     tls::BackendTls,
     variables::Template,
     websocket::handshake::Protocols,
@@ -88,6 +88,8 @@ pub struct Settings {
     pub reset_timedout: bool,
     /// `allow` and `deny`, in the order of the file.
     pub access: Vec<Rule>,
+    /// `set_real_ip_from` and its like; none: a client has its connection's address.
+    pub real_ip: Option<RealIp>,
 }
 
 /// `add_header`.

@@ -3,7 +3,10 @@
 use std::ops::Range;
 
 use super::{diagnostic::did_you_mean, names::Names};
-use crate::variables::{Known, Part, Template, Variable};
+use crate::{
+    proxy_protocol::Tlv,
+    variables::{Known, Part, Template, Variable},
+};
 
 /// Makes the variable of a name in a family.
 type Family = fn(&str) -> Variable;
@@ -18,11 +21,7 @@ const FAMILIES: [(&str, Family); 5] = [
 ];
 
 /// nginx's variables that are to come.
-const NOT_YET: [&str; 12] = [
-    "proxy_protocol_addr",
-    "proxy_protocol_port",
-    "proxy_protocol_server_addr",
-    "proxy_protocol_server_port",
+const NOT_YET: [&str; 8] = [
     "limit_conn_status",
     "limit_req_status",
     "request_body",
@@ -32,6 +31,9 @@ const NOT_YET: [&str; 12] = [
     "ssl_early_data",
     "ssl_alpn_protocol",
 ];
+
+const TLV_NAMES: &str = "alpn, authority, unique_id, netns, ssl, ssl_verify, ssl_version, ssl_cn, ssl_cipher, ssl_sig_alg, ssl_key_alg, \
+    or a type as 0xea or ssl_0xea";
 
 /// What is wrong with a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,6 +118,11 @@ pub fn named(name: &str, names: &Names) -> Judged {
             return Ok(variable(rest));
         }
     }
+    if let Some(rest) = name.strip_prefix("proxy_protocol_tlv_") {
+        return Tlv::named(rest)
+            .map(Variable::ProxyProtocolTlv)
+            .ok_or_else(|| (format!("unknown PROXY protocol TLV \"{rest}\""), Some(TLV_NAMES.to_owned())));
+    }
     if NOT_YET.contains(&name.as_str()) || name.starts_with("ssl_client_") {
         return Err((format!("the variable \"{name}\" is not supported yet"), None));
     }
@@ -175,6 +182,15 @@ mod tests {
         assert_eq!(show("$sent_http_content_type"), "<SentField(\"content-type\")>");
         assert_eq!(show("$upstream_http_server"), "<UpstreamField(\"server\")>");
         assert_eq!(show("$arg_a_b$cookie_sid"), "<Argument(\"a_b\")><Cookie(\"sid\")>");
+    }
+
+    #[test]
+    fn what_a_proxy_protocol_header_may_say_has_nginx_s_names() {
+        assert_eq!(show("$proxy_protocol_tlv_alpn"), "<ProxyProtocolTlv(Plain(1))>");
+        assert_eq!(show("$proxy_protocol_tlv_0xEA"), "<ProxyProtocolTlv(Plain(234))>");
+        let fault = fault("$proxy_protocol_tlv_aplha");
+        assert_eq!(fault.message, "unknown PROXY protocol TLV \"aplha\"");
+        assert!(fault.help.is_some_and(|help| help.contains("ssl_cipher")));
     }
 
     #[test]

@@ -43,6 +43,8 @@ pub struct UpstreamServer {
     pub max_fails: u32,
     /// `fail_timeout=` (10s)
     pub fail_timeout: Duration,
+    /// `max_conns=` (0: no limit): requests and tunnels at once, of all workers.
+    pub max_conns: u32,
     /// `backup`
     pub backup: bool,
     /// `down`

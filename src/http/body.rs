@@ -37,21 +37,16 @@ pub enum Framing {
 /// # Errors
 /// 400, or 501 for a transfer coding other than chunked.
 pub(super) fn request_framing(fields: &Fields, version: Version) -> Result<Framing, Refusal> {
-    declared(fields, version).map_err(|flaw| flaw.refuse(if flaw == UNKNOWN_CODING { 501 } else { 400 }))
+    declared_framing(fields, version).map_err(|flaw| flaw.refuse(if flaw == UNKNOWN_CODING { 501 } else { 400 }))
 }
 
 /// The framing of the response to a request of `method`.
-///
-/// # Errors
-/// 502 for framing that two readers could understand differently. It is judged even where the response has no body, since the
-/// fields are passed on.
-pub fn response_framing(head: &ResponseHead, method: &str) -> Result<Framing, Refusal> {
-    let declared = declared(&head.fields, head.version).map_err(|flaw| flaw.refuse(502))?;
-    Ok(match declared {
+pub fn response_framing(head: &ResponseHead, method: &str) -> Framing {
+    match head.body {
         _ if is_bodiless(method, head.status) => Framing::None,
         Framing::None => Framing::UntilClose,
         framing => framing,
-    })
+    }
 }
 
 /// True where a response has no body whatever its fields say (RFC 9112 section 6.3).
@@ -61,7 +56,7 @@ pub fn is_bodiless(method: &str, status: u16) -> bool {
 
 /// What the fields say: no framing at all, a length, or chunked. Anything that is not exactly one of these is a flaw, because
 /// somebody between client and backend will read it another way.
-fn declared(fields: &Fields, version: Version) -> Result<Framing, Flaw> {
+pub(super) fn declared_framing(fields: &Fields, version: Version) -> Result<Framing, Flaw> {
     let length = fields.single("content-length").map_err(|_| TWO_LENGTHS)?.map(parse_length).transpose()?;
     let Some(coding) = fields.single("transfer-encoding").map_err(|_| TWO_CODINGS)? else {
         return Ok(length.map_or(Framing::None, Framing::Length));
@@ -95,6 +90,7 @@ fn parse_length(value: &[u8]) -> Result<u64, Flaw> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::head::{Parsed, parse_response};
 
     fn fields(lines: &[(&str, &str)]) -> Fields {
         Fields::from_pairs(lines.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())))
@@ -105,14 +101,12 @@ mod tests {
     }
 
     fn response(status: u16, method: &str, lines: &[(&str, &str)]) -> Result<Framing, u16> {
-        let head = ResponseHead {
-            status,
-            reason: Box::default(),
-            version: Version::Http11,
-            fields: fields(lines),
-            keep_alive: true,
-        };
-        response_framing(&head, method).map_err(|refusal| refusal.status)
+        let fields: String = lines.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        match parse_response(format!("HTTP/1.1 {status} X\r\n{fields}\r\n").as_bytes(), 4096) {
+            Ok(Parsed::Complete(head, _)) => Ok(response_framing(&head, method)),
+            Ok(Parsed::Partial) => panic!("a whole head"),
+            Err(refusal) => Err(refusal.status),
+        }
     }
 
     #[test]
@@ -183,6 +177,9 @@ mod tests {
             assert_eq!(response(200, method, &both), Err(502));
             assert_eq!(response(200, method, &[("Content-Length", "5"), ("Content-Length", "5")]), Err(502));
             assert_eq!(response(200, method, &[("Transfer-Encoding", "gzip, chunked")]), Err(502));
+        }
+        for status in [100, 101, 204, 304] {
+            assert_eq!(response(status, "GET", &[("Content-Length", "1, 2")]), Err(502), "{status}");
         }
     }
 }

@@ -101,6 +101,8 @@ pub struct ResponseHead {
     pub version: Version,
     /// Every field.
     pub fields: Fields,
+    /// What they say of its body: see [`super::body::response_framing`].
+    pub body: Framing,
     /// The connection may be used again after this response.
     pub keep_alive: bool,
 }

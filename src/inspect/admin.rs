@@ -14,13 +14,12 @@ use crate::{
     config::{Level, Listener, Origin},
     generation::Generation,
     http::{path, refusal::Refusal},
-    limits::ADMIN_DRAIN_SECS,
     observe::{
         errand::Task,
         error_log::{self, About},
         tally::PeerTally,
     },
-    request::Request,
+    request::{Address, Request},
     route::origin,
     worker::Worker,
 };
@@ -29,9 +28,10 @@ use crate::{
 const FIELD: &str = "X-Longsplice-Admin";
 
 /// Whoever asks may act: `status_admin` is on, and `allow` and `deny` let this client pass; where the file has neither, it must be one
-/// of this host.
+/// of this host, by its own word and by that of any proxy that is believed.
 pub fn may_act(request: &Request, admin: bool) -> bool {
-    let is_local = request.client.remote.ip().is_none_or(|ip| ip.to_canonical().is_loopback());
+    let is_loopback = |address: &Address| address.ip().is_none_or(|ip| ip.to_canonical().is_loopback());
+    let is_local = is_loopback(&request.client.remote) && is_loopback(request.remote());
     admin && (!request.settings().access.is_empty() || is_local)
 }
 
@@ -133,8 +133,9 @@ fn drain(worker: &Rc<Worker>, generation: &Generation, server: &str, percent: u8
             super::tell(worker, Task::Drain { peer, percent });
         }
     }
+    let window = generation.config.main.drain.window.as_secs_f32();
     let message = format!(
-        "{server} is drained: it gets nothing new, and {percent}% of its {open} tunnels are closed within {ADMIN_DRAIN_SECS} s\n"
+        "{server} is drained: it gets nothing new, and {percent}% of its {open} tunnels are closed within {window} s\n"
     );
     Ok((202, message))
 }

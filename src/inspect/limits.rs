@@ -16,7 +16,7 @@ pub fn of(worker: &Worker, status: &Status) -> Limits {
     let workers = status.workers.len() as u64;
     Limits {
         descriptors: descriptors(status),
-        ports: ports(status),
+        ports: ports(status, worker.generation().board.local_ports()),
         worker_connections: connections
             .map(|each| Used { used: 2 * status.connections.open, max: (each as u64).saturating_mul(workers) }),
     }
@@ -33,7 +33,7 @@ fn descriptors(status: &Status) -> Used {
 }
 
 /// The kernel needs another local port for each connection to one address; those to different addresses share them.
-fn ports(status: &Status) -> Ports {
+fn ports(status: &Status, max: u64) -> Ports {
     let mut by_address = std::collections::HashMap::new();
     for server in status.upstreams.iter().flat_map(|group| &group.servers) {
         if !server.address.starts_with("unix:") {
@@ -41,19 +41,5 @@ fn ports(status: &Status) -> Ports {
         }
     }
     let busiest = by_address.into_iter().filter(|(_, used)| *used > 0).max_by_key(|(address, used)| (*used, *address));
-    Ports {
-        used: busiest.map_or(0, |(_, used)| used),
-        max: local_ports(),
-        busiest: busiest.map(|(address, _)| address.to_owned()),
-    }
-}
-
-/// ip(7), `ip_local_port_range`: the first and the last, both included.
-fn local_ports() -> u64 {
-    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
-    let mut ports = text.split_ascii_whitespace().map_while(|port| port.parse::<u64>().ok());
-    match (ports.next(), ports.next()) {
-        (Some(first), Some(last)) => last.saturating_sub(first) + 1,
-        _ => 0,
-    }
+    Ports { used: busiest.map_or(0, |(_, used)| used), max, busiest: busiest.map(|(address, _)| address.to_owned()) }
 }

@@ -66,6 +66,8 @@ fn row(seen: Seen, tally: &PeerTally) -> UpstreamServer {
         state: seen.state,
         backup: seen.backup,
         weight: seen.weight,
+        connections: u64::from(seen.conns),
+        max_conns: u64::from(seen.max_conns),
         tunnels_open: tally.tunnels.now(),
         tunnels: tally.tunnels.opened(),
         requests: tally.requests.load(Relaxed),

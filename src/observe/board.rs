@@ -1,5 +1,6 @@
 //! What outlives every configuration and every worker: one board a process, shared by all of them.
 
+mod files;
 mod told;
 
 use std::{
@@ -11,6 +12,7 @@ use std::{
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
+use self::files::Files;
 pub use super::status::State;
 use super::{counters::Counters, errand::Errands, tally::Kept};
 
@@ -26,6 +28,7 @@ pub struct Board {
     pub kept: Kept,
     /// What workers ask of each other.
     pub errands: Errands,
+    files: Files,
 }
 
 /// Every worker.
@@ -78,6 +81,7 @@ impl Default for Board {
             loads: Mutex::default(),
             kept: Kept::default(),
             errands: Errands::default(),
+            files: Files::default(),
         }
     }
 }
@@ -86,6 +90,11 @@ impl Board {
     /// When the process started.
     pub fn started(&self) -> Instant {
         self.started
+    }
+
+    /// Ports there are for connections to one address (ip(7), `ip_local_port_range`); 0 where the kernel does not tell.
+    pub fn local_ports(&self) -> u64 {
+        self.files.local_ports()
     }
 
     /// What the process is about now.

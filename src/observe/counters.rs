@@ -19,6 +19,8 @@ pub struct Counters {
     pub accepted: AtomicU64,
     /// accept4(2) failed: no descriptor, no memory.
     pub accept_errors: AtomicU64,
+    /// Calls that failed because the host had no descriptor or memory, accept4(2)'s included.
+    pub shortages: AtomicU64,
     /// Connections accepted and handed to another worker.
     pub handed_over: AtomicU64,
     /// Connections that another worker accepted and handed to this one.
@@ -80,6 +82,14 @@ pub struct Gauges {
     pub timers: AtomicU64,
     /// Pipes of bulk transfers, in use or kept.
     pub pipes: AtomicU64,
+    /// Of these, the pipes in use.
+    pub pipes_in_use: AtomicU64,
+    /// Entries of the table of tunnels.
+    pub tunnel_slots: AtomicU64,
+    /// Sockets that tasks wait for.
+    pub sockets: AtomicU64,
+    /// Connections to backends that wait for another request.
+    pub upstream_idle: AtomicU64,
 }
 
 /// What a session is at, in the words of nginx's `stub_status`.
@@ -171,10 +181,11 @@ impl Counters {
         total
     }
 
-    fn all(&self) -> [&AtomicU64; 21] {
+    fn all(&self) -> [&AtomicU64; 22] {
         [
             &self.accepted,
             &self.accept_errors,
+            &self.shortages,
             &self.handed_over,
             &self.taken_over,
             &self.requests,
@@ -213,6 +224,7 @@ impl fmt::Display for Counters {
             (&self.handed_over, "handed over"),
             (&self.taken_over, "taken over"),
             (&self.accept_errors, "accept errors"),
+            (&self.shortages, "calls for want of descriptors or memory failed"),
             (&self.tls_failures, "TLS handshakes failed"),
             (&self.panics, "panics"),
         ];

@@ -124,7 +124,7 @@ fn append_connection(line: &mut Vec<u8>, client: &ClientConnection) {
 }
 
 fn append_request(line: &mut Vec<u8>, request: &Request) {
-    append_client(line, &request.client.remote);
+    append_client(line, request.remote());
     let server = request.config.servers.get(request.server);
     append(line, format_args!(", server: {}", server.map_or("", |server| &server.name)));
     if !request.line.is_empty() {
@@ -188,6 +188,7 @@ mod tests {
             serial: 77,
             remote: Address::Tcp(remote.parse().unwrap()),
             local: Address::Tcp("127.0.0.1:443".parse().unwrap()),
+            proxied: None,
             tls: None,
             accepted: Instant::now(),
         }

@@ -23,10 +23,10 @@ use std::{
     collections::HashMap,
     io,
     os::unix::ffi::OsStrExt,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -51,9 +51,10 @@ pub struct Logs {
 }
 
 /// The writer's thread. Dropped, it ends, behind the last line.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Writing {
     queue: Arc<Queue>,
+    started: AtomicBool,
     /// Number of the next log to be opened.
     next: AtomicU32,
 }
@@ -83,7 +84,30 @@ impl Logs {
     /// # Errors
     /// Every file that cannot be opened: cause and cure.
     pub fn open(config: &Config) -> Result<Arc<Logs>, Vec<String>> {
-        Self::open_targets(&config.main.error_logs, &targets(config), &config.main.prefix)
+        let logs = Self::prepare(config)?;
+        logs.start().map_err(|error| vec![error])?;
+        Ok(logs)
+    }
+
+    /// Opens (creates) the files. Lines wait until the writer is [started](Logs::start): a process that is to give up rights has one
+    /// thread until then.
+    ///
+    /// # Errors
+    /// As [`Logs::open`].
+    pub fn prepare(config: &Config) -> Result<Arc<Logs>, Vec<String>> {
+        Self::prepare_targets(&config.main.error_logs, &targets(config), &config.main.prefix)
+    }
+
+    /// Starts the writer, unless it has been.
+    ///
+    /// # Errors
+    /// No thread.
+    pub fn start(&self) -> Result<(), String> {
+        if self.writing.started.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
+        writer::start(Arc::clone(&self.writing.queue))
+            .map_err(|error| format!("the log writer's thread cannot be started ({})", os_error(&error)))
     }
 
     /// The logs of the configuration that comes next: opens (creates) the files that this one does not name.
@@ -122,12 +146,17 @@ impl Logs {
     /// # Errors
     /// As [`Logs::open`].
     pub fn check(config: &Config) -> Result<(), Vec<String>> {
+        let errors: Vec<String> = Self::files(config).iter().filter_map(|path| check_file(path).err()).collect();
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+
+    /// The files a configuration has logs written to.
+    pub fn files(config: &Config) -> Vec<PathBuf> {
         let files = targets(config).into_keys().filter_map(|target| match target {
             LogTarget::File(path) => Some(config.main.prefix.join(path)),
             LogTarget::Stderr | LogTarget::Stdout => None,
         });
-        let errors: Vec<String> = files.filter_map(|path| check_file(&path).err()).collect();
-        if errors.is_empty() { Ok(()) } else { Err(errors) }
+        files.collect()
     }
 
     /// Hands one line to the writer; lost, and counted, when it cannot keep up.
@@ -146,11 +175,9 @@ impl Logs {
         self.writing.queue.flush(Duration::from_millis(LOG_FLUSH_MS));
     }
 
-    fn open_targets(main: &[ErrorLog], targets: &Targets<'_>, prefix: &Path) -> Result<Arc<Logs>, Vec<String>> {
-        let queue = Arc::new(Queue::default());
-        writer::start(Arc::clone(&queue))
-            .map_err(|error| vec![format!("the log writer's thread cannot be started ({})", os_error(&error))])?;
-        let writing = Arc::new(Writing { queue, next: AtomicU32::new(0) });
+    fn prepare_targets(main: &[ErrorLog], targets: &Targets<'_>, prefix: &Path) -> Result<Arc<Logs>, Vec<String>> {
+        clock::read_zone();
+        let writing = Arc::<Writing>::default();
         let logs = Self::open_with(main, targets, prefix, writing, &Index::default())?;
         logs.lead();
         Ok(logs)
@@ -305,7 +332,9 @@ mod tests {
     pub(super) fn logs_into(directory: &Path, level: Level, others: &[&str]) -> Arc<Logs> {
         let main = [ErrorLog { target: LogTarget::File("error.log".into()), level }];
         let others: Vec<LogTarget> = others.iter().map(|name| LogTarget::File(name.into())).collect();
-        Logs::open_targets(&main, &plain(&others), directory).unwrap()
+        let logs = Logs::prepare_targets(&main, &plain(&others), directory).unwrap();
+        logs.start().unwrap();
+        logs
     }
 
     fn plain(targets: &[LogTarget]) -> Targets<'_> {
@@ -332,7 +361,7 @@ mod tests {
     fn every_file_that_cannot_be_opened_is_named_with_its_cure() {
         let main = [ErrorLog { target: LogTarget::File("/nonexistent/e.log".into()), level: Level::Error }];
         let other = [main[0].target.clone(), LogTarget::File("/nonexistent/a.log".into()), LogTarget::Stdout];
-        let mut errors = Logs::open_targets(&main, &plain(&other), Path::new("/")).unwrap_err();
+        let mut errors = Logs::prepare_targets(&main, &plain(&other), Path::new("/")).unwrap_err();
         errors.sort();
         assert_eq!(errors.len(), 2);
         assert_eq!(
@@ -419,7 +448,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("pipe");
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let errors = Logs::open_targets(&[], &plain(&[LogTarget::File("pipe".into())]), directory.path()).unwrap_err();
+        let errors =
+            Logs::prepare_targets(&[], &plain(&[LogTarget::File("pipe".into())]), directory.path()).unwrap_err();
         assert!(errors[0].ends_with("nobody reads this pipe: start its reader first"), "{errors:?}");
     }
 }

@@ -223,6 +223,8 @@ pub struct Tls {
 pub struct Errors {
     /// accept4(2) failed: no descriptor, no memory.
     pub accept: u64,
+    /// Calls that failed because the host had no descriptor or memory.
+    pub shortages: u64,
     /// Sessions that ended in a panic.
     pub panics: u64,
 }
@@ -255,8 +257,18 @@ pub struct Worker {
     pub frames_from_upstream: u64,
     /// Pipes of bulk transfers, those in use and those kept for the next.
     pub pipes: u64,
+    /// Of these, those in use.
+    pub pipes_in_use: u64,
     /// Deadlines on its wheel.
     pub timers: u64,
+    /// Entries of its table of tunnels: as many as `tunnels`, which is reckoned from what came and went.
+    pub tunnel_slots: u64,
+    /// Sockets and the like that its tasks wait for, those of tunnels not counted.
+    pub sockets: u64,
+    /// Connections to backends that wait for another request.
+    pub upstream_idle: u64,
+    /// Its connections as the other workers count them, those on their way to it included.
+    pub load: u64,
     /// Time it ran, a part of all time, 0 to 1: since the last answer that is at least a second old.
     pub busy: f64,
     /// CPU time, seconds.
@@ -307,6 +319,10 @@ pub struct UpstreamServer {
     pub backup: bool,
     /// `weight=`
     pub weight: u64,
+    /// Requests and tunnels that are at it.
+    pub connections: u64,
+    /// `max_conns=`; 0: no limit.
+    pub max_conns: u64,
     /// Tunnels open.
     pub tunnels_open: u64,
     /// Tunnels ever opened.

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{
-    Next, Opening,
+    Next, Switched,
     connection::Wire,
     relay::Relay,
     round::{Failed, Kind, Round, note},
@@ -25,6 +25,14 @@ use crate::{
     websocket::handshake::{self, Answer},
 };
 
+/// How a backend has answered.
+pub(super) enum Answered {
+    /// With a response, which has been passed on.
+    Passed(Next),
+    /// With a 101.
+    Switched(Switched),
+}
+
 const TRY_ELSEWHERE: &str = "the backend answered with a status to be tried elsewhere";
 
 impl Round<'_> {
@@ -35,7 +43,7 @@ impl Round<'_> {
         choice: &Choice,
         last: bool,
         fresh: bool,
-    ) -> Result<Next, Failed> {
+    ) -> Result<Answered, Failed> {
         let started = Instant::now();
         let wire = Wire::default();
         let result = match self.connect(choice, &wire, fresh).await {
@@ -64,7 +72,7 @@ impl Round<'_> {
         kept: Kept,
         wire: &Wire,
         started: Instant,
-    ) -> Result<Next, Failed> {
+    ) -> Result<Answered, Failed> {
         let Kept { stream: backend, requests, opened } = kept;
         note(request, |attempt| attempt.connect_time = Some(started.elapsed()));
         self.send_head(&backend, wire).await?;
@@ -91,8 +99,9 @@ impl Round<'_> {
                 // What came behind the 101 is the tunnel's to count.
                 wire.received.set(wire.received.get() - buffer.len() as u64);
                 let frames = self.upgrade.and_then(|upgrade| upgrade.websocket.as_ref()).map(|_| rsv);
-                let peer = self.number(choice);
-                self.switch(request, &head, Opening { backend, greeting: buffer, frames, peer }).await
+                self.switch(request, &head, Switched { backend, greeting: buffer, frames })
+                    .await
+                    .map(Answered::Switched)
             }
             Answer::Plain => {
                 let elsewhere =
@@ -105,8 +114,7 @@ impl Round<'_> {
                     let refusal = Refusal::new(head.status, "intercepted", "proxy_intercept_errors");
                     return Err(failed(refusal, Kind::Intercepted));
                 }
-                let framing =
-                    response_framing(&head, self.method).map_err(|refusal| failed(refusal, Kind::InvalidHeader))?;
+                let framing = response_framing(&head, self.method);
                 let persists = head.keep_alive && framing != Framing::UntilClose;
                 let relay = Relay { round: self, backend: &backend, wire };
                 let next = relay.run(request, head, framing, &mut buffer, &mut upload).await;
@@ -115,7 +123,7 @@ impl Round<'_> {
                 if persists && is_whole && buffer.is_empty() {
                     self.give_back(&choice.backend, Kept { stream: backend, requests: requests + 1, opened });
                 }
-                Ok(next)
+                Ok(Answered::Passed(next))
             }
         }
     }
@@ -228,7 +236,7 @@ impl Round<'_> {
     }
 
     /// Passes the 101 on: from here the connection is a tunnel.
-    async fn switch(&self, request: &mut Request, head: &ResponseHead, opening: Opening) -> Result<Next, Failed> {
+    async fn switch(&self, request: &mut Request, head: &ResponseHead, switched: Switched) -> Result<Switched, Failed> {
         let Some(upgrade) = self.upgrade else {
             let refusal = Refusal::new(502, "unasked_101", "upstream sent 101 to a request that asked for no upgrade");
             return Err(Wire::default().failed(refusal, Kind::InvalidHeader));
@@ -238,7 +246,7 @@ impl Round<'_> {
         match self.client.worker.reactor.within(self.settings.client_send_timeout, sending).await {
             Ok(Ok(())) => {
                 request.bytes_sent += reply.len() as u64;
-                Ok(Next::Tunnel(Box::new(opening)))
+                Ok(switched)
             }
             _ => Err(Wire::default().failed(client_left(), Kind::Client)),
         }

@@ -52,9 +52,12 @@ impl Round<'_> {
     async fn open(&self, choice: &Choice) -> Result<Stream, Failed> {
         let worker = &self.client.worker;
         let name = self.target.tls_name.as_deref();
-        let opening = backend::connect(&worker.reactor, &worker.scratch, &choice.backend, name, self.settings);
+        let opening = backend::connect(worker, &choice.backend, name, self.settings);
         let wire = Wire::default();
         match race(opening, self.client.stream.descriptor().hangup()).await {
+            Either::Left(Err(refusal)) if refusal.reason == backend::HOST_SHORTAGE => {
+                Err(wire.failed(refusal, Kind::Host))
+            }
             Either::Left(result) => result.map_err(|refusal| {
                 if let Some(tally) = self.tally(choice) {
                     tally.connect_errors.fetch_add(1, Relaxed);

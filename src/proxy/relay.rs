@@ -9,11 +9,12 @@ use super::{
 };
 use crate::{
     config::Level,
-    exchange::{Beside, Download, DownloadError, UploadError},
+    exchange::{Beside, CLIENT_CLOSED, CLIENT_STUCK, Download, DownloadError, UploadError},
     forward,
     http::{
         body::Framing,
         head::{ResponseHead, Version},
+        refusal::Refusal,
     },
     reactor::Either,
     request::Request,
@@ -53,10 +54,8 @@ impl Relay<'_> {
         let reply = forward::response_head(request, &head, out, keep);
         match client.worker.reactor.within(settings.client_send_timeout, client.stream.write_all(&reply)).await {
             Ok(Ok(())) => request.bytes_sent += reply.len() as u64,
-            _ => {
-                request.close_reason = Some("client_closed");
-                return Next::Cut;
-            }
+            Ok(Err(_)) => return self.cut(request, Level::Info, &CLIENT_CLOSED),
+            Err(_) => return self.cut(request, Level::Info, &CLIENT_STUCK),
         }
         let sent = Cell::new(0);
         let download = Download {
@@ -73,7 +72,7 @@ impl Relay<'_> {
                 break result;
             }
             if let Some(Err(UploadError::Client(refusal))) = upload.output() {
-                break Err(DownloadError::Client(refusal.detail.clone()));
+                break Err(DownloadError::Client(refusal.clone()));
             }
         };
         drop(download);
@@ -84,21 +83,21 @@ impl Relay<'_> {
     }
 
     fn ended(&self, request: &mut Request, result: Result<(), DownloadError>, keep: bool) -> Next {
-        let client = self.round.client;
         request.completed = result.is_ok();
         match result {
             Ok(()) if keep => Next::KeepAlive,
             Ok(()) => Next::Linger,
-            Err(DownloadError::Client(why)) => {
-                request.close_reason = Some("client_closed");
-                client.log(Level::Info, request, format_args!("{why}"));
-                Next::Cut
-            }
-            Err(DownloadError::Backend(refusal)) => {
-                request.close_reason = Some(refusal.reason);
-                client.log(Level::Error, request, format_args!("{} ({})", refusal.detail, refusal.reason));
-                Next::Cut
-            }
+            Err(DownloadError::Client(refusal)) => self.cut(request, Level::Info, &refusal),
+            Err(DownloadError::Backend(refusal)) => self.cut(request, Level::Error, &refusal),
         }
+    }
+
+    /// The answer has begun: all that can still be said of what went wrong is that it did not come to its end.
+    fn cut(&self, request: &mut Request, level: Level, refusal: &Refusal) -> Next {
+        let client = self.round.client;
+        client.worker.counters.refusals.bump(refusal.reason);
+        request.close_reason = Some(refusal.reason);
+        client.log(level, request, format_args!("{} ({})", refusal.detail, refusal.reason));
+        Next::Cut
     }
 }

@@ -5,14 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Client, Next, target::Target};
+use super::{Client, Next, Opening, attempt::Answered, target::Target};
 use crate::{
     config::{KeepIdle, Level, Settings},
     http::refusal::Refusal,
     observe::tally::PeerTally,
     pool,
     request::{Attempt, Request},
-    upstream::{Choice, Tried},
+    upstream::{Choice, Group, Tried},
     websocket::handshake::Upgrade,
 };
 
@@ -55,6 +55,8 @@ pub(super) enum Kind {
     Intercepted,
     /// The client's doing: no backend is to blame, and none is tried again.
     Client,
+    /// The host's: the same holds.
+    Host,
 }
 
 impl Round<'_> {
@@ -74,14 +76,14 @@ impl Round<'_> {
                 tally.requests.fetch_add(1, Relaxed);
             }
             let failed = match self.attempt_twice(request, &choice, last).await {
-                Ok(outcome) => {
+                Ok(answered) => {
                     group.succeeded(choice.peer);
-                    return Ok(outcome);
+                    return Ok(self.answered(answered, choice));
                 }
                 Err(failed) => failed,
             };
             match failed.kind {
-                Kind::Client => return Err(failed.refusal),
+                Kind::Client | Kind::Host => return Err(failed.refusal),
                 Kind::Intercepted => {
                     group.succeeded(choice.peer);
                     return Err(failed.refusal);
@@ -104,7 +106,19 @@ impl Round<'_> {
             response_time: Some(Duration::ZERO),
             ..Attempt::default()
         });
-        Err(Refusal::new(502, "no_live_upstreams", "no live upstreams while connecting to upstream"))
+        Err(no_live_upstreams(group))
+    }
+
+    /// The request is over; where it was an upgrade, its place at the peer is the tunnel's from now on.
+    fn answered(&self, answered: Answered, choice: Choice) -> Next {
+        match answered {
+            Answered::Passed(next) => next,
+            Answered::Switched(switched) => {
+                let tally = self.tally(&choice).cloned();
+                let leg = self.target.group().leg(choice, tally.as_ref());
+                Next::Tunnel(Box::new(Opening { switched, leg }))
+            }
+        }
     }
 
     /// `proxy_next_upstream`: may another server have this request?
@@ -115,7 +129,7 @@ impl Round<'_> {
             Kind::Timeout => next.timeout,
             Kind::InvalidHeader => next.invalid_header,
             Kind::Status(status) => next.statuses.contains(&status),
-            Kind::Intercepted | Kind::Client => false,
+            Kind::Intercepted | Kind::Client | Kind::Host => false,
         };
         let late = !next.timeout_total.is_zero() && self.started.elapsed() >= next.timeout_total;
         wanted && !last && !late && self.may_repeat(request, failed)
@@ -145,17 +159,14 @@ impl Round<'_> {
         }
     }
 
-    pub(super) fn number(&self, choice: &Choice) -> Option<u32> {
-        self.client.generation.tallies.number(self.target.upstream?, choice.peer)
-    }
-
-    pub(super) fn tally(&self, choice: &Choice) -> Option<&PeerTally> {
-        self.number(choice).and_then(|number| self.client.generation.tallies.peer(number)).map(Arc::as_ref)
+    pub(super) fn tally(&self, choice: &Choice) -> Option<&Arc<PeerTally>> {
+        let tallies = &self.client.generation.tallies;
+        tallies.peer(tallies.number(self.target.upstream?, choice.peer)?)
     }
 
     /// One backend; once more, by a new connection, where the one that had waited turns out to be closed. That is no fault of the
     /// backend's, and no other one need be tried.
-    async fn attempt_twice(&self, request: &mut Request, choice: &Choice, last: bool) -> Result<Next, Failed> {
+    async fn attempt_twice(&self, request: &mut Request, choice: &Choice, last: bool) -> Result<Answered, Failed> {
         let first = self.attempt(request, choice, last, false).await;
         match first {
             Err(failed) if failed.stale && self.may_repeat(request, &failed) => {
@@ -168,6 +179,17 @@ impl Round<'_> {
                 self.attempt(request, choice, last, true).await
             }
             first => first,
+        }
+    }
+}
+
+/// nginx's words; where `max_conns` is the reason, or one of the reasons, that is said too.
+fn no_live_upstreams(group: &Group) -> Refusal {
+    const WORDS: &str = "no live upstreams while connecting to upstream";
+    match group.full() {
+        0 => Refusal::new(502, "no_live_upstreams", WORDS),
+        full => {
+            Refusal::private(502, "max_conns", format!("{WORDS}: {full} of {} servers have max_conns", group.len()))
         }
     }
 }

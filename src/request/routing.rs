@@ -40,6 +40,7 @@ pub enum Routed {
 
 /// Chooses what answers a request whose server block is chosen.
 pub fn route(request: &mut Request) -> Routed {
+    request.find_real_ip();
     on_server(request, |mut way| way.server_rewrite())
 }
 
@@ -142,8 +143,9 @@ impl Way<'_> {
 
     fn content(&mut self, id: LocationId) -> Routed {
         self.request.location = Some(id);
+        self.request.find_real_ip();
         let location = self.server.locations.get(id);
-        let client = self.request.client.remote.ip();
+        let client = self.request.remote().ip();
         if location.is_some_and(|location| !access::permits(&location.settings.access, client)) {
             return Routed::Forbidden;
         }

@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     config::{
         BackendAddress, Content, Driver, ListenAddress, ListenOptions, Main, NextUpstream, ProxyPass, ProxyTarget,
-        Upstream, UpstreamServer,
+        Sandbox, Upstream, UpstreamServer,
     },
     http::head::HeadLimits,
     route::{location::Locations, map::Map, rewrite::Script, server_name::ServerNames},
@@ -64,6 +64,7 @@ pub(crate) fn settings() -> Settings {
         user_timeout: Duration::ZERO,
         reset_timedout: false,
         access: Vec::new(),
+        real_ip: None,
     }
 }
 
@@ -121,6 +122,7 @@ pub(crate) fn config(servers: Vec<Server>, maps: Vec<Map>) -> Config {
             daemon: false,
             upgrade_timeout: Duration::from_secs(60),
             driver: Driver::Epoll,
+            sandbox: Sandbox::Off,
             error_logs: Vec::new(),
             prefix: PathBuf::new(),
         },
@@ -138,6 +140,7 @@ pub(crate) fn client() -> ClientConnection {
         serial: 7,
         remote: Address::Tcp("192.0.2.1:40000".parse().unwrap()),
         local: Address::Tcp("198.51.100.2:8080".parse().unwrap()),
+        proxied: None,
         tls: None,
         accepted: Instant::now(),
     }
@@ -185,6 +188,7 @@ fn the_server_is_chosen_by_host_and_stays_where_none_matches() {
             deferred: false,
         },
         ssl: false,
+        proxy_protocol: false,
         default: 0,
         names,
         servers: vec![0, 1],
@@ -218,6 +222,7 @@ pub(crate) fn upstream(addresses: &[&str]) -> Upstream {
         weight: 1,
         max_fails: 1,
         fail_timeout: Duration::from_secs(10),
+        max_conns: 0,
         backup: false,
         down: false,
         drain: false,

@@ -34,6 +34,9 @@ impl Scope for Request {
             Variable::UpstreamField(name) => field(&self.upstream_fields, name, out),
             Variable::Argument(name) => text(argument(&self.args, name.as_bytes()), out),
             Variable::Cookie(name) => text(cookie(&self.head.fields, name.as_bytes()), out),
+            Variable::ProxyProtocolTlv(tlv) => {
+                self.client.proxied.as_ref().is_some_and(|proxied| proxied.append_tlv(*tlv, out))
+            }
             Variable::Capture(number) => {
                 let index = usize::from(*number).checked_sub(1);
                 text(index.and_then(|index| self.captures.get(index)), out)
@@ -77,16 +80,34 @@ impl Request {
             Known::FramesReceived => print(format_args!("{}", self.tunnelled.frames_from_client), out),
             Known::FramesSent => print(format_args!("{}", self.tunnelled.frames_from_upstream), out),
             Known::Pipe => put(if self.pipelined { b"p" } else { b"." }, out),
-            _ => self.connection(known, out) || self.upstream(known, out) || process_wide(known, out),
+            _ => {
+                self.connection(known, out)
+                    || self.proxied(known, out)
+                    || self.upstream(known, out)
+                    || process_wide(known, out)
+            }
         }
+    }
+
+    /// What the PROXY protocol header says.
+    fn proxied(&self, known: Known, out: &mut Vec<u8>) -> bool {
+        self.client.proxied.as_ref().is_some_and(|proxied| match known {
+            Known::ProxyProtocolAddr => print(format_args!("{}", proxied.source.ip()), out),
+            Known::ProxyProtocolPort => port(proxied.source.port(), out),
+            Known::ProxyProtocolServerAddr => print(format_args!("{}", proxied.destination.ip()), out),
+            Known::ProxyProtocolServerPort => port(proxied.destination.port(), out),
+            _ => false,
+        })
     }
 
     fn connection(&self, known: Known, out: &mut Vec<u8>) -> bool {
         let client = &*self.client;
         match known {
-            Known::RemoteAddr | Known::RealipRemoteAddr => client.remote.text(out),
-            Known::RemotePort | Known::RealipRemotePort => client.remote.port_text(out),
-            Known::BinaryRemoteAddr => client.remote.binary(out),
+            Known::RemoteAddr => self.remote().text(out),
+            Known::RemotePort => self.remote().port_text(out),
+            Known::BinaryRemoteAddr => self.remote().binary(out),
+            Known::RealipRemoteAddr => client.remote.text(out),
+            Known::RealipRemotePort => client.remote.port_text(out),
             Known::ServerAddr => client.local.text(out),
             Known::ServerPort => client.local.port_text(out),
             Known::Connection => print(format_args!("{}", client.serial), out),
@@ -150,7 +171,7 @@ impl Request {
         if field(&self.head.fields, "x-forwarded-for", out) {
             out.extend_from_slice(b", ");
         }
-        self.client.remote.text(out)
+        self.remote().text(out)
     }
 
     /// What the client got; before it got anything, what an error page will say.
@@ -231,7 +252,7 @@ impl Address {
     /// The port; nothing for a unix socket.
     fn port_text(&self, out: &mut Vec<u8>) -> bool {
         match self {
-            Address::Tcp(address) => print(format_args!("{}", address.port()), out),
+            Address::Tcp(address) => port(address.port(), out),
             Address::Unix(_) => true,
         }
     }
@@ -246,6 +267,11 @@ impl Address {
             Address::Unix(_) => self.text(out),
         }
     }
+}
+
+/// As nginx: port 0, where none is known, is nothing.
+fn port(port: u16, out: &mut Vec<u8>) -> bool {
+    port == 0 || print(format_args!("{port}"), out)
 }
 
 fn put(value: &[u8], out: &mut Vec<u8>) -> bool {

@@ -37,7 +37,8 @@ fn as_ruled(rules: &[Rule], client: IpAddr) -> IpAddr {
 }
 
 impl Whom {
-    fn is(self, client: Option<IpAddr>) -> bool {
+    /// True when it names this client; none of a unix socket.
+    pub(super) fn is(self, client: Option<IpAddr>) -> bool {
         match (self, client) {
             (Self::All, _) | (Self::Unix, None) => true,
             (Self::Net(net), Some(client)) => net.contains(&client),

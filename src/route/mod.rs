@@ -9,6 +9,7 @@ pub mod map;
 mod oracle;
 pub mod origin;
 mod pcre;
+pub mod real_ip;
 pub mod regex;
 pub mod rewrite;
 pub mod server_name;

@@ -3,15 +3,16 @@
 //! Started by root, this process becomes `user` for good: it could not start a program that binds ports below 1024, reads keys and
 //! writes /run. So before it does, it forks a launcher that stays root. That one has no socket open but the one to this
 //! process, reads nothing else, and can do one thing: start the program it was itself started as, with the same arguments, and
-//! with the descriptors that it is sent. Where there are no rights to lose, the launcher is a thread.
+//! with the descriptors that it is sent. It is a process also where there is no root to give up: the one that serves may start no
+//! program (`sandbox`).
 
 use std::{
+    ffi::CStr,
     fs::File,
     io::{self, Read},
     os::fd::{AsFd, OwnedFd},
     path::PathBuf,
     process::Child,
-    thread,
     time::{Duration, Instant},
 };
 
@@ -36,8 +37,10 @@ use crate::{
 
 /// Longest message, bytes: the reason of a failed start is cut to it.
 pub(super) const MESSAGE_BYTES: usize = 4 << 10;
-/// What `ps` calls a launcher that is a process (15 bytes, prctl(2)).
-const NAME: &std::ffi::CStr = c"longsplice-root";
+/// What `ps` calls a launcher (15 bytes, prctl(2)): one that stays root,
+const ROOT: &CStr = c"longsplice-root";
+/// and one that is who the serving process is.
+const NEXT: &CStr = c"longsplice-next";
 
 /// An order: sockets, of which more follow.
 const MORE: &[u8] = b"more";
@@ -90,23 +93,18 @@ pub(super) enum Which {
 }
 
 impl Launcher {
-    /// As a process that keeps the rights of this one, or as a thread. Only while there is one thread.
+    /// As a process that keeps the rights of this one. Only while there is one thread.
     ///
     /// # Errors
-    /// No process, no thread.
-    pub(super) fn begin(job: Job, keeps_rights: bool) -> io::Result<Which> {
+    /// No process.
+    pub(super) fn begin(job: Job, stays_root: bool) -> io::Result<Which> {
         let (here, there) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         let work = Work { job, orders: there, sockets: Vec::new(), successor: None, is_named: true };
         SockRef::from(&here).set_nonblocking(true)?;
-        let server = Which::Server(Self { socket: here });
-        if !keeps_rights {
-            thread::Builder::new().name("launcher".to_owned()).spawn(move || work.run())?;
-            return Ok(server);
-        }
         match fork()? {
-            Forked::Parent => Ok(server),
+            Forked::Parent => Ok(Which::Server(Self { socket: here })),
             Forked::Child => {
-                let _ = nix::sys::prctl::set_name(NAME);
+                let _ = nix::sys::prctl::set_name(if stays_root { ROOT } else { NEXT });
                 Ok(Which::Launcher(work))
             }
         }

@@ -57,8 +57,8 @@ impl Program {
         &self.file
     }
 
-    /// Starts it with listening sockets. posix_spawn(3) does it (as std does without `pre_exec`), so a process with threads may;
-    /// the copies that are not close-on-exec exist only here, and nothing else in this process starts programs.
+    /// Starts it with listening sockets. The copies that are not close-on-exec exist only here, in a
+    /// process that starts no others.
     ///
     /// # Errors
     /// No such file, no permission, no process, no descriptor.

@@ -15,7 +15,7 @@ use std::{
 
 use super::{Phase, Server, certificates::Certificates, log_panics, ready_line, unresolved, words_of};
 use crate::{
-    config::{self, Config, Level, ListenAddress, LoadOptions, Loaded, Main},
+    config::{self, Config, Level, ListenAddress, LoadOptions, Loaded, Main, Sandbox},
     generation::{Generation, Routes},
     host,
     limits::{FRAME_END_SECS, RELOAD_LINES},
@@ -31,6 +31,10 @@ use crate::{
 /// What may be behind a file or a port that was there at the start.
 const ROOTLESS: &str = "this process has given up root's rights: what a reload opens must be open to its user; `-s upgrade` reads \
                         the configuration in a new process that has them";
+
+/// What was in no directory that the file named at the start.
+const SANDBOXED: &str = "`sandbox on`: what this process may still write lies below the directories that the file named for logs, pid and \
+                         unix sockets when it was started, or below /var/log; `-s upgrade` reads the configuration in a new process";
 
 /// The reloads of a process.
 #[derive(Default)]
@@ -161,8 +165,13 @@ impl Server {
         self.log(Level::Emerg, format_args!("reload failed: nothing was changed, configuration {number} is in use on"));
         let lines = || errors.iter().flat_map(|error| error.lines()).filter(|line| !line.trim().is_empty());
         lines().take(RELOAD_LINES).for_each(|line| self.log(Level::Emerg, format_args!("{line}")));
-        if self.gave_up_root && errors.iter().any(|error| error.contains("Permission denied")) {
-            self.log(Level::Emerg, format_args!("{ROOTLESS}"));
+        if errors.iter().any(|error| error.contains("Permission denied")) {
+            let is_sandboxed = self.generation.config.main.sandbox == Sandbox::On;
+            let causes = [(self.gave_up_root, ROOTLESS), (is_sandboxed, SANDBOXED)];
+            causes
+                .iter()
+                .filter(|(holds, _)| *holds)
+                .for_each(|(_, cause)| self.log(Level::Emerg, format_args!("{cause}")));
         }
         if let Some(more) = lines().count().checked_sub(RELOAD_LINES).filter(|more| *more > 0) {
             self.log(Level::Emerg, format_args!("... and {more} more lines; `-t` shows them"));
@@ -325,6 +334,7 @@ fn unchangeable(before: &Main, now: &Main) -> Vec<&'static str> {
         ("daemon", before.daemon != now.daemon),
         ("pid", before.pid != now.pid),
         ("use", before.driver != now.driver),
+        ("sandbox", before.sandbox != now.sandbox),
         ("worker_cpu_affinity", before.workers == now.workers && before.affinity != now.affinity),
     ];
     is_another.into_iter().filter(|(_, is_another)| *is_another).map(|(name, _)| name).collect()

@@ -1,4 +1,4 @@
-//! Until a request is there: the TLS handshake, the head, the wait between two requests, and the deadline over it.
+//! Until a request is there: the PROXY protocol header, the TLS handshake, the head, the wait between two requests, and the deadline over it.
 
 use std::{rc::Rc, sync::Arc, time::Instant};
 
@@ -11,8 +11,8 @@ use crate::{
     },
     limits::STREAM_READ_BYTES,
     observe::counters::{Counters, Stage},
+    proxy_protocol,
     reactor::{Either, race},
-    request::ClientConnection,
     stream::{End, Failure},
     tls,
     worker::Worker,
@@ -25,6 +25,13 @@ pub(super) enum Gone {
     /// A refusal to be answered.
     Refused(Refusal),
 }
+
+const PROXY_HEADER_CUT: Refusal =
+    Refusal::new(444, "proxy_protocol_cut", "the client closed within its PROXY protocol header");
+const PROXY_HEADER_TIMEOUT: Refusal =
+    Refusal::new(444, "proxy_protocol_timeout", "no complete PROXY protocol header within client_header_timeout");
+/// What the log shows of something that is no header, bytes: enough to tell HTTP from TLS.
+const PROXY_HEADER_SHOWN_BYTES: usize = 64;
 
 impl Session {
     /// Waits for the next request's head. The time for the first runs from accept, TLS included.
@@ -79,6 +86,10 @@ impl Session {
     }
 
     async fn head(&mut self) -> Result<RequestHead, Gone> {
+        if self.proxy_header_due {
+            Box::pin(self.accept_proxy_header()).await?;
+            self.head_began = self.worker.reactor.now();
+        }
         if self.awaits_tls() {
             Box::pin(self.accept_tls()).await?;
             self.head_began = self.worker.reactor.now();
@@ -114,8 +125,8 @@ impl Session {
             Ok(_) => {
                 let truncated = self.stream.end() == Some(End::Truncated);
                 let how = if truncated { " without close_notify" } else { "" };
-                self.log(Level::Info, format_args!("client closed connection{how} in the middle of a request head"));
-                Err(Gone::Refused(Refusal::new(499, "client_closed", "the client closed within its request head")))
+                let detail = format!("client closed connection{how} in the middle of a request head");
+                Err(Gone::Refused(Refusal::private(499, "client_closed", detail)))
             }
             Err(failure) => {
                 self.log(Level::Info, format_args!("reading a request head failed ({failure})"));
@@ -125,7 +136,10 @@ impl Session {
     }
 
     fn head_timed_out(&mut self) -> Gone {
-        if self.awaits_tls() {
+        if self.proxy_header_due && !self.buffer.get_mut().is_empty() {
+            return self.no_proxy_header(&PROXY_HEADER_TIMEOUT);
+        }
+        if self.awaits_tls() && !self.proxy_header_due {
             Counters::bump(&self.worker.counters.tls_failures);
             self.log(Level::Info, format_args!("client timed out in its TLS handshake (client_header_timeout)"));
             return Gone::Quietly;
@@ -141,11 +155,50 @@ impl Session {
         self.listener().ssl && self.client.tls.is_none() && !self.plain_on_tls
     }
 
+    /// The PROXY protocol header, in as many pieces as it comes.
+    async fn accept_proxy_header(&mut self) -> Result<(), Gone> {
+        loop {
+            let parsed = proxy_protocol::parse(self.buffer.get_mut());
+            match parsed.map_err(|refusal| self.no_proxy_header(&refusal))? {
+                proxy_protocol::Parsed::Complete(proxied, length) => {
+                    self.buffer.get_mut().drain(..length);
+                    Arc::make_mut(&mut self.client).proxied = proxied.map(Box::new);
+                    self.proxy_header_due = false;
+                    return Ok(());
+                }
+                proxy_protocol::Parsed::Partial => {
+                    let silent = self.buffer.get_mut().is_empty();
+                    let reading = self.stream.read_raw(self.buffer.get_mut(), STREAM_READ_BYTES);
+                    match unless_silent(&self.worker, silent, reading).await? {
+                        Ok(0) if silent => return Err(Gone::Quietly),
+                        Ok(0) => return Err(self.no_proxy_header(&PROXY_HEADER_CUT)),
+                        Ok(_) => self.counted.enter(Stage::Reading),
+                        Err(error) => {
+                            self.log(Level::Info, format_args!("reading a PROXY protocol header failed ({error})"));
+                            return Err(Gone::Quietly);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whoever is at the other end is no proxy that we were told of, or one that is set up otherwise: the log shows what it said.
+    fn no_proxy_header(&self, refusal: &Refusal) -> Gone {
+        self.worker.counters.refusals.bump(refusal.reason);
+        let buffer = self.buffer.borrow();
+        let began = buffer.get(..PROXY_HEADER_SHOWN_BYTES).unwrap_or(&buffer).escape_ascii();
+        let message = format_args!("{} ({} {}): \"{began}\"", refusal.detail, refusal.status, refusal.reason);
+        self.log(Level::Error, message);
+        Gone::Quietly
+    }
+
     /// The TLS handshake, by the server block that the client's SNI names. A client that speaks plain HTTP is heard out, so that
     /// it can be told.
     async fn accept_tls(&mut self) -> Result<(), Gone> {
         self.counted.enter(Stage::Reading);
-        let mut received = Vec::new();
+        // What came with the PROXY protocol header.
+        let mut received = std::mem::take(self.buffer.get_mut());
         let name = loop {
             match tls::peek_hello(&received) {
                 tls::Hello::Name(name) => break name,
@@ -165,7 +218,7 @@ impl Session {
                     Ok(0) if received.is_empty() => return Err(Gone::Quietly),
                     Ok(0) => return Err(self.tls_failed(&"the client closed within its ClientHello")),
                     Ok(_) => {}
-                    Err(error) => return Err(self.tls_failed(&error)),
+                    Err(error) => return Err(self.tls_failed(&Failure::Io(error))),
                 },
             }
         };
@@ -184,14 +237,7 @@ impl Session {
             Err(error) => return Err(self.tls_failed(&error)),
         };
         self.worker.counters.count_tls(&facts);
-        let ClientConnection { serial, remote, local, accepted, .. } = &*self.client;
-        self.client = Arc::new(ClientConnection {
-            serial: *serial,
-            remote: remote.clone(),
-            local: local.clone(),
-            accepted: *accepted,
-            tls: Some(facts),
-        });
+        Arc::make_mut(&mut self.client).tls = Some(facts);
         Ok(())
     }
 

@@ -65,7 +65,7 @@ pub fn tunnel_ended(worker: &Rc<Worker>, finished: Finished<Record>) {
     let Finished { record, outcome, detail } = finished;
     let generation = Arc::clone(record.generation());
     let logs = &generation.logs;
-    generation.tunnel_ended(record.server(), record.peer());
+    generation.tunnel_ended(record.server());
     let (mut request, sealed) = record.into_request(worker.reactor.now());
     Counters::bump(&worker.counters.tunnels_ended);
     worker.worked();
@@ -76,6 +76,7 @@ pub fn tunnel_ended(worker: &Rc<Worker>, finished: Finished<Record>) {
     let level = match outcome.reason {
         Reason::ProtocolError | Reason::TlsError => Level::Warn,
         Reason::InternalError => Level::Alert,
+        Reason::HostShortage => Level::Crit,
         Reason::UpstreamReset => Level::Error,
         _ => Level::Info,
     };

@@ -7,16 +7,23 @@ mod descriptors;
 mod memory;
 mod pipe;
 pub mod process;
+pub mod seccomp;
 mod socket;
 
 pub use descriptors::{DESCRIPTORS_PER_MESSAGE, inherit, recv_descriptors, send_descriptors};
 pub use memory::give_memory_back;
-pub use pipe::{Pipe, splice_in, splice_out};
+pub use pipe::{Pipe, cannot_splice, splice_in, splice_out};
 pub use socket::{
     accept, available, connect, defer_accept, fast_open, peek, recv, reset_on_close, send, send_more, shutdown_write,
 };
 
 use std::io;
+
+/// The host has no descriptor or memory for a call: nobody across is to blame.
+pub fn is_shortage(error: &io::Error) -> bool {
+    let codes = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::ENOSPC];
+    error.raw_os_error().is_some_and(|code| codes.contains(&code))
+}
 
 /// Calls again while a signal interrupted the call (signal(7)).
 fn retry(mut call: impl FnMut() -> isize) -> io::Result<usize> {

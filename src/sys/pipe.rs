@@ -33,6 +33,24 @@ impl Pipe {
         }
         Ok(Self { reader, writer })
     }
+
+    /// Takes `bytes` out that are in it.
+    ///
+    /// # Errors
+    /// read(2)'s, and `UnexpectedEof` when there are fewer.
+    pub fn take(&self, bytes: usize) -> io::Result<Box<[u8]>> {
+        let mut taken = vec![0; bytes].into_boxed_slice();
+        let mut filled = 0;
+        while filled < bytes {
+            match nix::unistd::read(&self.reader, &mut taken[filled..]) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(read) => filled += read,
+                Err(nix::Error::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(taken)
+    }
 }
 
 /// Moves up to `bytes` from a socket into the pipe; 0 is the peer's FIN. The socket must be O_NONBLOCK:
@@ -51,6 +69,13 @@ pub fn splice_in(from: BorrowedFd<'_>, pipe: &Pipe, bytes: usize) -> io::Result<
 pub fn splice_out(pipe: &Pipe, to: BorrowedFd<'_>, bytes: usize, more: bool) -> io::Result<usize> {
     let more = if more { libc::SPLICE_F_MORE } else { 0 };
     splice(pipe.reader.as_raw_fd(), to.as_raw_fd(), bytes, libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK | more)
+}
+
+/// A splice that failed by no fault of the connection: the kernel has no memory for it, or does not splice what it is given, or a filter
+/// of system calls forbids it. Copying does the same.
+pub fn cannot_splice(error: &io::Error) -> bool {
+    let codes = [libc::EINVAL, libc::ENOSYS, libc::EPERM, libc::EACCES];
+    super::is_shortage(error) || error.raw_os_error().is_some_and(|code| codes.contains(&code))
 }
 
 fn splice(from: i32, to: i32, bytes: usize, flags: u32) -> io::Result<usize> {

@@ -1,18 +1,5 @@
 //! Figures in words: as the status page has them, so that the two can be compared.
 
-/// `12,345`
-pub(super) fn whole(value: u64) -> String {
-    let digits = value.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 /// `12.3k`: three digits that matter.
 pub(super) fn count(value: f64) -> String {
     scaled(value, 1000.0, &["", "k", "M", "G", "T"])
@@ -96,7 +83,6 @@ mod tests {
 
     #[test]
     fn figures_keep_three_digits_that_matter() {
-        assert_eq!([0, 999, 1000, 1_234_567].map(whole), ["0", "999", "1,000", "1,234,567"]);
         assert_eq!([0.0, 999.0, 1000.0, 12_345.0, 999_960.0].map(count), ["0", "999", "1.00k", "12.3k", "1.00M"]);
         assert_eq!([0.0, 1023.0, 1536.0, 1e18].map(bytes), ["0 B", "1023 B", "1.50 KiB", "888 PiB"]);
         assert_eq!(rate(Some(0.04)), "0/s");

@@ -5,9 +5,9 @@ mod tables;
 use super::{
     history::{History, Sample},
     lines::{Line, Style, nearness, sparkline},
-    units::{count, millis, percent, rate, span, speed, whole},
+    units::{count, millis, percent, rate, span, speed},
 };
-use crate::observe::status::State;
+use crate::{host::finding::grouped, observe::status::State};
 
 pub(super) use self::tables::Kind;
 
@@ -58,7 +58,7 @@ pub(super) fn summary(history: &History, width: usize, plots: Plots) -> Vec<Line
         Plots::No => 0,
     };
     let mut lines = vec![
-        plotted("Tunnels", whole(now.tunnels.open), history, |sample| sample.tunnels, room)
+        plotted("Tunnels", grouped(now.tunnels.open), history, |sample| sample.tunnels, room)
             .and(Style::Soft, format!("{} opened, {} closed", rate(last.opened), rate(last.closed))),
         plotted("Messages", rate(last.frames()), history, Sample::frames, room)
             .and(Style::Soft, format!("{} in, {} out", rate(last.frames_in), rate(last.frames_out))),
@@ -112,7 +112,7 @@ fn limits(history: &History) -> Line {
     let limits = &history.now.limits;
     let (descriptors, ports) = (&limits.descriptors, &limits.ports);
     let near = |used: u64, max: u64| nearness(if max > 0 { used as f64 / max as f64 } else { 0.0 });
-    let of = |used, max| format!("{}/{}", whole(used), whole(max));
+    let of = |used, max| format!("{}/{}", grouped(used), grouped(max));
     let to = ports.busiest.as_deref().map(|backend| format!(" to {backend}")).unwrap_or_default();
     let line = labelled("Limits")
         .and(Style::Plain, "descriptors ")
@@ -122,7 +122,7 @@ fn limits(history: &History) -> Line {
         .and(Style::Soft, to);
     match history.now.log.lost {
         0 => line,
-        lost => line.and(Style::Bad, format!(", {} log lines lost", whole(lost))),
+        lost => line.and(Style::Bad, format!(", {} log lines lost", grouped(lost))),
     }
 }
 

@@ -1,5 +1,7 @@
 //! One side of a tunnel, and the direction of what it sends.
 
+use std::io;
+
 use bitflags::bitflags;
 
 use crate::{sys::Pipe, tls, websocket::frames::Frames};
@@ -174,6 +176,16 @@ pub(super) struct Rest {
 pub(super) struct Filled {
     pub pipe: Pipe,
     pub bytes: usize,
+}
+
+impl Filled {
+    /// What is in the pipe, out of it.
+    ///
+    /// # Errors
+    /// read(2)'s.
+    pub fn unpipe(&self) -> io::Result<Rest> {
+        Ok(Rest { bytes: self.pipe.take(self.bytes)?, sent: 0 })
+    }
 }
 
 impl Waiting {

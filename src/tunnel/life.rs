@@ -224,9 +224,11 @@ impl<R> Table<R> {
         let now = self.reactor.now();
         let Some(tunnel) = self.tunnels.get(number) else { return };
         let quiet = self.quiet(tunnel);
-        let Some(cold) = self.tunnels.cold_mut(number) else { return };
+        let (Some(tunnel), Some(cold)) = self.tunnels.both_mut(number) else { return };
         cold.timer = None;
         match cold.next(quiet, now) {
+            // What has come meanwhile has not had its turn yet: the worker was held up, or the process stopped (SIGSTOP).
+            Some((0, Due::Idle)) if tunnel.has_something_to_do() => {}
             Some((0, Due::Idle)) => return self.close(number, Reason::IdleTimeout, None, scratch),
             Some((0, Due::Parting)) => return self.patience_ended(number, scratch),
             Some((0, Due::Lifetime)) => {

@@ -35,6 +35,7 @@ pub use moving::Loose;
 use nix::sys::epoll::EpollFlags;
 pub use outcome::{Outcome, Reason};
 use pipes::Pipes;
+pub use pipes::Trouble;
 use places::Places;
 use relay::{Break, Flow, Tools};
 use state::Tunnel;
@@ -164,6 +165,21 @@ impl<R> Table<R> {
     /// Pipes, in use or kept.
     pub fn pipes(&self) -> usize {
         self.pipes.in_use() + self.pipes.idle()
+    }
+
+    /// Pipes in use.
+    pub fn pipes_in_use(&self) -> usize {
+        self.pipes.in_use()
+    }
+
+    /// Closes pipes that are only kept for the next bulk transfer.
+    pub fn close_idle_pipes(&mut self) {
+        self.pipes.close_idle();
+    }
+
+    /// The last call of a bulk transfer that the host did not let succeed, since this was asked for.
+    pub fn trouble(&mut self) -> Option<Trouble> {
+        self.pipes.trouble()
     }
 
     /// True when [`Table::resume`] has something to do.
@@ -351,6 +367,14 @@ impl<R> Table<R> {
                     (Side::Upstream, true) => Reason::UpstreamLost,
                 };
                 self.close(number, reason, None, scratch);
+            }
+            Err(Break::Shortage(detail)) => {
+                // Nobody shall take it for a clean end.
+                for side in [Side::Client, Side::Upstream] {
+                    sys::reset_on_close(&tunnel.fd(side));
+                    tunnel.half_mut(side).set(Marks::NOTIFIED);
+                }
+                self.close(number, Reason::HostShortage, Some(detail), scratch);
             }
             Err(Break::Violation(rule)) => {
                 self.close(number, Reason::ProtocolError, Some(rule.to_owned()), scratch);

@@ -35,13 +35,15 @@ pub enum Reason {
     ClosedByAdmin,
     /// The program is stopping.
     Shutdown,
+    /// The kernel had no memory for a call that this tunnel needed.
+    HostShortage,
     /// A defect of ours in this tunnel; the others live on.
     InternalError,
 }
 
 impl Reason {
     /// Every reason, in the order of the counters.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::ClientClosed,
         Self::UpstreamClosed,
         Self::ClientTruncated,
@@ -57,6 +59,7 @@ impl Reason {
         Self::Drain,
         Self::ClosedByAdmin,
         Self::Shutdown,
+        Self::HostShortage,
         Self::InternalError,
     ];
 
@@ -78,6 +81,7 @@ impl Reason {
             Self::Drain => "drain",
             Self::ClosedByAdmin => "closed_by_admin",
             Self::Shutdown => "shutdown",
+            Self::HostShortage => "host_shortage",
             Self::InternalError => "internal_error",
         }
     }

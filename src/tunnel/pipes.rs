@@ -1,5 +1,7 @@
 //! A worker's pipes for splice: taken for a transfer, given back empty.
 
+use std::io;
+
 use crate::{
     limits::{PIPE_BYTES, PIPES_IN_USE, PIPES_POOLED},
     sys::Pipe,
@@ -10,6 +12,16 @@ use crate::{
 pub struct Pipes {
     idle: Vec<Pipe>,
     in_use: usize,
+    trouble: Option<Trouble>,
+}
+
+/// A call that the host did not let succeed, and its error: bytes were copied instead.
+#[derive(Debug)]
+pub struct Trouble {
+    /// Which.
+    pub call: &'static str,
+    /// Why.
+    pub error: io::Error,
 }
 
 impl Pipes {
@@ -18,9 +30,27 @@ impl Pipes {
         if self.in_use >= PIPES_IN_USE {
             return None;
         }
-        let pipe = self.idle.pop().or_else(|| Pipe::open(PIPE_BYTES).ok())?;
+        let pipe = match self.idle.pop() {
+            Some(pipe) => pipe,
+            None => Pipe::open(PIPE_BYTES).map_err(|error| self.note("pipe2", error)).ok()?,
+        };
         self.in_use += 1;
         Some(pipe)
+    }
+
+    /// Takes note of a call that failed for a reason of the host's.
+    pub fn note(&mut self, call: &'static str, error: io::Error) {
+        self.trouble = Some(Trouble { call, error });
+    }
+
+    /// The last of them since it was asked for.
+    pub fn trouble(&mut self) -> Option<Trouble> {
+        self.trouble.take()
+    }
+
+    /// Closes those that are only kept.
+    pub fn close_idle(&mut self) {
+        self.idle.clear();
     }
 
     /// Takes back a pipe that is empty.

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     limits::BYTES_PER_TURN,
+    observe::os_error,
     scratch::Scratch,
     sys,
     tls::{Outgoing, TlsError},
@@ -61,6 +62,14 @@ pub(super) enum Break {
     Violation(&'static str),
     /// This side's TLS failed.
     Tls(Side, TlsError),
+    /// The kernel had no memory for a call: which, and its error.
+    Shortage(String),
+}
+
+impl Break {
+    fn shortage(call: &str, error: &io::Error) -> Self {
+        Self::Shortage(format!("{call}() failed ({})", os_error(error)))
+    }
 }
 
 impl Tunnel {
@@ -96,9 +105,11 @@ impl Tunnel {
         if bytes.is_empty() {
             return Ok(());
         }
-        self.account(from, bytes)?;
-        let bytes = self.seal(from.other(), bytes, &mut tools.scratch.cipher)?.into();
-        self.wait(from, Waiting::Bytes(Rest { bytes, sent: 0 }));
+        let passing = self.account(from, bytes)?;
+        if passing > 0 {
+            let bytes = self.seal(from.other(), &bytes[..passing], &mut tools.scratch.cipher)?.into();
+            self.wait(from, Waiting::Bytes(Rest { bytes, sent: 0 }));
+        }
         Ok(())
     }
 
@@ -113,11 +124,21 @@ impl Tunnel {
         }
         let Some(extra) = &mut self.extra else { return Ok(true) };
         let fd = self.fds[to as usize].as_fd();
-        let full = match &mut extra.waiting[from as usize] {
+        let waiting = &mut extra.waiting[from as usize];
+        let mut full = match waiting {
             Waiting::Nothing => return Ok(true),
             Waiting::Bytes(rest) => send_rest(rest, fd),
             Waiting::Piped(filled) => drain(filled, fd, false),
         };
+        if let (Err(error), Waiting::Piped(filled)) = (&full, &*waiting)
+            && sys::cannot_splice(error)
+        {
+            let mut rest = filled.unpipe().map_err(|error| Break::shortage("read", &error))?;
+            full = send_rest(&mut rest, fd);
+            if let Waiting::Piped(filled) = std::mem::replace(waiting, Waiting::Bytes(rest)) {
+                tools.pipes.give_back(filled.pipe);
+            }
+        }
         // The receiver making room is a sign of life.
         self.last_active = tools.tick;
         if full.map_err(|error| self.deaf(to, &error))? {
@@ -132,6 +153,9 @@ impl Tunnel {
 
     /// A side failed while it was read.
     fn gone(&mut self, side: Side, error: &io::Error) -> Break {
+        if sys::is_shortage(error) {
+            return Break::shortage("recv", error);
+        }
         self.note_failure(side, error);
         Break::Gone(side)
     }
@@ -139,6 +163,9 @@ impl Tunnel {
     /// A side failed while it was written to. EPIPE: it had sent FIN before its RST (tcp_reset, in CLOSE_WAIT): what it sent is
     /// complete.
     fn deaf(&mut self, side: Side, error: &io::Error) -> Break {
+        if sys::is_shortage(error) {
+            return Break::shortage("send", error);
+        }
         self.note_failure(side, error);
         Break::Deaf(side, error.kind() != io::ErrorKind::BrokenPipe)
     }
@@ -186,7 +213,9 @@ impl Tunnel {
                     Ok(decrypted) => decrypted,
                     Err(error) => {
                         // What came whole before the bad record still arrives.
+                        let held = self.held_back(from);
                         let passing = self.account(from, &buffer[..error.plain])?;
+                        self.let_go(held, from, passing, cipher)?;
                         self.deliver(from, &buffer[..passing], false, cipher)?;
                         return Err(Break::Tls(from, error));
                     }
@@ -195,7 +224,9 @@ impl Tunnel {
                 (decrypted.plain, told)
             }
         };
+        let held = self.held_back(from);
         let passing = self.account(from, &buffer[..filled])?;
+        self.let_go(held, from, passing, cipher)?;
         let half = self.half(from);
         let bulk = half.frames.payload_left() >= SPLICE_FROM as u64 && !half.is(Marks::PARTING);
         self.deliver(from, &buffer[..passing], splicing && bulk, cipher)?;
@@ -238,6 +269,11 @@ impl Tunnel {
                         self.half_mut(from).clear(Marks::READABLE);
                         Ok(0)
                     }
+                    _ if sys::cannot_splice(&error) => {
+                        tools.pipes.note("splice", error);
+                        self.half_mut(from).clear(Marks::SPLICING);
+                        Ok(0)
+                    }
                     _ => Err(self.gone(from, &error)),
                 };
             }
@@ -266,6 +302,13 @@ impl Tunnel {
                 self.wait(from, Waiting::Piped(filled));
                 self.half_mut(to).set(Marks::FULL | Marks::WANTS_OUTPUT);
             }
+            Err(error) if sys::cannot_splice(&error) => {
+                tools.pipes.note("splice", error);
+                self.half_mut(from).clear(Marks::SPLICING);
+                let rest = filled.unpipe();
+                tools.pipes.give_back(filled.pipe);
+                self.wait(from, Waiting::Bytes(rest.map_err(|error| Break::shortage("read", &error))?));
+            }
             Err(error) => {
                 tools.pipes.discard(filled.pipe);
                 return Err(self.deaf(to, &error));
@@ -288,7 +331,22 @@ impl Tunnel {
             // Only the client's first frame decides whether this is a websocket at all. What either side sends later is
             // theirs to judge; the proxy only stops following frames.
             Err(violation) if from == Side::Client && !began => Err(Break::Violation(violation.0)),
+            _ if self.held_back(from).is_some() => Ok(0),
             _ => Ok(bytes.len()),
+        }
+    }
+
+    /// The first byte of the client's first frame, alone so far: it goes on with the second, by which the frame is judged.
+    fn held_back(&self, from: Side) -> Option<u8> {
+        let half = self.half(from);
+        if from == Side::Client && half.moved.bytes() == 1 { half.frames.only_byte() } else { None }
+    }
+
+    /// Sends a byte that was held back, before others that pass.
+    fn let_go(&mut self, held: Option<u8>, from: Side, passing: usize, cipher: &mut Outgoing) -> Result<(), Break> {
+        match held {
+            Some(byte) if passing > 0 => self.deliver(from, &[byte], true, cipher),
+            _ => Ok(()),
         }
     }
 

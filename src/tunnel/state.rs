@@ -5,6 +5,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::SockRef;
 
 use super::{
@@ -12,7 +13,7 @@ use super::{
     half::{Extra, Half, Marks, Moved, Waiting},
     token,
 };
-use crate::{reactor::Reactor, scratch::Scratch, sys, sys::Pipe, tls};
+use crate::{reactor::Reactor, scratch::Scratch, stream::is_loss, sys, sys::Pipe, tls};
 
 /// What a message touches of a tunnel: one cache line.
 #[derive(Debug)]
@@ -98,6 +99,27 @@ impl Tunnel {
         waiting
     }
 
+    /// A socket has brought something, or takes something again, that no turn has been taken for yet. Asks the sockets: the events of
+    /// that may be among those that have not been fetched.
+    pub fn has_something_to_do(&self) -> bool {
+        let wanted = [Side::Client, Side::Upstream].map(|side| {
+            let reads = !self.half(side).is(Marks::ENDED) && !self.is_waiting(side);
+            let writes = self.is_waiting(side.other());
+            let mut wanted = PollFlags::empty();
+            wanted.set(PollFlags::POLLIN, reads);
+            wanted.set(PollFlags::POLLOUT, writes);
+            wanted
+        });
+        let [client, upstream] =
+            [Side::Client, Side::Upstream].map(|side| PollFd::new(self.fd(side), wanted[side as usize]));
+        let mut asked = [client, upstream];
+        let found = poll(&mut asked, PollTimeout::ZERO);
+        // POLLHUP and POLLERR come unasked, and are no reason to stay.
+        let is_wanted =
+            |(asked, wanted): (&PollFd<'_>, PollFlags)| asked.revents().is_some_and(|found| found.intersects(wanted));
+        found.is_ok() && asked.iter().zip(wanted).any(is_wanted)
+    }
+
     /// Takes note that a side has ended; which was the first.
     pub fn ended(&mut self, side: Side) -> Side {
         match self.half(side.other()).is(Marks::FIRST) {
@@ -131,10 +153,9 @@ impl Tunnel {
         reset || error.kind() != io::ErrorKind::BrokenPipe
     }
 
-    /// Keep-alive probes or data went unanswered for too long: ETIMEDOUT, or what a router said of it meanwhile (tcp_write_err).
+    /// Takes note of whether a side failed because nothing came back from it.
     pub fn note_failure(&mut self, side: Side, error: &io::Error) {
-        use io::ErrorKind::{HostUnreachable, NetworkUnreachable, TimedOut};
-        if matches!(error.kind(), TimedOut | HostUnreachable | NetworkUnreachable) {
+        if is_loss(error) {
             self.half_mut(side).set(Marks::LOST);
         }
     }

@@ -285,6 +285,19 @@ fn a_first_client_frame_without_mask_ends_the_tunnel() {
 }
 
 #[test]
+fn a_first_byte_waits_for_the_second_that_judges_it() {
+    let good = frame(Side::Client, 5);
+    let mut bench = Bench::new(Some(0));
+    bench.pass(Side::Client, &good, 1);
+    let mut early = Bench::with(Some(0), Terms::default(), &good[..1], &[]);
+    early.client.write_all(&good[1..]).unwrap();
+    let (mut backend, mut read) = (early.backend.try_clone().unwrap(), vec![0; good.len()]);
+    let reader = std::thread::spawn(move || backend.read_exact(&mut read).map(|()| read).unwrap());
+    early.until(|_| reader.is_finished());
+    assert_eq!(reader.join().unwrap(), good);
+}
+
+#[test]
 fn a_later_frame_that_breaks_the_rules_is_passed_on() {
     let mut bench = Bench::new(Some(0));
     bench.pass(Side::Client, &frame(Side::Client, 5), usize::MAX);

@@ -1,12 +1,18 @@
 //! Whose turn it is: nginx's `ngx_http_upstream_round_robin.c` (1.22), word for word where it matters.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, Instant},
 };
 
-use super::Backend;
-use crate::{config::UpstreamServer, observe::status::UpstreamState};
+use super::{
+    Backend,
+    open::{Conns, Counts, Held, Leg, Open},
+};
+use crate::{
+    config::UpstreamServer,
+    observe::{status::UpstreamState, tally::PeerTally},
+};
 
 /// One group: each address of each of its servers is a peer.
 #[derive(Debug)]
@@ -30,6 +36,8 @@ struct Peer {
     weight: i64,
     max_fails: u32,
     fail_timeout: Duration,
+    /// 0: no limit.
+    max_conns: u32,
     down: bool,
     drain: bool,
 }
@@ -49,6 +57,10 @@ struct Turn {
     checked: Option<Instant>,
     /// It shall get nothing new.
     drained: bool,
+    /// Requests and tunnels that are at it.
+    conns: Arc<Conns>,
+    /// What its tunnels count in: one entry as a rule, a few while tunnels of earlier configurations live.
+    counts: Vec<Weak<Counts>>,
 }
 
 /// A peer as a status tells of it.
@@ -64,10 +76,14 @@ pub struct Seen {
     pub backup: bool,
     /// May it be asked?
     pub state: UpstreamState,
+    /// Requests and tunnels that are at it.
+    pub conns: u32,
+    /// `max_conns=`; 0: no limit.
+    pub max_conns: u32,
 }
 
 /// A peer chosen.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Choice {
     /// Index of the peer in its group.
     pub peer: usize,
@@ -75,6 +91,8 @@ pub struct Choice {
     pub backend: Backend,
     /// The same, as `$upstream_addr` shows it.
     pub address: Arc<str>,
+    /// It counts against the peer's `max_conns` as long as this lives.
+    pub held: Held,
 }
 
 /// Peers a request has tried.
@@ -150,6 +168,12 @@ impl Group {
         self.primaries == other.primaries && self.peers == other.peers
     }
 
+    /// Counts what is open at its servers in the counts of all configurations.
+    pub(super) fn count_in(&self, open: &Open, name: &str) {
+        let conns = open.of_group(name, self.peers.iter().map(|peer| &peer.backend));
+        self.turns().iter_mut().zip(conns).for_each(|(turn, conns)| turn.conns = conns);
+    }
+
     /// Takes over what has happened to the addresses that both have.
     pub(super) fn inherit(&self, before: &Self) {
         let known = before.turns().clone();
@@ -157,7 +181,8 @@ impl Group {
             let Some(index) = before.peers.iter().position(|known| known.backend == peer.backend) else { continue };
             let lost = before.peers[index].weight - known[index].effective_weight;
             let effective_weight = (peer.weight - lost).clamp(0, peer.weight);
-            *turn = Turn { effective_weight, current_weight: 0, ..known[index].clone() };
+            let (conns, counts) = (Arc::clone(&turn.conns), Vec::new());
+            *turn = Turn { effective_weight, current_weight: 0, conns, counts, ..known[index].clone() };
         }
     }
 
@@ -213,13 +238,15 @@ impl Group {
             weight: peer.weight.unsigned_abs(),
             backup: index >= self.primaries,
             state: state(peer, turn),
+            conns: turn.conns.now(),
+            max_conns: peer.max_conns,
         };
         self.peers.iter().zip(turns.iter()).enumerate().map(seen).collect()
     }
 
     /// Whose turn it is: smooth weighted round robin among the peers that are not down, not counted out and not yet tried;
     /// then the backups. A peer counted out for `fail_timeout` gets one request after it. As nginx, a group of one peer is never
-    /// counted out. None: no peer is left (nginx: "no live upstreams").
+    /// counted out. One that has `max_conns` is passed over. None: no peer is left (nginx: "no live upstreams").
     pub fn choose(&self, tried: &mut Tried, now: Instant) -> Option<Choice> {
         let mut turns = self.turns();
         let (primaries, backups) = (0..self.primaries, self.primaries..self.peers.len());
@@ -227,7 +254,30 @@ impl Group {
             self.next(&mut turns, primaries, tried, now).or_else(|| self.next(&mut turns, backups, tried, now))?;
         tried.add(peer);
         let Peer { backend, address, .. } = &self.peers[peer];
-        Some(Choice { peer, backend: backend.clone(), address: Arc::clone(address) })
+        // Under the lock: no two requests take the last place. Who leaves needs no lock.
+        let held = Held::one_of(&turns[peer].conns);
+        Some(Choice { peer, backend: backend.clone(), address: Arc::clone(address), held })
+    }
+
+    /// Peers that would be asked if they had not `max_conns` already.
+    pub fn full(&self) -> usize {
+        let turns = self.turns();
+        let peers = self.peers.iter().zip(turns.iter());
+        peers.filter(|(peer, turn)| !peer.is_let_go() && !turn.drained && turn.is_full(peer)).count()
+    }
+
+    /// The request that this was chosen for is a tunnel from now on, counted in `tally` too. Under the lock: nobody sees both.
+    pub fn leg(&self, choice: Choice, tally: Option<&Arc<PeerTally>>) -> Leg {
+        let mut turns = self.turns();
+        let wanted = Counts::new(&choice.held, tally);
+        let Some(turn) = turns.get_mut(choice.peer) else { return Leg::in_all(Arc::new(wanted)) };
+        turn.counts.retain(|counts| counts.strong_count() > 0);
+        let known = turn.counts.iter().filter_map(Weak::upgrade).find(|counts| counts.is(&wanted));
+        Leg::in_all(known.unwrap_or_else(|| {
+            let counts = Arc::new(wanted);
+            turn.counts.push(Arc::downgrade(&counts));
+            counts
+        }))
     }
 
     /// The peer failed. True when that counts it out now (worth a line in the log).
@@ -262,7 +312,8 @@ impl Group {
         let mut best: Option<usize> = None;
         for i in range {
             let (peer, turn) = (&self.peers[i], &mut turns[i]);
-            if tried.has(i) || peer.is_let_go() || turn.drained || (!self.is_single() && turn.counted_out(peer, now)) {
+            let counted_out = !self.is_single() && turn.counted_out(peer, now);
+            if tried.has(i) || peer.is_let_go() || turn.drained || counted_out || turn.is_full(peer) {
                 continue;
             }
             turn.current_weight += turn.effective_weight;
@@ -302,6 +353,7 @@ impl Peer {
             weight: i64::from(server.weight),
             max_fails: server.max_fails,
             fail_timeout: server.fail_timeout,
+            max_conns: server.max_conns,
             down: server.down,
             drain: server.drain,
         }
@@ -321,6 +373,7 @@ impl Peer {
             weight: 1,
             max_fails: 1,
             fail_timeout: Duration::from_secs(10),
+            max_conns: 0,
             down: false,
             drain: false,
         }
@@ -330,6 +383,10 @@ impl Peer {
 impl Turn {
     fn counted_out(&self, peer: &Peer, now: Instant) -> bool {
         peer.max_fails > 0 && self.fails >= peer.max_fails && !self.rested(peer.fail_timeout, now)
+    }
+
+    fn is_full(&self, peer: &Peer) -> bool {
+        peer.max_conns > 0 && self.conns.now() >= peer.max_conns
     }
 
     /// More than `fail_timeout` has passed since it was last checked.

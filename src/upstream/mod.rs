@@ -1,11 +1,15 @@
 //! Upstream groups at run time: addresses, whose turn it is, who is out for now. Shared by all workers.
 
 mod group;
+pub(crate) mod open;
 mod resolve;
 
 use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc};
 
-pub use self::group::{Choice, Group, Seen, Tried};
+pub use self::{
+    group::{Choice, Group, Seen, Tried},
+    open::{Held, Leg, Open},
+};
 use crate::config::{Config, Upstream};
 
 /// A resolved address of a backend.
@@ -32,6 +36,8 @@ impl fmt::Display for Backend {
 pub struct Upstreams {
     /// The groups. One that a reload leaves as it is belongs to both configurations.
     pub groups: Vec<Arc<Group>>,
+    /// What is open, whatever configuration began it.
+    pub open: Arc<Open>,
 }
 
 /// A backend whose name did not resolve.
@@ -50,13 +56,13 @@ impl Upstreams {
     /// # Errors
     /// Every name that has no address.
     pub fn resolve(config: &Config) -> Result<Self, Vec<Unresolved>> {
-        Self::resolve_with(config, resolve::system)
+        Self::resolved(config, Arc::default())
     }
 
-    /// The same by another resolver.
-    fn resolve_with(config: &Config, lookup: resolve::Lookup) -> Result<Self, Vec<Unresolved>> {
-        resolve::groups(&config.upstreams, lookup)
-            .map(|groups| Self { groups: groups.into_iter().map(Arc::new).collect() })
+    fn resolved(config: &Config, open: Arc<Open>) -> Result<Self, Vec<Unresolved>> {
+        let groups = resolve::groups(&config.upstreams, resolve::system)?;
+        groups.iter().zip(&config.upstreams).for_each(|(group, upstream)| group.count_in(&open, &upstream.name));
+        Ok(Self { groups: groups.into_iter().map(Arc::new).collect(), open })
     }
 
     /// Resolves those of the configuration that comes next. Groups that are as they were go on, and in the others the addresses that
@@ -65,7 +71,7 @@ impl Upstreams {
     /// # Errors
     /// As [`Upstreams::resolve`].
     pub fn follow(&self, before: &Config, config: &Config) -> Result<Self, Vec<Unresolved>> {
-        let Self { mut groups } = Self::resolve(config)?;
+        let Self { mut groups, open } = Self::resolved(config, Arc::clone(&self.open))?;
         for (group, upstream) in groups.iter_mut().zip(&config.upstreams) {
             let is_it = |known: &Upstream| (&known.name, known.declared) == (&upstream.name, upstream.declared);
             let Some(known) = before.upstreams.iter().position(is_it).and_then(|index| self.groups.get(index)) else {
@@ -77,6 +83,6 @@ impl Upstreams {
                 group.inherit(known);
             }
         }
-        Ok(Self { groups })
+        Ok(Self { groups, open })
     }
 }

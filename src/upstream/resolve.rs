@@ -160,6 +160,7 @@ mod tests {
             weight: 1,
             max_fails: 1,
             fail_timeout: Duration::from_secs(10),
+            max_conns: 0,
             backup: false,
             down: false,
             drain: false,

@@ -203,6 +203,11 @@ impl Frames {
         }
     }
 
+    /// Of a head that has not come whole, its first byte, as long as that is all there is.
+    pub fn only_byte(&self) -> Option<u8> {
+        (!self.is_lost() && self.stage & GATHERED == 1).then_some(self.left as u8)
+    }
+
     /// True between two frames: a frame of our own could be put here.
     pub fn at_boundary(&self) -> bool {
         self.left == 0 && !self.is_in_head()

@@ -69,7 +69,8 @@ pub async fn drain(worker: &Rc<Worker>, drain: &Drain) {
     let began = worker.reactor.now();
     let over = began + drain.window + drain.farewell.patience;
     let order = Order::of(worker.tunnels.borrow().places());
-    let (mut next, mut share) = (0, 0);
+    // Rounded up: of a few tunnels, too, some go.
+    let (mut next, mut share) = (0, 99);
     while next < order.places {
         let elapsed = worker.reactor.now().duration_since(began);
         let due = order.due(elapsed, drain.window);
@@ -172,6 +173,7 @@ mod tests {
             tests::{config, head, location, request, server},
         },
         tunnel::{End, Pair, Terms},
+        upstream::open::tests::leg,
     };
 
     #[test]
@@ -231,7 +233,7 @@ mod tests {
                 from_upstream: Vec::new(),
                 frames: Some(0),
                 terms: Terms::default(),
-                record: Record::of(request, Arc::clone(&generation), None),
+                record: Record::of(request, Arc::clone(&generation), leg()),
             };
             worker.tunnels.borrow_mut().carry(pair, &mut worker.scratch.borrow_mut()).unwrap();
             client.set_nonblocking(true).unwrap();

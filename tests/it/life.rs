@@ -1,16 +1,12 @@
 //! How long tunnels live: lifetimes, pings, and peers that vanish.
 
 use std::{
-    net::SocketAddr,
-    process::Command,
     sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
 
-use nix::sched::{CloneFlags, setns};
-
-use crate::util::{Backend, Driver, Proxy, Wire, beyond_nginx, external, frames, on_both_drivers, process::finish};
+use crate::util::{Backend, Driver, Elsewhere, Proxy, Wire, beyond_nginx, frames, on_both_drivers};
 
 on_both_drivers![a_lifetime_ends_a_tunnel_that_is_in_use, pings_come_between_frames];
 
@@ -74,69 +70,6 @@ fn pings_come_between_frames(driver: Driver) {
     assert!(crate::util::eventually(|| backend.received(0).ends_with(&pong)));
 }
 
-/// A host of its own, a network namespace with a cable to us, whose packets can be made to vanish.
-struct Elsewhere {
-    name: String,
-    ours: String,
-    theirs: String,
-}
-
-impl Elsewhere {
-    /// None where namespaces cannot be made.
-    fn new(number: u8) -> Option<Self> {
-        if !nix::unistd::geteuid().is_root() || external("ip").is_none() {
-            eprintln!("skipped: needs root and ip(8)");
-            return None;
-        }
-        let name = format!("ls-life-{}-{number}", std::process::id());
-        let near = format!("lsl{number}n{}", std::process::id() % 100_000);
-        let (ours, theirs) = (format!("10.213.{number}.1"), format!("10.213.{number}.2"));
-        let elsewhere = Self { name: name.clone(), ours: ours.clone(), theirs: theirs.clone() };
-        for line in [
-            format!("netns add {name}"),
-            format!("link add {near} type veth peer name eth0 netns {name}"),
-            format!("addr add {ours}/30 dev {near}"),
-            format!("link set {near} up"),
-            format!("-n {name} addr add {theirs}/30 dev eth0"),
-            format!("-n {name} link set eth0 up"),
-        ] {
-            if !ip(&line) {
-                eprintln!("skipped: ip {line}");
-                return None;
-            }
-        }
-        Some(elsewhere)
-    }
-
-    /// Runs something there.
-    fn within<T: Send>(&self, action: impl FnOnce() -> T + Send) -> T {
-        let namespace = std::fs::File::open(format!("/run/netns/{}", self.name)).expect("the namespace");
-        thread::scope(|scope| {
-            let thread = scope.spawn(move || {
-                setns(namespace, CloneFlags::CLONE_NEWNET).expect("setns");
-                action()
-            });
-            thread.join().expect("no panic there")
-        })
-    }
-
-    /// From now on nothing comes back from there.
-    fn vanish(&self) {
-        assert!(ip(&format!("-n {} route add blackhole {}/32", self.name, self.ours)));
-    }
-}
-
-impl Drop for Elsewhere {
-    fn drop(&mut self) {
-        // Takes the cable along.
-        ip(&format!("netns del {}", self.name));
-    }
-}
-
-fn ip(line: &str) -> bool {
-    finish(Command::new("ip").args(line.split(' '))).status.success()
-}
-
 /// A tunnel that nothing goes through: keep-alive probes find out.
 #[test]
 fn a_client_that_vanished_in_silence_is_noticed() {
@@ -149,8 +82,7 @@ fn a_client_that_vanished_in_silence_is_noticed() {
     );
     let proxy = Proxy::config(&text).set("backend", backend.address()).start();
     proxy.logged(&["ready:"]);
-    let address: SocketAddr = format!("{}:19713", elsewhere.ours).parse().expect("an address");
-    let mut client = elsewhere.within(|| Wire::connect(address));
+    let mut client = elsewhere.within(|| Wire::connect(elsewhere.here(19713)));
     client.websocket("/");
     client.echoes("here");
     elsewhere.vanish();
@@ -164,8 +96,8 @@ fn a_client_that_vanished_in_silence_is_noticed() {
 fn a_backend_that_vanished_is_noticed() {
     beyond_nginx!();
     let Some(elsewhere) = Elsewhere::new(2) else { return };
-    let there: SocketAddr = format!("{}:19714", elsewhere.theirs).parse().expect("an address");
-    let backend = elsewhere.within(|| Backend::serve_at(there, |wire, _| crate::util::backend::echo(wire)));
+    let backend =
+        elsewhere.within(|| Backend::serve_at(elsewhere.there(19714), |wire, _| crate::util::backend::echo(wire)));
     let proxy = Proxy::in_location("tcp_user_timeout 2s;", backend.address(), Driver::Epoll);
     let mut client = proxy.connect();
     client.websocket("/");

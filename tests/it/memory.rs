@@ -1,7 +1,6 @@
 //! What an idle tunnel costs: thousands of them, and the program's own memory.
 
 use std::{
-    fs,
     sync::{Mutex, PoisonError},
     thread,
     time::Duration,
@@ -56,9 +55,9 @@ fn costs_at_most(bytes: usize, tunnels: usize, driver: Driver, listen: &str, con
     let _first = open(FIRST);
     // Longer than a worker waits for more before it gives back what the handshakes took.
     thread::sleep(Duration::from_secs(2));
-    let before = private_bytes(proxy.pid());
+    let before = proxy.private_bytes();
     let _more = open(tunnels);
-    let each = || private_bytes(proxy.pid()).saturating_sub(before) / tunnels;
+    let each = || proxy.private_bytes().saturating_sub(before) / tunnels;
     assert!(eventually(|| each() <= bytes), "{} bytes an idle tunnel, at most {bytes} expected", each());
 }
 
@@ -71,11 +70,4 @@ fn keeping() -> impl Fn(Wire, usize) + Send + Sync {
         wire.send(frames::server(frames::TEXT, word));
         kept.lock().unwrap().push(wire);
     }
-}
-
-/// Memory that only this process has and that it has written to (proc(5), `smaps_rollup`, Linux 4.14).
-fn private_bytes(pid: u32) -> usize {
-    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("the process lives");
-    let line = rollup.lines().find_map(|line| line.strip_prefix("Private_Dirty:")).expect("a line of it");
-    line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") << 10
 }

@@ -42,7 +42,7 @@ fn forwarded(head: &str) -> String {
 }
 
 /// Runs `text` with both programs and compares the answers to every one of `requests` ("TARGET" or a whole request).
-fn compare(text: &str, requests: &[&str]) {
+pub fn compare(text: &str, requests: &[&str]) {
     if external("nginx").is_none() {
         return;
     }

@@ -565,14 +565,6 @@ fn a_reload_after_root_was_given_up_says_so() {
     assert_eq!(proxy.get("/version").text(), "old");
 }
 
-/// The code of the close frame that a client is sent; None when it is sent something else.
-fn closed_with(client: &mut Wire) -> Option<u16> {
-    match client.frame() {
-        (frames::CLOSE, payload) => Some(u16::from_be_bytes([*payload.first()?, *payload.get(1)?])),
-        _ => None,
-    }
-}
-
 #[test]
 fn tunnels_of_routes_that_have_gone_are_drained_where_the_file_says_so() {
     beyond_nginx!();
@@ -605,7 +597,7 @@ fn tunnels_of_routes_that_have_gone_are_drained_where_the_file_says_so() {
         all_echo(&mut stay, "what has not changed stays");
         if drains {
             for client in &mut go {
-                assert_eq!(closed_with(client), Some(1012));
+                assert_eq!(client.closed_with(), Some(1012));
             }
             proxy.logged(&["(drain)"]);
             all_echo(&mut stay, "and goes on");

@@ -112,13 +112,3 @@ fn the_kubelet_waits_longer_than_the_drain() {
     let drain = seconds("drain_delay") + seconds("worker_shutdown_timeout");
     assert!(drain < seconds("terminationGracePeriodSeconds"), "the kubelet kills before the drain is over");
 }
-
-#[test]
-fn the_guide_is_honest_about_proxy_protocol() {
-    let dir = TempDir::with_prefix("longsplice-").expect("a directory");
-    let path = dir.path().join("nginx.conf");
-    fs::write(&path, "http { server { listen 127.0.0.1:80 proxy_protocol; return 204; } }").expect("a file");
-    let refused = finish(Command::new(executable()).arg("-t").arg("-c").arg(&path)).code() != 0;
-    let says_so = text("README.md").contains("`listen ... proxy_protocol` is not supported yet");
-    assert_eq!(refused, says_so, "tuning/README.md and the program do not say the same of PROXY protocol");
-}

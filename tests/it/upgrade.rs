@@ -106,7 +106,7 @@ fn processes_with(dir: &Path) -> Vec<u32> {
     let is_ours = |pid: &u32| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        line.windows(needle.len()).any(|words| words == needle) && name.trim() != "longsplice-root" && lives(*pid)
+        line.windows(needle.len()).any(|words| words == needle) && !name.starts_with("longsplice-") && lives(*pid)
     };
     numbers.filter(is_ours).collect()
 }

@@ -24,15 +24,9 @@ impl Build<'_> {
         let whom = match text {
             "all" => Whom::All,
             "unix:" => Whom::Unix,
-            _ => match text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)) {
-                Ok(net) => {
-                    if net.trunc() != net {
-                        let message = format!("low address bits of {text} are meaningless");
-                        self.report.push(Diagnostic::warning(span, message).help(format!("write {}", net.trunc())));
-                    }
-                    Whom::Net(net.trunc())
-                }
-                Err(_) => {
+            _ => match self.net(directive) {
+                Some(net) => Whom::Net(net),
+                None => {
                     let error = Diagnostic::error(span, format!("invalid parameter \"{text}\""));
                     self.report.push(error.help("an address, a network like `10.0.0.0/8` or `2001:db8::/32`, `unix:` or `all`; names are not looked up"));
                     return None;
@@ -40,5 +34,16 @@ impl Build<'_> {
             },
         };
         Some(Rule { allow: directive.is("allow"), whom })
+    }
+
+    /// An argument that is an address or a network.
+    pub(super) fn net(&mut self, directive: &Directive) -> Option<IpNet> {
+        let (text, span) = (directive.arg(0), directive.arg_span(0));
+        let net = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).ok()?;
+        if net.trunc() != net {
+            let message = format!("low address bits of {text} are meaningless");
+            self.report.push(Diagnostic::warning(span, message).help(format!("write {}", net.trunc())));
+        }
+        Some(net.trunc())
     }
 }

@@ -44,6 +44,7 @@ pub struct Bound {
     /// Where its options were set: only one `listen` of an address may.
     set_at: Option<Span>,
     pub ssl: bool,
+    proxy_protocol: bool,
     default_at: Option<(ServerId, Span)>,
     pub servers: Vec<(ServerId, Span)>,
 }
@@ -58,7 +59,8 @@ impl Bound {
     pub fn into_listener(self, names: ServerNames) -> Listener {
         let default = self.default();
         let servers = self.servers.into_iter().map(|(server, _)| server).collect();
-        Listener { address: self.address, options: self.options, ssl: self.ssl, default, names, servers }
+        let Self { address, options, ssl, proxy_protocol, .. } = self;
+        Listener { address, options, ssl, proxy_protocol, default, names, servers }
     }
 
     /// As nginx writes it.
@@ -68,10 +70,12 @@ impl Bound {
 }
 
 /// What one `listen` says.
+#[derive(Default)]
 struct Parameters {
     options: ListenOptions,
     set: bool,
     ssl: bool,
+    proxy_protocol: bool,
     default: bool,
 }
 
@@ -98,8 +102,7 @@ impl Build<'_> {
     /// Where a server without `listen` listens, as nginx: port 80, or 8000 when that port is not for us.
     pub(super) fn listen_default(&mut self, span: Span, server: ServerId, bound: &mut Vec<Bound>) {
         let port = if nix::unistd::geteuid().is_root() { 80 } else { 8000 };
-        let parameters = Parameters { options: ListenOptions::default(), set: false, ssl: false, default: false };
-        self.bind(any_address(port), &parameters, span, server, bound);
+        self.bind(any_address(port), &Parameters::default(), span, server, bound);
     }
 
     fn bind(&mut self, address: ListenAddress, new: &Parameters, span: Span, server: ServerId, bound: &mut Vec<Bound>) {
@@ -109,6 +112,7 @@ impl Build<'_> {
                 options: new.options.clone(),
                 set_at: new.set.then_some(span),
                 ssl: new.ssl,
+                proxy_protocol: new.proxy_protocol,
                 default_at: new.default.then_some((server, span)),
                 servers: vec![(server, span)],
             });
@@ -136,20 +140,22 @@ impl Build<'_> {
             }
             known.default_at = Some((server, span));
         }
-        if new.ssl != known.ssl {
+        if (new.ssl, new.proxy_protocol) != (known.ssl, known.proxy_protocol) {
             let warning = Diagnostic::warning(span, format!("protocol options redefined for {name}"));
             let first = known.servers.first().map_or(span, |(_, first)| *first);
             let warning = warning.related(first, "with other protocols here");
-            self.report.push(
-                warning.help("an address speaks TLS to every server on it, or to none: write `ssl` in each `listen`"),
-            );
-            known.ssl = true;
+            let option = if new.ssl == known.ssl { "proxy_protocol" } else { "ssl" };
+            self.report.push(warning.help(format!(
+                "`{option}` holds for every server on an address, or for none: write it in each `listen`"
+            )));
+            known.ssl |= new.ssl;
+            known.proxy_protocol |= new.proxy_protocol;
         }
         known.servers.push((server, span));
     }
 
     fn listen_parameters(&mut self, directive: &Directive) -> Parameters {
-        let mut parameters = Parameters { options: ListenOptions::default(), set: false, ssl: false, default: false };
+        let mut parameters = Parameters::default();
         for index in 1..directive.args.len() {
             self.listen_parameter(&mut parameters, directive, index);
         }
@@ -162,11 +168,12 @@ impl Build<'_> {
         let number = |value: &str| values::number(value).and_then(|number| i32::try_from(number).ok());
         let bytes = |value: &str| values::size(value).and_then(|size| usize::try_from(size).ok());
         let options = &mut to.options;
-        let protocol = matches!(name, "default_server" | "default" | "ssl" | "http2" | "spdy");
+        let protocol = matches!(name, "default_server" | "default" | "ssl" | "http2" | "spdy" | "proxy_protocol");
         to.set |= !protocol;
         let good = match (name, value) {
             ("default_server" | "default", None) => store(&mut to.default, Some(true)),
             ("ssl", None) => store(&mut to.ssl, Some(true)),
+            ("proxy_protocol", None) => store(&mut to.proxy_protocol, Some(true)),
             ("http2" | "spdy", None) => {
                 let note = format!("`{name}` has no effect: HTTP/2 is not spoken yet, clients get HTTP/1.1");
                 self.report.push(Diagnostic::note(span, note));
@@ -181,11 +188,6 @@ impl Build<'_> {
             ("so_keepalive", Some(value)) => store(&mut options.keepalive, keepalive(value)),
             // nginx takes it for IPv4 addresses too, where it means nothing.
             ("ipv6only", Some(value)) => store(&mut options.ipv6only, values::flag(value)),
-            ("proxy_protocol", None) => {
-                let error = Diagnostic::error(span, "`proxy_protocol` is not supported yet");
-                self.report.push(error.help("let the balancer in front pass TCP through, or send X-Forwarded-For"));
-                return;
-            }
             ("quic", None) => {
                 let error = Diagnostic::error(span, "`quic` is not supported: HTTP/3 is not spoken here");
                 self.report.push(error.help("remove this `listen`, and the Alt-Svc field that offers it"));

@@ -8,13 +8,27 @@ use nix::{
 };
 
 use super::{
-    super::{Drain, Driver, ErrorLog, Main, diagnostic::Diagnostic, values},
+    super::{
+        Drain, Driver, ErrorLog, Main, Sandbox,
+        diagnostic::Diagnostic,
+        values::{self, Form},
+    },
     Build, Directive, Level, prefix_path,
 };
 use crate::{
     limits::{BUSY_POLL_US, WORKERS},
     websocket::close::{GOING_AWAY, SERVICE_RESTART},
 };
+
+/// `sandbox`
+const SANDBOX: Form<Sandbox> = Form { read: sandbox, expected: "it must be `on`, `off` or `log`" };
+
+fn sandbox(text: &str) -> Option<Sandbox> {
+    match text {
+        "log" => Some(Sandbox::Log),
+        _ => values::flag(text).map(|on| if on { Sandbox::On } else { Sandbox::Off }),
+    }
+}
 
 impl Build<'_> {
     /// Everything outside of `http`.
@@ -38,6 +52,7 @@ impl Build<'_> {
             drain: self.drain(&level),
             daemon: self.value(&level, "daemon", &values::FLAG),
             driver: self.driver(&events),
+            sandbox: self.value(&level, "sandbox", &SANDBOX),
             upgrade_timeout: self.value(&level, "upgrade_timeout", &values::TIME),
             error_logs,
             prefix: self.paths.prefix.clone(),

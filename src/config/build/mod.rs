@@ -8,6 +8,7 @@ mod log;
 mod main;
 mod map;
 mod proxy;
+mod real_ip;
 mod script;
 mod server;
 mod settings;
@@ -34,6 +35,7 @@ use super::{
     values::Form,
 };
 use crate::{
+    route::access::Whom,
     tls::{BackendTls, BackendTlsOptions},
     variables::Template,
 };
@@ -72,6 +74,7 @@ pub fn config(
         upstreams: Vec::new(),
         declared: Vec::new(),
         backend_tls: Vec::new(),
+        believed: HashMap::new(),
         plain_backend_tls,
     };
     let main = build.main(main, default_log);
@@ -104,6 +107,8 @@ struct Build<'r> {
     declared: Vec<Span>,
     /// Each distinct set of `proxy_ssl_*` once: it is inherited by every location, and reading authorities takes time.
     backend_tls: Vec<(BackendTlsOptions, Arc<BackendTls>)>,
+    /// Whom each block's `set_real_ip_from` names, by the place of the first.
+    believed: HashMap<Span, Arc<[Whom]>>,
     /// For a set that cannot be used.
     plain_backend_tls: Arc<BackendTls>,
 }

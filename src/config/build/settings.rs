@@ -74,6 +74,7 @@ impl Build<'_> {
             user_timeout: self.value(level, "tcp_user_timeout", &values::TIME),
             reset_timedout: self.value(level, "reset_timedout_connection", &values::FLAG),
             access: self.access(level),
+            real_ip: self.real_ip(level),
         }
     }
 

@@ -13,8 +13,8 @@ use super::{
 };
 use crate::limits::KEPT_CONNECTIONS;
 
-const PARAMETERS: [&str; 6] = ["weight=", "max_fails=", "fail_timeout=", "backup", "down", "drain"];
-const NOT_YET: [&str; 6] = ["max_conns=", "slow_start=", "resolve", "service=", "route=", "id="];
+const PARAMETERS: [&str; 7] = ["weight=", "max_fails=", "fail_timeout=", "max_conns=", "backup", "down", "drain"];
+const NOT_YET: [&str; 5] = ["slow_start=", "resolve", "service=", "route=", "id="];
 
 impl Build<'_> {
     /// Every `upstream` block.
@@ -104,7 +104,7 @@ impl Build<'_> {
             Some(("weight", value)) => set(&mut server.weight, number(value).filter(|weight| *weight > 0)),
             Some(("max_fails", value)) => set(&mut server.max_fails, number(value)),
             Some(("fail_timeout", value)) => set(&mut server.fail_timeout, values::seconds(value)),
-            Some(("max_conns", "0")) => true,
+            Some(("max_conns", value)) => set(&mut server.max_conns, number(value)),
             _ => {
                 let span = directive.arg_span(index);
                 let known = NOT_YET.iter().any(|name| text == *name || (name.ends_with('=') && text.starts_with(name)));
@@ -163,6 +163,7 @@ fn implicit_server(address: BackendAddress, name: &str) -> UpstreamServer {
         weight: 1,
         max_fails: 1,
         fail_timeout: Duration::from_secs(10),
+        max_conns: 0,
         backup: false,
         down: false,
         drain: false,

@@ -67,6 +67,7 @@ pub(super) static TABLE: &[Definition] = &[
     understood("error_log", MHSL, ONE_OR_TWO, List, "", "`FILE|stderr [LEVEL]`; levels debug, info, notice, warn, error, crit, alert, emerg. Default: stderr at error."),
     understood("pid", MAIN, ONE, Value, "", "File that holds the process id; relative to the prefix. Default: none."),
     understood("user", MAIN, ONE_OR_TWO, Value, "", "`NAME [GROUP]` to become after binding, when started as root. The group defaults to the name."),
+    understood("sandbox", MAIN, ONE, Value, "on", "`on`: once it serves the process starts no program, has no capability it does not need, and writes files only below the directories that the file names, and workers open no file at all; by seccomp, Landlock and no_new_privs, as far as the kernel has them. `log`: calls that would fail are made, and logged by the kernel; files are not guarded. `off`: only `user` counts, as in nginx."),
     understood("worker_processes", MAIN, ONE, Value, "auto", "Worker threads; `auto`: as many as there are cores. nginx's default is 1."),
     understood("worker_cpu_affinity", MAIN, SOME, Value, "auto", "`auto [MASK]`, or a mask of cores for each worker, bit 0 (the rightmost) being core 0."),
     understood("worker_rlimit_nofile", MAIN, ONE, Value, "", "Descriptors the process asks for. Default: what the file needs, as far as the hard limit allows."),
@@ -124,7 +125,7 @@ pub(super) static TABLE: &[Definition] = &[
     other("charset_map", HTTP, Free, Accepted("bodies are passed on as they are")),
 
     // server
-    understood("listen", SERVER, SOME, OwnList, "*:80", "`ADDRESS[:PORT] | PORT | unix:PATH` and parameters: default_server, ssl, http2, reuseport, backlog=, rcvbuf=, sndbuf=, so_keepalive= (default 60s:15s:4, so that a client that vanished is noticed in two minutes; `on` is the system's), ipv6only=, fastopen=, deferred, bind. Default when not root: *:8000."),
+    understood("listen", SERVER, SOME, OwnList, "*:80", "`ADDRESS[:PORT] | PORT | unix:PATH` and parameters: default_server, ssl, proxy_protocol (every connection begins with its header, of version 1 or 2, else it is closed), http2, reuseport, backlog=, rcvbuf=, sndbuf=, so_keepalive= (default 60s:15s:4, so that a client that vanished is noticed in two minutes; `on` is the system's), ipv6only=, fastopen=, deferred, bind. Default when not root: *:8000."),
     understood("server_name", SERVER, SOME, OwnList, "", "Names, `*.x`, `x.*`, `.x`, `~regex`, `\"\"`."),
     understood("client_header_timeout", HS, ONE, Value, "60s", "Time for the whole head of a request, TLS handshake included."),
     understood("large_client_header_buffers", HS, TWO, Value, "4 8k", "`NUMBER SIZE`: no request line or field is longer than SIZE, no head longer than NUMBER times SIZE."),
@@ -272,9 +273,9 @@ pub(super) static TABLE: &[Definition] = &[
     other("limit_rate_after", HSLI, ONE, Accepted("`limit_rate` is refused where it limits")),
     other("limit_zone", HTTP, Free, Refused("nginx itself dropped it", &[])),
     other("modsecurity*", ANY, Free, Refused("it protects something, so it is not ignored: put the firewall in front or behind", &["off"])),
-    other("set_real_ip_from", HSL, ONE, NotYet("$remote_addr is the address of the connection's other end", &[])),
-    other("real_ip_header", HSL, ONE, NotYet("$remote_addr is the address of the connection's other end", &[])),
-    other("real_ip_recursive", HSL, Flag, NotYet("$remote_addr is the address of the connection's other end", &["off"])),
+    understood("set_real_ip_from", HSL, ONE, List, "", "An address, a network, `unix:`, or a host's name (looked up at start), whose word about its client's address is believed: see `real_ip_header`. From then on that is `$remote_addr`, for `allow` and `deny`, limits, logs and what backends are told; `$realip_remote_addr` remains the connection's."),
+    understood("real_ip_header", HSL, ONE, Value, "X-Real-IP", "Where it is written: a request field, or `proxy_protocol` for what `listen ... proxy_protocol` received. Of a list the last address counts, of `X-Forwarded-For` that of the last line."),
+    understood("real_ip_recursive", HSL, Flag, Value, "off", "Goes back in the list to the last address that `set_real_ip_from` does not name."),
     other("userid", HSL, ONE, Refused("cookies are the backend's", &["off"])),
     other("userid_*", HSL, Free, Accepted("`userid` is refused where it is on")),
     understood("stub_status", SL, Arguments(0, 1), Own, "", "Answers with nginx's seven numbers, as text."),
@@ -414,7 +415,7 @@ pub(super) static TABLE: &[Definition] = &[
     other("proxy_ssl_key_log", HSL, ONE, Refused("keys are not written anywhere", &[])),
 
     // upstream
-    understood("server", UPSTREAM, SOME, OwnList, "", "`ADDRESS` and weight=, max_fails=, fail_timeout=, backup, down, drain. A reload that makes a server `down` or `drain` asks the tunnels to it to end, over `drain_timeout`."),
+    understood("server", UPSTREAM, SOME, OwnList, "", "`ADDRESS` and weight=, max_fails=, fail_timeout=, max_conns=, backup, down, drain. `max_conns=N`: no more than N requests and tunnels are at the server at once, those of all workers and of configurations before a reload together (nginx: with `zone`). A reload that makes a server `down` or `drain` asks the tunnels to it to end, over `drain_timeout`."),
     understood("keepalive", UPSTREAM, ONE_OR_TWO, Value, "", "`CONNECTIONS [local]`: so many idle connections to these servers each worker keeps for other requests; 0: none. Default: none. It needs neither `proxy_http_version` nor `proxy_set_header Connection \"\"`; where that comes to `close`, the connection is closed."),
     understood("keepalive_timeout", UPSTREAM, ONE, Value, "60s", "How long an idle connection to a server is kept."),
     understood("keepalive_requests", UPSTREAM, ONE, Value, "1000", "Requests on one connection to a server."),

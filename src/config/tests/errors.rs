@@ -104,7 +104,9 @@ fn upstreams_are_held_to_nginx_s_rules() {
     upstream("server 127.0.0.1 backup;", "at least one server must not be `backup`");
     upstream("server 127.0.0.1 weight=0;", "invalid parameter \"weight=0\"");
     upstream("server 127.0.0.1 wieght=2;", "invalid parameter \"wieght=2\"");
-    upstream("server 127.0.0.1 max_conns=10;", "not supported yet");
+    upstream("server 127.0.0.1 max_conns=many;", "invalid parameter \"max_conns=many\"");
+    upstream("server 127.0.0.1 max_conns=-1;", "invalid parameter \"max_conns=-1\"");
+    upstream("server 127.0.0.1 max_cons=1;", "did you mean `max_conns=`?");
     upstream("server http://127.0.0.1;", "leave out the scheme");
     upstream("least_conn; server 127.0.0.1;", "`least_conn` is not supported yet");
     let text =
@@ -113,10 +115,21 @@ fn upstreams_are_held_to_nginx_s_rules() {
 }
 
 #[test]
+fn whom_to_believe_is_held_to_nginx_s_rules() {
+    server_error("set_real_ip_from no.such.invalid;", "host not found in set_real_ip_from \"no.such.invalid\"");
+    server_error("set_real_ip_from 10.0.0.0/33;", "host not found in set_real_ip_from \"10.0.0.0/33\"");
+    server_error("set_real_ip_from all;", "a network like `10.0.0.0/8`");
+    server_error("real_ip_header \"X Real\";", "\"X Real\" cannot be the name of a header field");
+    server_error("real_ip_recursive yes;", "it must be \"on\" or \"off\"");
+    server_error("real_ip_header A; real_ip_header B;", "\"real_ip_header\" directive is duplicate");
+    let warned = report("set_real_ip_from 10.0.0.1/8; server { listen 127.0.0.1:1; location / { } }");
+    assert_eq!(warned.matches("low address bits of 10.0.0.1/8 are meaningless").count(), 1, "{warned}");
+}
+
+#[test]
 fn listens_are_held_to_nginx_s_rules() {
     server_error("listen 127.0.0.1:8080;", "a duplicate listen 127.0.0.1:8080");
     server_error("listen 1 sssl;", "did you mean `ssl`?");
-    server_error("listen 1 proxy_protocol;", "`proxy_protocol` is not supported yet");
     server_error("listen 1 quic;", "HTTP/3 is not spoken here");
     server_error("listen 70000;", "invalid port in \"70000\"");
     server_error("listen 127.0.0.1:81 ssl;", "no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive");
@@ -168,7 +181,6 @@ fn nothing_that_protects_is_ignored() {
         "satisfy any;",
         "secure_link $arg_a;",
         "valid_referers none;",
-        "set_real_ip_from 10.0.0.1;",
         "limit_rate 1k;",
         "modsecurity on;",
         "auth_jwt x;",

@@ -112,3 +112,37 @@ fn figures_that_everybody_can_see_are_named() {
     assert!(!of("127.0.0.1:8080", "status;") && !of("unix:/run/x.sock", "metrics;") && !of("[::1]:80", "status;"));
     assert!(!of("8080", "return 200;"));
 }
+
+/// What `-t` says of directives around a server that listens so.
+fn of_addresses(http: &str, listen: &str) -> String {
+    report(&format!("{http} server {{ listen {listen}; location / {{ return 204; }} }}"))
+}
+
+#[test]
+fn who_is_believed_is_neither_everybody_nor_nobody() {
+    for everybody in ["0.0.0.0/0", "::/0"] {
+        let text = of_addresses(&format!("set_real_ip_from {everybody};"), "127.0.0.1:1");
+        assert!(text.contains("everybody is believed"), "{text}");
+    }
+    for directive in ["real_ip_header X-Forwarded-For;", "real_ip_recursive on;"] {
+        let text = of_addresses(directive, "127.0.0.1:1");
+        assert!(text.contains("without `set_real_ip_from` has no effect"), "{text}");
+    }
+    let below = report("real_ip_header X-Client; server { listen 1; location / { set_real_ip_from 10.0.0.1; } }");
+    assert!(!below.contains("has no effect: nobody"), "{below}");
+    let good = of_addresses("set_real_ip_from 10.0.0.0/8; real_ip_header X-Forwarded-For;", "127.0.0.1:1");
+    assert!(!good.contains("believed"), "{good}");
+}
+
+#[test]
+fn proxy_protocol_is_received_where_it_is_read_and_read_where_it_is_received() {
+    let read = "set_real_ip_from 10.0.0.1; real_ip_header proxy_protocol;";
+    let text = of_addresses(read, "127.0.0.1:1");
+    assert!(text.contains("no `listen` of this file has `proxy_protocol`"), "{text}");
+    let text = of_addresses("", "127.0.0.1:1 proxy_protocol");
+    assert!(text.contains("nothing reads what the PROXY protocol header says"), "{text}");
+    for reader in [read, "log_format a '$proxy_protocol_addr'; access_log /dev/stdout a;"] {
+        let text = of_addresses(reader, "127.0.0.1:1 proxy_protocol");
+        assert!(!text.contains("warning"), "{text}");
+    }
+}

@@ -9,7 +9,8 @@ use crate::{
         TunnelEvent,
     },
     route::{
-        access,
+        access::{self, Whom},
+        real_ip::{RealIp, RealIpHeader},
         rewrite::{Condition, Flag, Step},
     },
     websocket::handshake::Protocols,
@@ -116,11 +117,12 @@ fn proxy_pass_replaces_the_prefix_only_with_a_uri() {
 fn an_upstream_may_be_declared_behind_its_use() {
     let config = config(
         "server { listen 127.0.0.1:1; location / { proxy_pass http://App; } }
-         upstream app { server a:1 weight=3 max_fails=0 fail_timeout=1m; server unix:/x backup; server b down; keepalive 16; }",
+         upstream app { server a:1 weight=3 max_fails=0 fail_timeout=1m; server unix:/x backup max_conns=20; server b down; keepalive 16; }",
     );
     let app = &config.upstreams[0];
     assert!(app.declared && &*app.place == "nginx.conf:2:19");
     assert_eq!((app.servers[0].weight, app.servers[0].max_fails), (3, 0));
+    assert_eq!(app.servers.iter().map(|server| server.max_conns).collect::<Vec<_>>(), [0, 20, 0]);
     assert_eq!(app.servers[0].fail_timeout, Duration::from_secs(60));
     assert!(app.servers[1].backup && app.servers[2].down);
     assert!(matches!(pass(&config, "/").target, ProxyTarget::Upstream(0, _)));
@@ -234,6 +236,52 @@ fn try_files_of_a_server_is_for_what_no_location_takes() {
     let config = server("try_files $uri @app; location /x { return 204; } location @app { return 200; }");
     assert!(matches!(&location(&config, "/any").content, Content::Fallback(Fallback::Named(_))));
     assert!(matches!(&location(&config, "/x").content, Content::NotFound));
+}
+
+#[test]
+fn who_is_believed_where_and_how_are_inherited_each_by_itself() {
+    let config = config(
+        "set_real_ip_from 10.0.0.0/8; set_real_ip_from ::1; real_ip_header X-Forwarded-For;
+         server { listen 127.0.0.1:1;
+             location /all { real_ip_recursive on; }
+             location /unix { set_real_ip_from unix:; real_ip_header X-Client; }
+             location /proxied { real_ip_header proxy_protocol; set_real_ip_from 10.0.0.1/8; } }",
+    );
+    let of = |path: &str| {
+        let real_ip = location(&config, path).settings.real_ip.clone().expect("somebody");
+        (real_ip.from.len(), real_ip.header, real_ip.recursive)
+    };
+    let client = RealIpHeader::Field("X-Client".into());
+    assert_eq!(of("/all"), (2, RealIpHeader::ForwardedFor, true));
+    assert_eq!(of("/unix"), (1, client, false));
+    assert_eq!(of("/proxied"), (1, RealIpHeader::ProxyProtocol, false));
+    let server = server("real_ip_header X-Forwarded-For; location / { }");
+    assert!(server.servers[0].settings.real_ip.is_none(), "nobody is believed unasked");
+    let default = config_of_real_ip("set_real_ip_from localhost;");
+    assert_eq!(default.header, RealIpHeader::Field("X-Real-IP".into()));
+    assert!(default.from.contains(&Whom::Net("127.0.0.1/32".parse().expect("a network"))), "{:?}", default.from);
+}
+
+fn config_of_real_ip(directives: &str) -> RealIp {
+    server(directives).servers[0].settings.real_ip.clone().expect("somebody")
+}
+
+#[test]
+fn proxy_protocol_holds_for_every_server_of_an_address() {
+    let loaded = load_text(
+        "server { listen 127.0.0.1:81 proxy_protocol; listen 127.0.0.1:82; } server { listen 127.0.0.1:81 proxy_protocol; }
+         server { listen 127.0.0.1:83; } server { listen 127.0.0.1:83 proxy_protocol backlog=9; }",
+        Path::new("/nowhere"),
+    );
+    let text = loaded.report.render(false, false);
+    assert_eq!(text.matches("protocol options redefined").count(), 1, "{text}");
+    assert!(
+        text.contains("protocol options redefined for 127.0.0.1:83") && text.contains("`proxy_protocol` holds"),
+        "{text}"
+    );
+    let config = loaded.config.expect("right");
+    let wanted: Vec<_> = config.listeners.iter().map(|listener| listener.proxy_protocol).collect();
+    assert_eq!(wanted, [true, false, true]);
 }
 
 #[test]

@@ -6,7 +6,10 @@ use super::{
     first_line, keeps_alive, lines,
 };
 use crate::{
-    http::refusal::{Flaw, Refusal},
+    http::{
+        body::declared_framing,
+        refusal::{Flaw, Refusal},
+    },
     limits::RESPONSE_FIELDS,
 };
 
@@ -34,8 +37,15 @@ fn parse(buffer: &[u8], head_bytes: usize) -> Result<Parsed<ResponseHead>, Flaw>
     let raw = buffer.get(line.len..extent.head).unwrap_or_default();
     let fields = lines::fields(raw, extent.fields, |_| true)?;
     let keep_alive = keeps_alive(&fields, line.version);
-    let head =
-        ResponseHead { status: line.status, reason: line.reason.into(), version: line.version, fields, keep_alive };
+    let head = ResponseHead {
+        status: line.status,
+        reason: line.reason.into(),
+        version: line.version,
+        // Of a response without a body too: its fields are passed on, and somebody may believe them.
+        body: declared_framing(&fields, line.version)?,
+        fields,
+        keep_alive,
+    };
     Ok(Parsed::Complete(head, extent.head))
 }
 

@@ -2,13 +2,13 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
 use nix::{
     sys::resource::{UsageWho, getrusage},
+    time::{ClockId, clock_gettime},
     unistd::{SysconfVar, sysconf},
 };
 
@@ -19,7 +19,7 @@ use super::{
             self, BothWays, Connections, Errors, Generation, Generations, Handshakes, Process, Status, Tls, Tunnels,
         },
     },
-    Board, Counters, Present, unix_ms,
+    Board, Counters, Files, Present, unix_ms,
 };
 
 /// Shortest time over which it is judged how busy a worker is.
@@ -36,7 +36,7 @@ impl Board {
         status.uptime_s = self.started.elapsed().as_secs();
         status.state = self.state();
         status.config = self.generations();
-        status.process = process();
+        status.process = process(&self.files);
         let now = Instant::now();
         let mut workers = self.workers();
         status.workers = workers.present.iter_mut().map(|present| present.told(now)).collect();
@@ -93,7 +93,13 @@ impl Present {
             frames_from_client: value(&counters.frames_from_client),
             frames_from_upstream: value(&counters.frames_from_upstream),
             pipes: value(&counters.gauges.pipes),
+            pipes_in_use: value(&counters.gauges.pipes_in_use),
             timers: value(&counters.gauges.timers),
+            tunnel_slots: value(&counters.gauges.tunnel_slots),
+            sockets: value(&counters.gauges.sockets),
+            upstream_idle: value(&counters.gauges.upstream_idle),
+            // The workers' own knowledge: the board has none of it.
+            load: 0,
             busy: self.busy,
             cpu_s: Duration::from_nanos(cpu_ns).as_secs_f64(),
             handed_over: value(&counters.handed_over),
@@ -138,7 +144,8 @@ fn counts(sum: &Counters, status: &mut Status) {
         resumed: value(&sum.tls_resumed),
         failed: value(&sum.tls_failures),
     };
-    status.errors = Errors { accept: value(&sum.accept_errors), panics: value(&sum.panics) };
+    status.errors =
+        Errors { accept: value(&sum.accept_errors), shortages: value(&sum.shortages), panics: value(&sum.panics) };
 }
 
 fn by_reason(reasons: &Reasons) -> BTreeMap<String, u64> {
@@ -149,13 +156,16 @@ fn by_reason(reasons: &Reasons) -> BTreeMap<String, u64> {
     counts
 }
 
-/// CPU time of a thread of this process, nanoseconds (/proc/pid/schedstat, CONFIG_SCHED_INFO); 0 where the kernel does not tell.
+/// CPU time of a thread of this process, nanoseconds; 0 where there is no such thread. Each thread has a clock, whose number is made of
+/// its own (include/linux/posix-timers.h, as pthread_getcpuclockid(3) does).
 fn cpu_ns(thread: u64) -> u64 {
-    let text = fs::read_to_string(format!("/proc/self/task/{thread}/schedstat")).unwrap_or_default();
-    text.split(' ').next().and_then(|ns| ns.parse().ok()).unwrap_or(0)
+    const OF_A_THREAD: i32 = 0b110;
+    let Ok(thread) = i32::try_from(thread) else { return 0 };
+    let clock = ClockId::from_raw((!thread << 3) | OF_A_THREAD);
+    clock_gettime(clock).map_or(0, |time| Duration::from(time).as_nanos() as u64)
 }
 
-fn process() -> Process {
+fn process(files: &Files) -> Process {
     let cpu_s = getrusage(UsageWho::RUSAGE_SELF).map_or(0.0, |usage| {
         [usage.user_time(), usage.system_time()]
             .iter()
@@ -163,7 +173,7 @@ fn process() -> Process {
             .sum()
     });
     // proc(5), `statm`: all of it, and what is resident, in pages.
-    let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let statm = files.statm();
     let page =
         sysconf(SysconfVar::PAGE_SIZE).ok().flatten().and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(4096);
     let mut bytes = statm.split(' ').map(|pages| pages.parse::<u64>().unwrap_or(0) * page);

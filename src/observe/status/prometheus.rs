@@ -108,6 +108,8 @@ impl Families<'_> {
             self.gauge("longsplice_connections_max", help, limit.max)?;
         }
         self.counter("longsplice_accept_errors", "accept4(2) failed: no descriptor, no memory.", status.errors.accept)?;
+        let help = "Calls that failed because the host had no descriptor or memory.";
+        self.counter("longsplice_shortages", help, status.errors.shortages)?;
         self.counter("longsplice_requests", "Requests answered that became no tunnel.", status.requests)?;
         let reasons = status.refusals.iter().map(|(reason, count)| ([("reason", reason.as_str())], *count));
         self.counters("longsplice_refusals", "Requests refused.", reasons)?;
@@ -182,7 +184,17 @@ impl Families<'_> {
         let help = "Connections handed to a worker with fewer.";
         self.counters("longsplice_worker_handed_over", help, each(|worker| worker.handed_over))?;
         self.gauges("longsplice_worker_pipes", "Pipes for bulk data, in use or kept.", each(|worker| worker.pipes))?;
-        self.gauges("longsplice_worker_timers", "Deadlines on the wheel.", each(|worker| worker.timers))
+        let help = "Of these, pipes in use.";
+        self.gauges("longsplice_worker_pipes_in_use", help, each(|worker| worker.pipes_in_use))?;
+        self.gauges("longsplice_worker_timers", "Deadlines on the wheel.", each(|worker| worker.timers))?;
+        let help = "Entries of the table of tunnels.";
+        self.gauges("longsplice_worker_tunnel_slots", help, each(|worker| worker.tunnel_slots))?;
+        let help = "Sockets that handshakes, requests and listeners wait for.";
+        self.gauges("longsplice_worker_sockets", help, each(|worker| worker.sockets))?;
+        let help = "Connections to backends that wait for another request.";
+        self.gauges("longsplice_worker_upstream_idle", help, each(|worker| worker.upstream_idle))?;
+        let help = "Connections of clients as the other workers count them.";
+        self.gauges("longsplice_worker_load", help, each(|worker| worker.load))
     }
 
     fn servers(&mut self, status: &Status) -> fmt::Result {
@@ -210,6 +222,11 @@ impl Families<'_> {
         let each = |value: fn(&UpstreamServer) -> u64| servers().map(move |(labels, server)| (labels, value(server)));
         self.gauges("longsplice_upstream_tunnels", "Tunnels open.", each(|server| server.tunnels_open))?;
         self.counters("longsplice_upstream_tunnels_opened", "Tunnels opened.", each(|server| server.tunnels))?;
+        let help = "Requests and tunnels that are at it.";
+        self.gauges("longsplice_upstream_connections", help, each(|server| server.connections))?;
+        let limited = servers().filter(|(_, server)| server.max_conns > 0);
+        let limits = limited.map(|(labels, server)| (labels, server.max_conns));
+        self.gauges("longsplice_upstream_connections_max", "Its max_conns, where it has one.", limits)?;
         self.counters("longsplice_upstream_requests", "Requests it was asked.", each(|server| server.requests))?;
         self.counters("longsplice_upstream_failures", "Requests it failed.", each(|server| server.fails))?;
         let help = "Connections to it that came to nothing.";
@@ -297,6 +314,8 @@ mod tests {
             address: "10.0.0.1:80".into(),
             state: UpstreamState::Failed,
             requests: 7,
+            connections: 3,
+            max_conns: 5,
             ..UpstreamServer::default()
         };
         let bucket = |le, count| Bucket { le, count };
@@ -349,6 +368,7 @@ mod tests {
                 "longsplice_requests_total 11",
                 "# TYPE longsplice_tunnels gauge",
                 "# TYPE longsplice_handshake_duration_seconds histogram",
+                "longsplice_upstream_connections_max{upstream=\"app\",server=\"a\\\"b\\\\c\\nd\",address=\"10.0.0.1:80\"} 5",
                 "longsplice_upstream_requests_total{upstream=\"app\",server=\"a\\\"b\\\\c\\nd\",address=\"10.0.0.1:80\"} 7",
             ],
         );

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use crate::{
+    host::finding::grouped,
     observe::status::{Tunnel, UpstreamServer, UpstreamState},
     top::{
         history::History,
         lines::{Cell, Style, Table, figure, name, nearness},
-        units::{bytes, count, millis, none, percent, rate, span, speed, whole},
+        units::{bytes, count, millis, none, percent, rate, span, speed},
     },
 };
 
@@ -84,7 +85,7 @@ fn counted(value: u64) -> Cell {
 }
 
 fn exact(value: u64) -> Cell {
-    Cell::figure(value as f64, whole(value))
+    Cell::figure(value as f64, grouped(value))
 }
 
 fn in_bytes(value: u64) -> Cell {

@@ -131,3 +131,92 @@ fn a_panic_costs_only_its_tunnel() {
     bench.table.with(0, &mut bench.scratch, |_, _| panic!("a defect"));
     assert_eq!(bench.outcome().reason, Reason::InternalError);
 }
+
+const IDLE: Duration = Duration::from_millis(300);
+
+impl Bench {
+    fn with_idle_time() -> Self {
+        Self::with(Some(0), Terms { idle: IDLE, ..Terms::default() }, b"", b"")
+    }
+
+    /// The process is stopped for longer than the idle time. Then the deadline is looked at first: the events of what has come meanwhile
+    /// are not fetched yet.
+    fn stop_and_go_on(&mut self) {
+        std::thread::sleep(2 * IDLE);
+        let _ = self.reactor.turn(&mut Vec::new()).unwrap();
+        let mut expired = Vec::new();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while expired.is_empty() && Instant::now() < deadline {
+            self.reactor.advance(&mut expired).unwrap();
+            let _ = self.reactor.turn(&mut Vec::new()).unwrap();
+        }
+        expired.into_iter().for_each(|number| self.table.expire(number, &mut self.scratch));
+    }
+
+    /// Sends from the backend until nothing goes any more; how much went.
+    fn fill(&mut self) -> usize {
+        self.backend.set_nonblocking(true).unwrap();
+        let (piece, mut sent, mut full) = (vec![0; 1 << 20], 0, 0);
+        self.until(|bench| {
+            match bench.backend.write(&piece) {
+                Ok(count) => (sent, full) = (sent + count, 0),
+                Err(_) => full += 1,
+            }
+            full > 50
+        });
+        sent
+    }
+}
+
+#[test]
+fn what_came_while_the_process_was_stopped_keeps_its_tunnel() {
+    for side in [Side::Client, Side::Upstream] {
+        let mut bench = Bench::with_idle_time();
+        let sent = frame(side, 5);
+        match side {
+            Side::Client => bench.client.write_all(&sent).unwrap(),
+            Side::Upstream => bench.backend.write_all(&sent).unwrap(),
+        }
+        bench.stop_and_go_on();
+        assert_eq!(bench.table.len(), 1, "closed as idle with bytes of {side:?} waiting");
+        bench.serve(side);
+        let mut read = vec![0; sent.len()];
+        match side {
+            Side::Client => bench.backend.read_exact(&mut read).unwrap(),
+            Side::Upstream => bench.client.read_exact(&mut read).unwrap(),
+        }
+        assert_eq!(read, sent);
+        assert_eq!(bench.outcome().reason, Reason::IdleTimeout, "and it is idle later");
+    }
+}
+
+#[test]
+fn a_tunnel_of_which_nothing_came_while_the_process_was_stopped_is_idle() {
+    let mut bench = Bench::with_idle_time();
+    bench.stop_and_go_on();
+    assert_eq!(bench.outcome().reason, Reason::IdleTimeout);
+}
+
+#[test]
+fn a_reader_that_takes_nothing_is_idle_however_much_waits_for_it() {
+    let mut bench = Bench::with_idle_time();
+    bench.fill();
+    bench.stop_and_go_on();
+    assert!(bench.table.is_empty(), "bytes for a reader that does not read are no sign of life");
+}
+
+#[test]
+fn a_reader_that_read_on_while_the_process_was_stopped_keeps_its_tunnel() {
+    let mut bench = Bench::with_idle_time();
+    let sent = bench.fill();
+    let mut read = vec![0; sent];
+    let mut client = bench.client.try_clone().unwrap();
+    client.set_nonblocking(true).unwrap();
+    let mut length = 0;
+    while let Ok(count @ 1..) = client.read(&mut read[length..]) {
+        length += count;
+    }
+    assert!(length < sent);
+    bench.stop_and_go_on();
+    assert_eq!(bench.table.len(), 1, "closed as idle though its reader takes again");
+}

@@ -10,6 +10,7 @@ fn server(weight: u32) -> UpstreamServer {
         weight,
         max_fails: 1,
         fail_timeout: Duration::from_secs(10),
+        max_conns: 0,
         backup: false,
         down: false,
         drain: false,
@@ -187,6 +188,69 @@ fn a_peer_out_of_range_is_nobody() {
     assert!(!group.failed(7, Instant::now()));
     group.succeeded(7);
     assert_eq!(group.name(7), "");
+}
+
+#[test]
+fn a_full_peer_is_passed_over_until_one_of_its_requests_or_tunnels_ends() {
+    let full = UpstreamServer { max_conns: 1, ..server(1) };
+    let group = group(&[full.clone(), full.clone(), UpstreamServer { backup: true, ..full }]);
+    let now = Instant::now();
+    let choose = || group.choose(&mut Tried::default(), now);
+    let [first, second, backup] = [choose(), choose(), choose()].map(|choice| choice.expect("a place"));
+    assert_eq!([first.peer, second.peer, backup.peer], [0, 1, 2], "the backup when the primaries are full");
+    assert!(choose().is_none());
+    assert_eq!((group.full(), group.seen(now)[1].conns, group.seen(now)[1].max_conns), (3, 1, 1));
+    // A tunnel has its request's place, and gives it back at its end.
+    let leg = group.leg(second, None);
+    assert!(choose().is_none());
+    drop(leg);
+    assert_eq!(choose().map(|choice| choice.peer), Some(1));
+    drop(first);
+    assert_eq!(group.full(), 1);
+    assert!(choose().is_some());
+}
+
+#[test]
+fn the_only_peer_has_its_max_conns_too() {
+    let group = group(&[UpstreamServer { max_conns: 2, ..server(1) }]);
+    let choose = || group.choose(&mut Tried::default(), Instant::now());
+    let (_one, _two) = (choose().expect("a place"), choose().expect("a place"));
+    assert!(choose().is_none());
+}
+
+#[test]
+fn a_server_of_several_addresses_has_max_conns_for_each_as_in_nginx() {
+    let server = UpstreamServer { max_conns: 1, ..server(1) };
+    let group = Group::new([(&server, vec![backend(0), backend(1)])]);
+    let choose = || group.choose(&mut Tried::default(), Instant::now());
+    let (_one, _two) = (choose().expect("a place"), choose().expect("a place"));
+    assert!(choose().is_none());
+}
+
+#[test]
+fn what_is_open_counts_in_the_group_that_follows() {
+    let open = Open::default();
+    let before = group(&[server(1), server(1)]);
+    before.count_in(&open, "app");
+    let now = Instant::now();
+    let held = [(); 4].map(|()| before.choose(&mut Tried::default(), now).expect("a place"));
+    let next = group(&[server(1), UpstreamServer { max_conns: 2, ..server(1) }]);
+    next.count_in(&open, "app");
+    next.inherit(&before);
+    assert_eq!(picks(&next, 3), [0, 0, 0], "the second has two of the file before");
+    drop(held);
+    assert!(picks(&next, 3).contains(&1));
+}
+
+#[test]
+fn tunnels_that_count_alike_share_one_place_in_memory() {
+    let group = group(&[server(1)]);
+    let choose = || group.choose(&mut Tried::default(), Instant::now()).expect("a place");
+    let legs = [(); 3].map(|()| group.leg(choose(), None));
+    assert_eq!(group.turns()[0].counts.len(), 1);
+    assert_eq!((size_of::<Leg>(), group.seen(Instant::now())[0].conns), (8, 3));
+    drop(legs);
+    assert_eq!(group.seen(Instant::now())[0].conns, 0);
 }
 
 /// nginx's algorithm once more, as plainly as can be, on a clock of whole seconds.

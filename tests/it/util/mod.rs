@@ -2,8 +2,11 @@
 
 pub mod backend;
 pub mod browser;
+pub mod elsewhere;
 pub mod external;
 pub mod frames;
+pub mod host;
+pub mod leaks;
 pub mod ports;
 pub mod process;
 pub mod proxy;
@@ -17,7 +20,9 @@ use std::{
 
 pub use self::{
     backend::Backend,
+    elsewhere::Elsewhere,
     external::{external, python_module},
+    leaks::Leaks,
     proxy::{Driver, Program, Proxy},
     wire::{Ending, Head, Response, Wire},
 };

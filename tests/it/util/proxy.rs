@@ -16,7 +16,7 @@ use nix::sys::{
 use tempfile::TempDir;
 
 use super::{
-    Wire, eventually, external, ports,
+    Wire, eventually, external, leaks, ports,
     process::{Finished, Running, finish},
     tls,
 };
@@ -67,6 +67,7 @@ pub struct Setup {
     text: String,
     main: String,
     whole: bool,
+    watched: bool,
     driver: Driver,
     program: Program,
     values: BTreeMap<String, String>,
@@ -95,9 +96,14 @@ impl Setup {
     }
 
     /// Started by another program, whose last arguments are the program under test and its own.
-    pub fn started_by(mut self, program: &Path, arguments: &[&str]) -> Self {
+    pub fn started_by(self, program: &Path, arguments: &[&str]) -> Self {
+        self.started_by_file(program, arguments, executable())
+    }
+
+    /// As [`Self::started_by`], with a copy of the program under test.
+    pub fn started_by_file(mut self, program: &Path, arguments: &[&str], executable: &Path) -> Self {
         let mut arguments: Vec<String> = arguments.iter().map(|argument| self.fill_in(argument)).collect();
-        arguments.push(executable().display().to_string());
+        arguments.push(executable.display().to_string());
         self.started_by = Some((program.to_owned(), arguments));
         self
     }
@@ -119,6 +125,12 @@ impl Setup {
     /// The text is given to the program as it stands: a whole nginx.conf, or a fragment.
     pub fn verbatim(mut self) -> Self {
         self.whole = true;
+        self
+    }
+
+    /// With one more server, for [`super::Leaks`] to ask.
+    pub fn watched(mut self) -> Self {
+        self.watched = true;
         self
     }
 
@@ -213,10 +225,11 @@ impl Setup {
         };
         let workers = if main.contains("worker_processes") { "" } else { "worker_processes 2;" };
         let log = if main.contains("error_log") { "" } else { "error_log stderr info;" };
+        let watched = if self.watched && self.program == Program::Longsplice { leaks::SERVER } else { "" };
         let events = if main.contains("events") { "" } else { "events { worker_connections 9000; }" };
         format!(
             "{main}{workers} {main_nginx}\n{log}\npid %dir%/proxy.pid;\n{events}\nhttp {{\n{http_nginx}\n\
-             access_log %dir%/access.log;\n{text}\n}}\n"
+             access_log %dir%/access.log;\n{text}\n{watched}\n}}\n"
         )
     }
 
@@ -293,6 +306,7 @@ impl Proxy {
             text: text.to_owned(),
             main: String::new(),
             whole: false,
+            watched: false,
             driver: Driver::Epoll,
             program: under_test(),
             values: BTreeMap::new(),
@@ -401,6 +415,13 @@ impl Proxy {
         let statm = fs::read_to_string(format!("/proc/{}/statm", self.pid())).expect("the process lives");
         let pages: usize = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("pages");
         pages * 4096
+    }
+
+    /// Memory that only this process has and that it has written to, bytes (proc(5), `smaps_rollup`, Linux 4.14).
+    pub fn private_bytes(&self) -> usize {
+        let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid())).expect("the process lives");
+        let line = rollup.lines().find_map(|line| line.strip_prefix("Private_Dirty:")).expect("a line of it");
+        line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") << 10
     }
 
     /// Ends it by `signal` and returns the status.

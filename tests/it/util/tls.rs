@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::Write,
     net::{SocketAddr, TcpStream},
     path::Path,
     sync::{Arc, LazyLock},
@@ -158,11 +159,22 @@ impl Handshake {
 /// # Errors
 /// What the handshake failed with.
 pub fn handshake(address: SocketAddr, name: &str, client: &Client) -> std::io::Result<Handshake> {
+    handshake_behind(b"", address, name, client)
+}
+
+/// As [`handshake`], with the ClientHello in one write behind some other bytes: a PROXY protocol header.
+///
+/// # Errors
+/// What the handshake failed with.
+pub fn handshake_behind(front: &[u8], address: SocketAddr, name: &str, client: &Client) -> std::io::Result<Handshake> {
     let mut socket = TcpStream::connect_timeout(&address, PATIENCE)?;
     socket.set_nodelay(true)?;
     socket.set_read_timeout(Some(PATIENCE))?;
     let name = ServerName::try_from(name.to_owned()).expect("a host name");
     let mut connection = ClientConnection::new(client.config.clone(), name).expect("a valid client");
+    let mut first = front.to_vec();
+    connection.write_tls(&mut first)?;
+    socket.write_all(&first)?;
     while connection.is_handshaking() {
         connection.complete_io(&mut socket)?;
     }

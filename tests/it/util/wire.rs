@@ -476,6 +476,14 @@ impl Wire {
         (head[0] & 0x0f, payload)
     }
 
+    /// The code of the close frame that comes next; None when the next frame is another.
+    pub fn closed_with(&mut self) -> Option<u16> {
+        match self.frame() {
+            (frames::CLOSE, payload) => Some(u16::from_be_bytes([*payload.first()?, *payload.get(1)?])),
+            _ => None,
+        }
+    }
+
     /// Sends one masked text frame and reads the echo.
     pub fn echoes(&mut self, text: &str) {
         self.send(frames::client(frames::TEXT, text));
