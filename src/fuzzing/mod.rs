@@ -9,6 +9,7 @@ mod frames;
 mod heads;
 mod hello;
 mod pieces;
+mod proxied;
 mod serving;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ pub use config::{config, template, values};
 pub use frames::{close_frame, frames};
 pub use heads::{request_head, response_head};
 pub use hello::client_hello;
+pub use proxied::proxy_protocol;
 pub use serving::serving;
 pub use texts::{log_escape, regex, uri};
 
@@ -33,6 +35,7 @@ pub const PROPERTIES: &[(&str, Property)] = &[
     ("config", config),
     ("frames", frames),
     ("log_escape", log_escape),
+    ("proxy_protocol", proxy_protocol),
     ("regex", regex),
     ("request_head", request_head),
     ("response_head", response_head),

@@ -102,6 +102,7 @@ fn client() -> ClientConnection {
         serial: 7,
         remote: Address::Tcp(([192, 0, 2, 1], 40_000).into()),
         local: Address::Tcp(([198, 51, 100, 2], 80).into()),
+        proxied: None,
         tls: None,
         accepted: Instant::now(),
     }
@@ -149,7 +150,7 @@ fn proxied(request: &mut Request, pass: &ProxyPass, answer: &[u8]) -> Result<(),
     let passed = match (judge_answer(&head, upgrade.as_ref())?, &upgrade) {
         (Answer::Switched { .. }, Some(upgrade)) => switching_head(request, &head, upgrade),
         _ if head.status < 200 => interim_head(&head),
-        _ => response_head(request, &head, response_framing(&head, &method)?, true),
+        _ => response_head(request, &head, response_framing(&head, &method), true),
     };
     answered(&passed);
     Ok(())
