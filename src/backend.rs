@@ -19,17 +19,18 @@ pub const HOST_SHORTAGE: &str = "host_shortage";
 
 const TIMED_OUT: &str = "upstream timed out (110: Connection timed out) while connecting to upstream";
 
-/// Opens a connection within `proxy_connect_timeout`, TLS included when `tls_name` (SNI and the name to verify) is given.
+/// Opens a connection within `proxy_connect_timeout`, on which `preface` is sent first; TLS included when `tls_name` (SNI and the name to verify) is given.
 ///
 /// # Errors
 /// 502 or 504 with the cause; 503 ([`HOST_SHORTAGE`]) where it is this host's.
 pub async fn connect(
     worker: &Rc<Worker>,
     backend: &Backend,
+    preface: &[u8],
     tls_name: Option<&str>,
     settings: &Settings,
 ) -> Result<Stream, Refusal> {
-    let opening = open(worker, backend, tls_name, settings);
+    let opening = open(worker, backend, preface, tls_name, settings);
     match worker.reactor.within(settings.connect_timeout, opening).await {
         Ok(result) => result,
         Err(_) => Err(Refusal::new(504, "upstream_connect_timeout", TIMED_OUT)),
@@ -39,6 +40,7 @@ pub async fn connect(
 async fn open(
     worker: &Rc<Worker>,
     backend: &Backend,
+    preface: &[u8],
     tls_name: Option<&str>,
     settings: &Settings,
 ) -> Result<Stream, Refusal> {
@@ -62,6 +64,7 @@ async fn open(
     let descriptor = worker.reactor.watch(fd).map_err(refused)?;
     descriptor.connected().await.map_err(refused)?;
     let stream = Stream::new(descriptor, Rc::clone(&worker.scratch));
+    stream.write_all(preface).await.map_err(|failure| preface_failed(&failure))?;
     if let Some(name) = tls_name {
         let session =
             tls::Session::client(&settings.backend_tls, name).map_err(|error| tls_failed(&Failure::Tls(error)))?;
@@ -88,6 +91,14 @@ fn refused(error: io::Error) -> Refusal {
     let (status, reason) = if sys::is_shortage(&error) { (503, HOST_SHORTAGE) } else { (502, "upstream_connect") };
     let detail = format!("connect() failed ({}) while connecting to upstream", os_error(&error)).into();
     Refusal { status, reason, detail }
+}
+
+fn preface_failed(failure: &Failure) -> Refusal {
+    Refusal {
+        status: 502,
+        reason: "upstream_send",
+        detail: format!("sending the PROXY protocol header to upstream failed ({failure})").into(),
+    }
 }
 
 fn tls_failed(failure: &Failure) -> Refusal {

@@ -5,11 +5,13 @@
 //! another field away that a backend relies on. Nothing decoded is ever written raw.
 
 mod fields;
+mod preface;
 mod redirect;
 mod request;
 mod response;
 mod target;
 
+pub use preface::preface;
 pub use request::{backend_method, keeps_backend, request_head};
 pub use response::{interim_head, own_response, response_head, switching_head};
 pub use target::{VariableTarget, variable_target};

@@ -148,6 +148,8 @@ pub const LOG_INTERVALS_PER_TICK: usize = 1024;
 pub const LOG_JSON_VALUE_BYTES: [usize; 2] = [1024, 64];
 /// Seconds between two messages about lines that one log lost.
 pub const LOG_LOSS_REPORT_SECS: u64 = 60;
+/// The same once a line could be written again, seconds.
+pub const LOG_RECOVERY_REPORT_SECS: u64 = 3;
 /// Longest single log record, bytes; a longer one is cut.
 pub const LOG_RECORD_BYTES: usize = 16 << 10;
 

@@ -142,7 +142,10 @@ async fn pass_on(
         return Err(Refusal::new(413, "body_too_large", "Content-Length is beyond client_max_body_size"));
     }
     let target = target(client, request, pass)?;
-    let limits = target.upstream.and_then(|index| request.config.upstreams.get(index)?.keepalive);
+    let preface = forward::preface(request);
+    // A connection that names a client carries no other's requests.
+    let shared = target.upstream.filter(|_| preface.is_empty());
+    let limits = shared.and_then(|index| request.config.upstreams.get(index)?.keepalive);
     let keep = limits.filter(|_| forward::keeps_backend(request, upgrade));
     let head = forward::request_head(request, pass, upgrade, keep.is_some())?;
     let round = Round {
@@ -151,6 +154,7 @@ async fn pass_on(
         target: &target,
         method: &method,
         head: &head,
+        preface: &preface,
         upgrade,
         pool: target
             .upstream

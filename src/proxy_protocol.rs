@@ -2,7 +2,7 @@
 //!
 //! What a header says is read and written by `ppp`. Where it ends is found here, so that it may come in any pieces.
 
-use std::{borrow::Cow, io, net::SocketAddr};
+use std::{borrow::Cow, net::SocketAddr};
 
 use ppp::{
     v1,
@@ -194,21 +194,19 @@ pub enum Version {
     V2,
 }
 
-/// The header before what is sent on a client's behalf: from `source` to `destination`, or that nothing is known of it (`UNKNOWN`,
+/// What says that nothing is known of a client, in version 2.
+const V2_UNKNOWN: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+
+/// The header before what is sent on a client's behalf: from `source` to `destination`. None: nothing is known of it (`UNKNOWN`,
 /// `LOCAL`).
-///
-/// # Errors
-/// None that could be: they are of ppp's writer, and a header is short.
-pub fn header(version: Version, ends: Option<(SocketAddr, SocketAddr)>) -> io::Result<Vec<u8>> {
+pub fn header(version: Version, ends: Option<(SocketAddr, SocketAddr)>) -> Vec<u8> {
     let ends = ends.map(of_one_family);
-    match (version, ends) {
-        (Version::V1, ends) => Ok(ends.map_or(v1::Addresses::Unknown, v1::Addresses::from).to_string().into_bytes()),
-        (Version::V2, Some(ends)) => {
-            Builder::with_addresses(v2::Version::Two | Command::Proxy, Protocol::Stream, ends).build()
-        }
-        (Version::V2, None) => {
-            let nothing = Addresses::Unspecified;
-            Builder::with_addresses(v2::Version::Two | Command::Local, Protocol::Unspecified, nothing).build()
+    match version {
+        Version::V1 => ends.map_or(v1::Addresses::Unknown, v1::Addresses::from).to_string().into_bytes(),
+        Version::V2 => {
+            let proxied = |ends| Builder::with_addresses(v2::Version::Two | Command::Proxy, Protocol::Stream, ends);
+            // ppp's writer fails past 64 KiB, and not before.
+            ends.and_then(|ends| proxied(ends).build().ok()).unwrap_or_else(|| V2_UNKNOWN.to_vec())
         }
     }
 }

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{AccessLog, ErrorLog, Fallback};
 use crate::{
+    proxy_protocol,
     route::{access::Rule, origin::Origin, real_ip::RealIp, rewrite::Regex},
     tls::BackendTls,
     variables::Template,
@@ -18,6 +19,8 @@ pub struct Settings {
     pub set_headers: Vec<(Box<str>, Template)>,
     /// `proxy_http_version` 1.0 or 1.1; default 1.1.
     pub proxy_http_10: bool,
+    /// `proxy_protocol`: the version of the header that connections to backends begin with; none: off.
+    pub proxy_protocol: Option<proxy_protocol::Version>,
     /// `proxy_connect_timeout` (60s)
     pub connect_timeout: Duration,
     /// `proxy_read_timeout` (60s): for plain HTTP.

@@ -26,7 +26,10 @@ use nix::{
 
 use crate::{
     config::{LogBuffer, LogTarget},
-    limits::{LOG_BACKLOG_BYTES, LOG_LOSS_REPORT_SECS, LOG_PIPE_BYTES, LOG_RETRY_MS, LOG_WRITE_BYTES},
+    limits::{
+        LOG_BACKLOG_BYTES, LOG_LOSS_REPORT_SECS, LOG_PIPE_BYTES, LOG_RECOVERY_REPORT_SECS, LOG_RETRY_MS,
+        LOG_WRITE_BYTES,
+    },
 };
 
 /// Lines written and lost, ever, of all logs.
@@ -81,16 +84,33 @@ struct Pending {
     since: Option<Instant>,
     /// The first is in the file in part.
     cut: bool,
-    /// A line was lost when it was in the file in part: the next begins with a newline.
+    /// A line was lost when it was in the file in part: the next that gets there begins with a newline.
     torn: bool,
 }
 
-/// Lines lost since the last report.
+/// Lines lost since the last report that somebody could read.
 #[derive(Debug, Default)]
 struct Unreported {
     lines: u64,
     cause: Option<Errno>,
+    /// When it was last tried to tell.
     reported: Option<Instant>,
+    /// A line was written since: there is room again.
+    is_over: bool,
+}
+
+impl Unreported {
+    /// The file took nothing at all. One that is only slow is never over.
+    fn has_failed(&self) -> bool {
+        self.cause.is_some_and(|errno| errno != Errno::EAGAIN)
+    }
+
+    /// When it may be told next: how long from now. Never without lines.
+    fn due_in(&self, now: Instant) -> Option<Duration> {
+        let pause = if self.is_over { LOG_RECOVERY_REPORT_SECS } else { LOG_LOSS_REPORT_SECS };
+        let next = self.reported.map(|reported| reported + Duration::from_secs(pause));
+        (self.lines > 0).then(|| next.map_or(Duration::ZERO, |next| next.saturating_duration_since(now)))
+    }
 }
 
 impl Sink {
@@ -135,11 +155,16 @@ impl Sink {
         self.buffer.map_or(LOG_WRITE_BYTES, |buffer| buffer.bytes)
     }
 
-    /// When something is to be written without another line: how long from now.
+    /// When something is to be written, or told, without another line: how long from now.
     pub(super) fn due_in(&self, now: Instant) -> Option<Duration> {
-        if self.is_due(now) {
-            return Some(Duration::from_millis(LOG_RETRY_MS));
-        }
+        let lines = match self.is_due(now) {
+            true => Some(Duration::from_millis(LOG_RETRY_MS)),
+            false => self.flush_in(now),
+        };
+        [lines, self.unreported.due_in(now)].into_iter().flatten().min()
+    }
+
+    fn flush_in(&self, now: Instant) -> Option<Duration> {
         let flush = self.buffer.and_then(|buffer| buffer.flush)?;
         Some((self.pending.since? + flush).saturating_duration_since(now))
     }
@@ -153,6 +178,27 @@ impl Sink {
 
     /// Writes what waits. What does not fit into a pipe goes on waiting; what a file does not take (a full disk) is lost.
     pub(super) fn write_out(&mut self) {
+        if let Some(errno) = self.try_write() {
+            self.give_up(errno);
+        }
+    }
+
+    /// Writes a line about the logs themselves. False: it is not to be had here either, and no lost line.
+    pub(super) fn say(&mut self, line: &[u8], now: Instant) -> bool {
+        self.write_out();
+        if self.pending.bytes.len() + line.len() > LOG_BACKLOG_BYTES {
+            return false;
+        }
+        self.pending.add(line, now);
+        let failed = self.try_write().is_some();
+        if failed {
+            self.pending.drop_all();
+        }
+        !failed
+    }
+
+    /// Writes what waits, as far as it goes; what the file said to the rest.
+    fn try_write(&mut self) -> Option<Errno> {
         let mut sent = 0;
         let failure = loop {
             let Some(piece) = self.pending.bytes.get(sent..).filter(|rest| !rest.is_empty()) else { break None };
@@ -168,9 +214,8 @@ impl Sink {
             }
         };
         self.tally.written.fetch_add(self.pending.drop_front(sent), Relaxed);
-        if let Some(errno) = failure {
-            self.give_up(errno);
-        }
+        self.unreported.is_over |= sent > 0 && failure.is_none() && self.unreported.has_failed();
+        failure
     }
 
     /// Opens the file anew, by its name; what waits goes to the old one first.
@@ -203,6 +248,7 @@ impl Sink {
             self.tally.add_lost(lines);
             self.unreported.lines += lines;
             self.unreported.cause = Some(errno);
+            self.unreported.is_over = false;
         }
     }
 
@@ -211,28 +257,32 @@ impl Sink {
         self.unreported.lines += lines;
     }
 
-    /// Says how many lines were lost, at most once a minute unless it is the `last` chance.
+    /// How many lines were lost, when that is to be told: at most once a minute, and once there is room again, unless it is the `last`
+    /// chance. [`Sink::told`] when somebody could be.
     pub(super) fn report(&mut self, now: Instant, last: bool) -> Option<String> {
-        let pause = Duration::from_secs(LOG_LOSS_REPORT_SECS);
-        let due = last || self.unreported.reported.is_none_or(|reported| now.duration_since(reported) >= pause);
-        if self.unreported.lines == 0 || !due {
+        let due_in = self.unreported.due_in(now)?;
+        if !last && !due_in.is_zero() {
             return None;
         }
+        self.unreported.reported = Some(now);
         let cause = match self.unreported.cause {
             Some(Errno::EAGAIN) => "nobody reads it, or too slowly".to_owned(),
             Some(errno) => format!("write() failed ({}: {})", errno as i32, errno.desc()),
             None => "they came faster than the log takes them".to_owned(),
         };
-        let message = format!("{} lines for the log \"{}\" were lost: {cause}", self.unreported.lines, self.name);
-        self.unreported = Unreported { reported: Some(now), ..Unreported::default() };
-        Some(message)
+        Some(format!("{} lines for the log \"{}\" were lost: {cause}", self.unreported.lines, self.name))
+    }
+
+    /// The lines that were reported last have been told of.
+    pub(super) fn told(&mut self) {
+        self.unreported = Unreported { reported: self.unreported.reported, ..Unreported::default() };
     }
 }
 
 impl Pending {
     fn add(&mut self, line: &[u8], now: Instant) {
         let before = self.bytes.len();
-        if std::mem::take(&mut self.torn) {
+        if self.torn && self.bytes.is_empty() {
             self.bytes.push(b'\n');
         }
         self.bytes.extend_from_slice(line);
@@ -243,6 +293,7 @@ impl Pending {
     /// So many bytes are in the file: how many lines that completes.
     fn drop_front(&mut self, mut written: usize) -> u64 {
         self.bytes.drain(..written);
+        self.torn &= written == 0;
         let mut whole = 0;
         while let Some(line) = self.lines.front_mut() {
             if *line > written {
@@ -349,10 +400,34 @@ mod tests {
         let now = Instant::now();
         let message = log.report(now, false).unwrap();
         assert_eq!(message, "2 lines for the log \"test\" were lost: write() failed (28: No space left on device)");
+        log.told();
         write_lines(&mut log, [b"c\n".as_slice()]);
         assert_eq!(log.report(now, false), None, "only once a minute");
         assert!(log.report(now + Duration::from_secs(61), false).unwrap().starts_with("1 lines"));
         assert_eq!((log.tally.written(), log.tally.lost()), (0, 3));
+    }
+
+    #[test]
+    fn what_nobody_could_be_told_is_told_once_there_is_room() {
+        let mut log = sink(OpenOptions::new().write(true).open("/dev/full").unwrap());
+        write_lines(&mut log, [b"a\n".as_slice(), b"b\n"]);
+        let start = Instant::now();
+        assert!(log.report(start, false).unwrap().starts_with("2 lines"));
+        assert!(!log.say(b"2 lines are lost\n", start), "it is no better off");
+        assert_eq!(log.tally.lost(), 2, "which is no third lost line");
+        assert_eq!(log.due_in(start), Some(Duration::from_secs(LOG_LOSS_REPORT_SECS)));
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.log");
+        log.output = Output::File(open_for_append(&path).unwrap(), path.clone());
+        write_lines(&mut log, [b"c\n".as_slice()]);
+        assert_eq!(log.report(start, false), None, "not with every line");
+        let soon = start + Duration::from_secs(LOG_RECOVERY_REPORT_SECS);
+        assert_eq!(log.due_in(start), Some(soon - start));
+        assert!(log.report(soon, false).unwrap().starts_with("2 lines"));
+        assert!(log.say(b"2 lines are lost\n", soon));
+        log.told();
+        assert_eq!((log.report(soon, true), log.due_in(soon)), (None, None));
+        assert_eq!(std::fs::read(path).unwrap(), b"c\n2 lines are lost\n");
     }
 
     /// Everything the pipe holds now.
@@ -378,6 +453,7 @@ mod tests {
             let lost = log.tally.lost();
             assert!((80..100).contains(&lost), "the pipe has 64 KiB, we have 1 MiB: {lost}");
             assert!(log.report(Instant::now(), true).unwrap().contains("nobody reads it"));
+            log.told();
             let mut text = Vec::new();
             while log.due_in(Instant::now()).is_some() {
                 text.extend(drain(&mut reader));
@@ -398,6 +474,10 @@ mod tests {
         write_lines(&mut log, [long.as_slice()]);
         log.close();
         assert_eq!(log.tally.lost(), 1);
+        // Nor into the one after a line that is lost altogether.
+        write_lines(&mut log, [b"lost\n".as_slice()]);
+        log.close();
+        assert_eq!(log.tally.lost(), 2);
         let mut reader = File::from(read);
         let mut text = vec![0; 100_000];
         let first = reader.read(&mut text).unwrap();
@@ -413,7 +493,7 @@ mod tests {
         drop(read);
         let mut log = sink(File::from(write));
         write_lines(&mut log, [b"a\n".as_slice()]);
-        assert_eq!((log.tally.lost(), log.due_in(Instant::now())), (1, None));
+        assert_eq!((log.tally.lost(), log.is_due(Instant::now())), (1, false));
     }
 
     #[test]

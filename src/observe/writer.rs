@@ -85,7 +85,9 @@ impl Writer {
 
     fn reopen(&mut self) {
         let failed: Vec<_> = self.sinks.values_mut().filter_map(|sink| sink.reopen().err()).collect();
-        failed.iter().for_each(|(path, error)| self.say(Level::Error, &not_reopened(path, error)));
+        for (path, error) in &failed {
+            self.say(Level::Error, &not_reopened(path, error));
+        }
     }
 
     fn report(&mut self, lost: u64, is_last: impl Fn(SinkId) -> bool) {
@@ -93,20 +95,30 @@ impl Writer {
             sink.report_lost(lost);
         }
         let now = Instant::now();
-        let messages: Vec<String> =
-            self.sinks.iter_mut().filter_map(|(number, sink)| sink.report(now, is_last(*number))).collect();
-        messages.iter().for_each(|message| self.say(Level::Alert, message));
-    }
-
-    /// Writes a line about the logs themselves.
-    fn say(&mut self, level: Level, message: &str) {
-        let line = error_log::line_about_the_process(level, format_args!("{message}"));
-        for number in &self.main {
-            if let Some(sink) = self.sinks.get_mut(number) {
-                sink.add(&line, Instant::now());
-                sink.write_out();
+        let reports: Vec<(SinkId, String)> = self
+            .sinks
+            .iter_mut()
+            .filter_map(|(number, sink)| Some((*number, sink.report(now, is_last(*number))?)))
+            .collect();
+        for (number, message) in reports {
+            // The disk that is full may be this log's too: it is told later then.
+            if self.say(Level::Alert, &message)
+                && let Some(sink) = self.sinks.get_mut(&number)
+            {
+                sink.told();
             }
         }
+    }
+
+    /// Writes a line about the logs themselves. True when one of the main logs has it.
+    fn say(&mut self, level: Level, message: &str) -> bool {
+        let line = error_log::line_about_the_process(level, format_args!("{message}"));
+        let now = Instant::now();
+        let mut is_said = false;
+        for number in &self.main {
+            is_said |= self.sinks.get_mut(number).is_some_and(|sink| sink.say(&line, now));
+        }
+        is_said
     }
 }
 

@@ -52,7 +52,7 @@ impl Round<'_> {
     async fn open(&self, choice: &Choice) -> Result<Stream, Failed> {
         let worker = &self.client.worker;
         let name = self.target.tls_name.as_deref();
-        let opening = backend::connect(worker, &choice.backend, name, self.settings);
+        let opening = backend::connect(worker, &choice.backend, self.preface, name, self.settings);
         let wire = Wire::default();
         match race(opening, self.client.stream.descriptor().hangup()).await {
             Either::Left(Err(refusal)) if refusal.reason == backend::HOST_SHORTAGE => {

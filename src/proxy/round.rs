@@ -23,6 +23,8 @@ pub(super) struct Round<'a> {
     pub(super) target: &'a Target<'a>,
     pub(super) method: &'a str,
     pub(super) head: &'a [u8],
+    /// What a new connection begins with.
+    pub(super) preface: &'a [u8],
     pub(super) upgrade: Option<&'a Upgrade>,
     /// Where connections of other requests may wait for this one.
     pub(super) pool: Option<pool::Group>,

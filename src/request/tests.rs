@@ -21,6 +21,7 @@ pub(crate) fn settings() -> Settings {
     Settings {
         set_headers: Vec::new(),
         proxy_http_10: false,
+        proxy_protocol: None,
         connect_timeout: minute,
         read_timeout: minute,
         send_timeout: minute,

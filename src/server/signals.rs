@@ -41,6 +41,8 @@ impl Signals {
     pub(super) fn block() -> io::Result<Self> {
         let set: SigSet = SIGNALS.into_iter().collect();
         set.thread_block()?;
+        // A log at RLIMIT_FSIZE: write(2) is to fail, with EFBIG, and not to end the process.
+        SigSet::from(Signal::SIGXFSZ).thread_block()?;
         let descriptor = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(&descriptor, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;

@@ -1,6 +1,7 @@
 //! Faults of the host: no descriptors, no memory, no room on the disk, a process that is stopped, signals, crowds, readers that do not
 //! read. What clients get, what the log says and how often, what is counted, that tunnels live on, and that nothing is left behind.
 
+mod disk;
 mod shortage;
 
 use std::{sync::Arc, thread};

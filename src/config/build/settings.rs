@@ -11,7 +11,7 @@ use super::{
     Build, Directive, Level,
     proxy::regex_of,
 };
-use crate::{variables::Template, websocket::handshake::Protocols};
+use crate::{proxy_protocol::Version, variables::Template, websocket::handshake::Protocols};
 
 /// Of `websocket_max_lifetime`: tunnels that came together shall not go together.
 const LIFETIME_JITTER_PERCENT: u8 = 10;
@@ -39,6 +39,7 @@ impl Build<'_> {
         Settings {
             set_headers: self.set_headers(level),
             proxy_http_10: self.proxy_http_10(level),
+            proxy_protocol: self.proxy_protocol(level),
             connect_timeout: self.value(level, "proxy_connect_timeout", &values::TIME),
             read_timeout: self.value(level, "proxy_read_timeout", &values::TIME),
             send_timeout: self.value(level, "proxy_send_timeout", &values::TIME),
@@ -124,6 +125,22 @@ impl Build<'_> {
             self.report.push(Diagnostic::error(directive.arg_span(0), message).help("`1.0` or `1.1`"));
         }
         version == "1.0"
+    }
+
+    /// `on` is nginx's word for version 1.
+    fn proxy_protocol(&mut self, level: &Level<'_>) -> Option<Version> {
+        let directive = level.one("proxy_protocol")?;
+        match directive.arg(0) {
+            "off" => None,
+            "on" | "v1" => Some(Version::V1),
+            "v2" => Some(Version::V2),
+            other => {
+                let message = format!("invalid value \"{other}\" in \"proxy_protocol\" directive");
+                let error = Diagnostic::error(directive.arg_span(0), message);
+                self.report.push(error.help("`on` (version 1), `v1`, `v2` or `off`"));
+                None
+            }
+        }
     }
 
     /// `websocket_timeout` where it is set, else `proxy_read_timeout` where it is set, else the default of the former.

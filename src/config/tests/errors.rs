@@ -120,6 +120,7 @@ fn whom_to_believe_is_held_to_nginx_s_rules() {
     server_error("set_real_ip_from 10.0.0.0/33;", "host not found in set_real_ip_from \"10.0.0.0/33\"");
     server_error("set_real_ip_from all;", "a network like `10.0.0.0/8`");
     server_error("real_ip_header \"X Real\";", "\"X Real\" cannot be the name of a header field");
+    server_error("proxy_protocol v3;", "invalid value \"v3\" in \"proxy_protocol\" directive");
     server_error("real_ip_recursive yes;", "it must be \"on\" or \"off\"");
     server_error("real_ip_header A; real_ip_header B;", "\"real_ip_header\" directive is duplicate");
     let warned = report("set_real_ip_from 10.0.0.1/8; server { listen 127.0.0.1:1; location / { } }");

@@ -8,6 +8,7 @@ use crate::{
         Content, Driver, Fallback, KeepIdle, LogBuffer, LogTarget, Origin, ProxyPass, ProxyTarget, Redirect,
         TunnelEvent,
     },
+    proxy_protocol::Version,
     route::{
         access::{self, Whom},
         real_ip::{RealIp, RealIpHeader},
@@ -260,6 +261,19 @@ fn who_is_believed_where_and_how_are_inherited_each_by_itself() {
     let default = config_of_real_ip("set_real_ip_from localhost;");
     assert_eq!(default.header, RealIpHeader::Field("X-Real-IP".into()));
     assert!(default.from.contains(&Whom::Net("127.0.0.1/32".parse().expect("a network"))), "{:?}", default.from);
+}
+
+#[test]
+fn backends_are_told_who_the_client_is_where_the_file_says_so() {
+    let config = server(
+        "proxy_protocol on; location /a { } location /b { proxy_protocol v2; location /b/c { proxy_protocol off; } }
+         location /d { proxy_protocol v1; }",
+    );
+    let of = |path: &str| location(&config, path).settings.proxy_protocol;
+    assert_eq!(
+        (of("/a"), of("/b"), of("/b/c"), of("/d")),
+        (Some(Version::V1), Some(Version::V2), None, Some(Version::V1))
+    );
 }
 
 fn config_of_real_ip(directives: &str) -> RealIp {

@@ -9,6 +9,7 @@ use super::{Proxy, eventually, external, proxy::Setup};
 pub enum Limit {
     Descriptors,
     AddressSpace,
+    FileSize,
 }
 
 impl Limit {
@@ -16,6 +17,7 @@ impl Limit {
         match self {
             Self::Descriptors => "nofile",
             Self::AddressSpace => "as",
+            Self::FileSize => "fsize",
         }
     }
 }
@@ -27,6 +29,7 @@ pub fn set_limit(proxy: &Proxy, limit: Limit, value: Option<usize>) {
     let name = match limit {
         Limit::Descriptors => "Max open files",
         Limit::AddressSpace => "Max address space",
+        Limit::FileSize => "Max file size",
     };
     let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("the limit");
     let hard = line.split_whitespace().nth(1).expect("its hard value");

@@ -21,7 +21,7 @@ use std::{
 pub use self::{
     backend::Backend,
     elsewhere::Elsewhere,
-    external::{external, python_module},
+    external::{absent, external, python_module},
     leaks::Leaks,
     proxy::{Driver, Program, Proxy},
     wire::{Ending, Head, Response, Wire},
