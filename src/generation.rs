@@ -19,6 +19,7 @@ use crate::{
         tally::Tallies,
     },
     upstream::Upstreams,
+    zone::Zones,
 };
 
 /// See the module.
@@ -36,6 +37,8 @@ pub struct Generation {
     pub loaded: Arc<Loaded>,
     /// What outlives it.
     pub board: Arc<Board>,
+    /// What `limit_conn` and `limit_req` know.
+    pub zones: Zones,
     /// What is counted of its servers and of their backends.
     pub tallies: Tallies,
     listeners: HashMap<ListenAddress, usize>,
@@ -44,12 +47,12 @@ pub struct Generation {
 impl Generation {
     /// The first of a program.
     pub fn first(config: Arc<Config>, upstreams: Arc<Upstreams>, logs: Arc<Logs>, board: Arc<Board>) -> Arc<Self> {
-        Self::numbered(1, config, upstreams, logs, board)
+        Self::numbered(1, config, upstreams, logs, board, &Zones::default())
     }
 
     /// The one that follows this.
     pub fn next(&self, config: Arc<Config>, upstreams: Arc<Upstreams>, logs: Arc<Logs>) -> Arc<Self> {
-        Self::numbered(self.number + 1, config, upstreams, logs, Arc::clone(&self.board))
+        Self::numbered(self.number + 1, config, upstreams, logs, Arc::clone(&self.board), &self.zones)
     }
 
     fn numbered(
@@ -58,12 +61,14 @@ impl Generation {
         upstreams: Arc<Upstreams>,
         logs: Arc<Logs>,
         board: Arc<Board>,
+        zones: &Zones,
     ) -> Arc<Self> {
+        let zones = Zones::follow(&config, zones);
         let addresses = config.listeners.iter().map(|listener| listener.address.clone());
         let listeners = addresses.enumerate().map(|(index, address)| (address, index)).collect();
         let loaded = board.load(number, config.bytes);
         let tallies = board.kept.tallies(&config, upstreams.groups.iter().map(|group| group.addresses()));
-        let generation = Self { number, config, upstreams, logs, loaded, board, tallies, listeners };
+        let generation = Self { number, config, upstreams, logs, loaded, board, zones, tallies, listeners };
         generation.drain_what_was_drained();
         Arc::new(generation)
     }

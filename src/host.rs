@@ -67,7 +67,9 @@ pub fn nofile_needed(config: &Config) -> Option<u64> {
 }
 
 /// Settings that a file by itself can be too large for: `-t` speaks of these, `doctor` of all.
-const LINTED: [&str; 3] = ["LimitNOFILE", "net.core.somaxconn", "net.ipv4.ip_local_port_range"];
+const LINTED: [&str; 4] = ["LimitNOFILE", "net.core.somaxconn", "net.ipv4.ip_local_port_range", SANDBOX];
+/// Of which also what does not bite is said: somebody relies on it.
+const SANDBOX: &str = "sandbox";
 
 /// What of this host is too small for what a file asks for: for `-t`.
 pub fn lint(config: &Config) -> Vec<Diagnostic> {
@@ -81,10 +83,11 @@ fn lint_on(files: &Files, config: &Config) -> Vec<Diagnostic> {
     let settings = CHAPTERS.iter().flat_map(|chapter| chapter.settings).filter(|setting| LINTED.contains(&setting.key));
     let findings = settings.filter_map(|setting| Some((setting.key, (setting.judge)(&seen)?)));
     findings
-        .filter(|(_, finding)| finding.mark == Mark::Bad)
+        .filter(|(key, finding)| finding.mark == Mark::Bad || *key == SANDBOX && finding.mark == Mark::Warn)
         .map(|(key, finding)| {
             let message = format!("{key} is {}, this file needs {}: {}", finding.found, finding.wanted, finding.says);
-            Diagnostic::new(Severity::Warning, message).help(format!("`{}`; to keep it: {}", finding.now, finding.keep))
+            let now = if finding.now.is_empty() { String::new() } else { format!("`{}`; ", finding.now) };
+            Diagnostic::new(Severity::Warning, message).help(format!("{now}to keep it: {}", finding.keep))
         })
         .collect()
 }

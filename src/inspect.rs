@@ -127,6 +127,7 @@ fn gather(worker: &Worker) -> Status {
     known.for_each(|row| row.load = balance.load(row.id) as u64);
     status.servers = rows::servers(&generation);
     status.upstreams = rows::upstreams(&generation, Instant::now());
+    status.zones = rows::zones(&generation);
     status.limits = limits::of(worker, &status);
     status.log = status::Log { written: generation.logs.written(), lost: generation.logs.lost() };
     status

@@ -20,6 +20,8 @@ pub mod tls;
 
 pub mod config;
 
+pub mod zone;
+
 pub mod request;
 
 pub mod forward;

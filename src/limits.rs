@@ -28,6 +28,25 @@ pub const EXPANSION_BYTES: usize = 64 << 10;
 /// Nesting of one variable's value within another (a map whose value names a map ...).
 pub const VARIABLE_DEPTH: u8 = 16;
 
+/// Smallest zone of `limit_conn_zone` and `limit_req_zone`, bytes: nginx's eight pages.
+pub const LIMIT_ZONE_BYTES: usize = 32 << 10;
+/// What a key of `limit_conn` is reckoned to take of its zone, bytes. Its entry in a map that has just grown takes 57.
+pub const CONNECTION_KEY_BYTES: usize = 64;
+/// The same of `limit_req`: 48 of its own, and its entry of up to 39 in such a map.
+pub const REQUEST_KEY_BYTES: usize = 128;
+/// How long no request must have come of a key of `limit_req` before it may be forgotten without need, milliseconds; nginx's figure.
+pub const REQUEST_KEY_IDLE_MS: u64 = 60_000;
+/// Longest wait that `limit_req` may ask of a request, seconds: few clients wait that long, and each holds a connection.
+pub const REQUEST_DELAY_SECS: u64 = 600;
+
+/// Upgrade requests a worker has under way at once, from their head to their 101: a second or two of what a core can do, some kilobytes
+/// each. Past it clients are told to come again.
+pub const HANDSHAKES_PENDING: usize = 8_192;
+/// How often the log has a line about upgrade requests that were refused for their number, milliseconds.
+pub const BRAKE_LINE_MS: u64 = 1_000;
+/// Longest turn that a crowd refused by `upgrade_rate` is spread over, seconds: a larger one comes back more than once.
+pub const RETRY_SPREAD_SECS: u64 = 60;
+
 /// Longest PROXY protocol header, bytes; nginx's figure. What balancers send stays below 600: a client's certificate is not in it, only
 /// its name.
 pub const PROXY_HEADER_BYTES: usize = 4 << 10;
@@ -158,8 +177,9 @@ pub const ADDRESSES_PER_NAME: usize = 64;
 /// Seconds the helper thread may take to resolve one name during start.
 pub const RESOLVE_TIMEOUT_SECS: u64 = 30;
 
-/// Different reasons a worker counts (refusals; closes); past it they are counted together as `other`.
-pub const COUNTED_REASONS: usize = 96;
+/// Different reasons a worker counts (refusals; closes); past it they are counted together as `other`. The program has
+/// some hundred of them.
+pub const COUNTED_REASONS: usize = 192;
 
 /// Counts by server block, or by address of a backend, that are kept over reloads, so that names that come and go do not fill the
 /// memory.

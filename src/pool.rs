@@ -137,6 +137,11 @@ impl Pool {
         self.count(&groups);
     }
 
+    /// Forgets who looks after them.
+    pub fn abandon(&self) {
+        drop(self.watcher.take());
+    }
+
     /// Closes all.
     pub fn clear(&self) {
         self.idle.borrow_mut().clear();

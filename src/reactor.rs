@@ -291,6 +291,18 @@ impl Reactor {
         self.wheel.borrow_mut().disarm(timer);
     }
 
+    /// Forgets all tasks: nothing will come any more. Whoever waits for something is known by its waker alone, so that this ends it.
+    /// Without it neither would ever be freed: a task owns its descriptor, that the reactor, and this what wakes the task.
+    pub fn abandon(&self) {
+        let mut forgotten = Vec::new();
+        for (_, Source { reader, writer, watcher, .. }) in self.sources.borrow_mut().iter_mut() {
+            forgotten.extend([reader.take(), writer.take(), watcher.take()]);
+        }
+        forgotten.extend(self.waits.borrow_mut().iter_mut().map(|(_, wait)| wait.waker.take()));
+        // A task that ends by this gives its descriptor and its deadline back: not while these are walked through.
+        drop(forgotten);
+    }
+
     /// Gives up room that a crowd of tasks and deadlines has left behind.
     pub fn shrink(&self) {
         self.sources.borrow_mut().shrink_to_fit();

@@ -1,7 +1,7 @@
 //! What a tunnel keeps of its request until its last line in the logs.
 
 use std::{
-    fmt,
+    fmt, mem,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -16,6 +16,7 @@ use crate::{
     request::{Address, Attempt, ClientConnection, Request, Traffic},
     route::{location::LocationId, server_name::ServerId},
     upstream::Leg,
+    zone::Place,
 };
 
 /// A request's remains.
@@ -60,7 +61,7 @@ impl fmt::Debug for Record {
     }
 }
 
-/// The access log's lines as far as they are known, and what their rest is made of.
+/// The access log's lines as far as they are known, and what their rest is made of; and what only some tunnels have.
 struct Lines {
     sealed: Sealed,
     started: Instant,
@@ -71,6 +72,7 @@ struct Lines {
     to_upstream: u32,
     from_upstream: u32,
     attempt_began_ms: u32,
+    _places: Box<[Place]>,
 }
 
 impl Record {
@@ -86,7 +88,8 @@ impl Record {
         let attempt = request.attempts.pop().unwrap_or_default();
         let since_start = opened.saturating_duration_since(generation.board.started());
         Self::Small(Small {
-            lines: (!sealed.is_empty()).then(|| Box::new(Lines::of(sealed, &request, &attempt))),
+            lines: (!sealed.is_empty() || !request.places.is_empty())
+                .then(|| Box::new(Lines::of(sealed, &mut request, &attempt))),
             remote: request.remote().clone(),
             serial: request.client.serial,
             leg,
@@ -243,7 +246,7 @@ impl Small {
 }
 
 impl Lines {
-    fn of(sealed: Sealed, request: &Request, attempt: &Attempt) -> Self {
+    fn of(sealed: Sealed, request: &mut Request, attempt: &Attempt) -> Self {
         // A head of 4 GiB cannot be: `large_client_header_buffers` and `proxy_buffer_size` are kept far below.
         let short = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX);
         Self {
@@ -255,6 +258,7 @@ impl Lines {
             to_upstream: short(attempt.bytes_sent),
             from_upstream: short(attempt.bytes_received),
             attempt_began_ms: short(millis(attempt.began)),
+            _places: mem::take(&mut request.places).into_boxed_slice(),
         }
     }
 
@@ -268,6 +272,7 @@ impl Lines {
             to_upstream: 0,
             from_upstream: 0,
             attempt_began_ms: 0,
+            _places: Box::default(),
         }
     }
 }

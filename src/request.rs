@@ -23,6 +23,7 @@ use crate::{
     route::{location::LocationId, rewrite::Rewritable, server_name::ServerId},
     tls::TlsFacts,
     variables::Slot,
+    zone::{Limited, Place},
 };
 
 /// One end of a connection.
@@ -197,6 +198,12 @@ pub struct Request {
     pub pipelined: bool,
     /// Its answer was sent whole (`$request_completion`).
     pub completed: bool,
+    /// What `limit_conn` said; none: it was not asked.
+    pub limit_conn_status: Option<Limited>,
+    /// What `limit_req` said; none: it was not asked.
+    pub limit_req_status: Option<Limited>,
+    /// Its places in zones of `limit_conn`, for as long as it or its tunnel lives.
+    pub places: Vec<Place>,
 }
 
 impl Request {
@@ -248,6 +255,9 @@ impl Request {
             depth: 0,
             pipelined: false,
             completed: false,
+            limit_conn_status: None,
+            limit_req_status: None,
+            places: Vec::new(),
         }
     }
 
@@ -298,6 +308,13 @@ impl Request {
     /// The settings in force: the location's, or the server's while no location is chosen.
     pub fn settings(&self) -> &Arc<Settings> {
         self.location().map_or(&self.server().settings, |location| &location.settings)
+    }
+
+    /// Limits of its location have not judged it yet. Once some have, on whatever way it goes on, they do not again (as in nginx).
+    pub fn awaits_limits(&self) -> bool {
+        let settings = self.settings();
+        let of_requests = self.limit_req_status.is_none() && !settings.limit_req.limits.is_empty();
+        of_requests || self.limit_conn_status.is_none() && !settings.limit_conn.limits.is_empty()
     }
 
     /// Who sent it: whom a proxy in front names that is believed, else the connection's other end.

@@ -15,6 +15,8 @@
 
 mod files;
 mod rights;
+#[cfg(test)]
+mod tests;
 
 use std::{fmt, path::PathBuf};
 

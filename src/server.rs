@@ -217,6 +217,7 @@ impl Server {
         logs.start().map_err(one)?;
         say_what_is_missing(logs, &in_force);
         let board = Arc::<Board>::default();
+        board.set_sandbox(in_force.to_string());
         let workers = config.main.workers;
         if let Some(launcher) = &launcher {
             let watched = signals.watch(launcher.socket());

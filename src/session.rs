@@ -2,6 +2,8 @@
 
 mod answer;
 mod arrival;
+mod brake;
+mod preaccess;
 mod tunnels;
 
 use std::{

@@ -105,6 +105,8 @@ known! {
     BytesSent "bytes_sent",
     BodyBytesSent "body_bytes_sent",
     BytesReceived "bytes_received",
+    LimitConnStatus "limit_conn_status",
+    LimitReqStatus "limit_req_status",
     Connection "connection",
     ConnectionRequests "connection_requests",
     ConnectionTime "connection_time",

@@ -1,5 +1,6 @@
 //! What all tasks of a worker share.
 
+mod brake;
 pub mod drain;
 mod idle;
 mod rest;
@@ -19,6 +20,7 @@ use std::{
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+pub use self::brake::{Brake, Braked, Pending};
 use crate::{
     balance::Balance,
     config::Level,
@@ -47,6 +49,8 @@ pub struct Worker {
     pub tunnels: RefCell<Table<Record>>,
     /// Connections to backends that wait for another request.
     pub pool: Pool,
+    /// Whether another handshake may begin.
+    pub brake: Rc<Brake>,
     /// Counters.
     pub counters: Arc<Counters>,
     /// A descriptor to give up when there is no other.
@@ -104,6 +108,7 @@ impl Worker {
             reactor,
             scratch: Rc::default(),
             pool: Pool::default(),
+            brake: Rc::default(),
             counters,
             reserve: RefCell::default(),
             balance: RefCell::new(balance),
@@ -155,6 +160,14 @@ impl Worker {
     /// Writes to the error log about the program. What a session has to say goes to the logs of its own generation.
     pub fn log(&self, level: Level, message: std::fmt::Arguments<'_>) {
         error_log::event(&self.generation.borrow().logs, level, &About::Process, message);
+    }
+
+    /// Ends all tasks, wherever they are: the worker's own, which wait for what will not come any more, and sessions when it is stopped.
+    pub fn abandon_tasks(&self) {
+        self.changed.abandon();
+        self.answered.abandon();
+        self.pool.abandon();
+        self.reactor.abandon();
     }
 
     /// Starts a task.

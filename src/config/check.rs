@@ -319,7 +319,7 @@ mod tests {
             let context = if text.starts_with("ssl") { Contexts::SERVER } else { Contexts::LOCATION };
             assert_eq!(run(text, context).0, 1, "{text}");
         }
-        for text in ["auth_basic \"closed\";", "ssl_verify_client on;", "satisfy any;", "limit_req zone=a;"] {
+        for text in ["auth_basic \"closed\";", "ssl_verify_client on;", "satisfy any;", "proxy_cache a;"] {
             let context = if text.starts_with("ssl") { Contexts::SERVER } else { Contexts::LOCATION };
             assert_eq!(run(text, context).0, 0, "{text}");
         }

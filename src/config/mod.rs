@@ -11,6 +11,7 @@ mod events;
 mod follow;
 mod level;
 mod lexer;
+mod limit;
 pub mod lint;
 mod listen;
 mod load;
@@ -25,6 +26,7 @@ mod upstream;
 pub(crate) mod values;
 
 pub use events::{TunnelEvent, TunnelEvents};
+pub use limit::{LimitConn, LimitReq, ONE_REQUEST, Pace, UpgradeRate, Zone};
 pub use listen::{KeepAlive, ListenAddress, ListenOptions, Listener};
 pub use load::{LoadOptions, Loaded, Source, load};
 pub use logs::{AccessLog, ErrorLog, Escape, Level, LogBuffer, LogFormat, LogTarget};
@@ -57,6 +59,12 @@ pub struct Config {
     pub maps: Vec<Map>,
     /// Names of the writable variables, by slot.
     pub slots: Vec<Box<str>>,
+    /// `limit_conn_zone`
+    pub connection_zones: Vec<Zone>,
+    /// `limit_req_zone`, and its `rate=` in thousandths of a request per second.
+    pub request_zones: Vec<(Zone, u64)>,
+    /// `upgrade_rate`; none: off.
+    pub upgrade_rate: Option<UpgradeRate>,
     /// Size of its text, includes too, bytes.
     pub bytes: u64,
 }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{AccessLog, ErrorLog, Fallback};
+use super::{AccessLog, ErrorLog, Fallback, LimitConn, LimitReq};
 use crate::{
     proxy_protocol,
     route::{access::Rule, origin::Origin, real_ip::RealIp, rewrite::Regex},
@@ -91,6 +91,10 @@ pub struct Settings {
     pub reset_timedout: bool,
     /// `allow` and `deny`, in the order of the file.
     pub access: Vec<Rule>,
+    /// `limit_conn`
+    pub limit_conn: LimitConn,
+    /// `limit_req`
+    pub limit_req: LimitReq,
     /// `set_real_ip_from` and its like; none: a client has its connection's address.
     pub real_ip: Option<RealIp>,
 }

@@ -21,16 +21,8 @@ const FAMILIES: [(&str, Family); 5] = [
 ];
 
 /// nginx's variables that are to come.
-const NOT_YET: [&str; 8] = [
-    "limit_conn_status",
-    "limit_req_status",
-    "request_body",
-    "ssl_ciphers",
-    "ssl_curves",
-    "ssl_session_id",
-    "ssl_early_data",
-    "ssl_alpn_protocol",
-];
+const NOT_YET: [&str; 6] =
+    ["request_body", "ssl_ciphers", "ssl_curves", "ssl_session_id", "ssl_early_data", "ssl_alpn_protocol"];
 
 const TLV_NAMES: &str = "alpn, authority, unique_id, netns, ssl, ssl_verify, ssl_version, ssl_cn, ssl_cipher, ssl_sig_alg, ssl_key_alg, \
     or a type as 0xea or ssl_0xea";

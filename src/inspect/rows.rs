@@ -10,10 +10,11 @@ use crate::{
     generation::Generation,
     limits::STATUS_ROWS,
     observe::{
-        status::{Server, Upstream, UpstreamServer},
+        status::{Server, Upstream, UpstreamServer, Zone},
         tally::{PeerTally, server_name},
     },
     upstream::{Group, Seen},
+    zone::{Limited, Tally},
 };
 
 /// The server blocks; those of one name together, where the first stands.
@@ -44,6 +45,30 @@ pub fn upstreams(generation: &Generation, now: Instant) -> Vec<Upstream> {
         })
         .take_while(|upstream| !upstream.servers.is_empty())
         .collect()
+}
+
+/// The zones of `limit_conn` and `limit_req`.
+pub fn zones(generation: &Generation) -> Vec<Zone> {
+    let connections = generation.zones.connections.iter().map(|zone| Zone {
+        connections: Some(zone.places()),
+        ..zone_row(&zone.identity.name, zone.keys(), zone.most_keys, &zone.tally)
+    });
+    let requests = generation.zones.requests.iter();
+    let requests = requests.map(|zone| zone_row(&zone.identity.name, zone.keys(), zone.most_keys, &zone.tally));
+    connections.chain(requests).take(STATUS_ROWS).collect()
+}
+
+fn zone_row(name: &str, keys: usize, most_keys: usize, tally: &Tally) -> Zone {
+    Zone {
+        name: name.to_owned(),
+        keys: keys as u64,
+        keys_max: most_keys as u64,
+        connections: None,
+        rejected: tally.count(Limited::Rejected),
+        delayed: tally.count(Limited::Delayed),
+        rejected_dry_run: tally.count(Limited::RejectedDryRun),
+        delayed_dry_run: tally.count(Limited::DelayedDryRun),
+    }
 }
 
 fn group_servers(

@@ -6,7 +6,7 @@ mod told;
 use std::{
     collections::VecDeque,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
     },
     time::{Instant, SystemTime, UNIX_EPOCH},
@@ -29,6 +29,7 @@ pub struct Board {
     /// What workers ask of each other.
     pub errands: Errands,
     files: Files,
+    sandbox: OnceLock<String>,
 }
 
 /// Every worker.
@@ -82,6 +83,7 @@ impl Default for Board {
             kept: Kept::default(),
             errands: Errands::default(),
             files: Files::default(),
+            sandbox: OnceLock::new(),
         }
     }
 }
@@ -95,6 +97,11 @@ impl Board {
     /// Ports there are for connections to one address (ip(7), `ip_local_port_range`); 0 where the kernel does not tell.
     pub fn local_ports(&self) -> u64 {
         self.files.local_ports()
+    }
+
+    /// What the process has given up, in words; once.
+    pub fn set_sandbox(&self, in_force: String) {
+        let _ = self.sandbox.set(in_force);
     }
 
     /// What the process is about now.

@@ -32,6 +32,8 @@ pub struct Status {
     pub uptime_s: u64,
     /// Serving, or on its way to its end.
     pub state: State,
+    /// What the process has given up (`sandbox`), and what this host does not have; in words.
+    pub sandbox: String,
     /// Whoever asked may close tunnels and drain backends here.
     pub admin: bool,
     /// The file.
@@ -64,6 +66,8 @@ pub struct Status {
     pub servers: Vec<Server>,
     /// Each group of backends.
     pub upstreams: Vec<Upstream>,
+    /// Each zone of `limit_conn` and `limit_req`.
+    pub zones: Vec<Zone>,
     /// The oldest tunnels.
     pub longest: Vec<Tunnel>,
     /// Those that moved the most bytes.
@@ -354,6 +358,28 @@ pub enum UpstreamState {
     Drain,
     /// No: it failed `max_fails` times, and its `fail_timeout` is not over.
     Failed,
+}
+
+/// A zone of `limit_conn` or `limit_req`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Zone {
+    /// Its name.
+    pub name: String,
+    /// Keys it holds.
+    pub keys: u64,
+    /// Keys it can hold.
+    pub keys_max: u64,
+    /// Of `limit_conn`: requests and tunnels that have a place in it.
+    pub connections: Option<u64>,
+    /// Requests refused.
+    pub rejected: u64,
+    /// Requests that had to wait.
+    pub delayed: u64,
+    /// Requests that would have been refused.
+    pub rejected_dry_run: u64,
+    /// Requests that would have had to wait.
+    pub delayed_dry_run: u64,
 }
 
 /// A tunnel.

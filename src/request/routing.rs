@@ -1,4 +1,5 @@
-//! From a request to what answers it: nginx's phases server-rewrite, find-config, rewrite, post-rewrite, access and try-files.
+//! From a request to what answers it: nginx's phases server-rewrite, find-config, rewrite, post-rewrite, access and try-files;
+//! the preaccess phase, which may take time, is the session's.
 
 use std::sync::Arc;
 
@@ -32,6 +33,8 @@ pub enum Routed {
         /// Fit for the field Location; a path was made absolute (nginx's `absolute_redirect on`).
         location: Vec<u8>,
     },
+    /// The same, but `limit_req` and `limit_conn` of the location have their say first; then [`access`] goes on.
+    Limited(LocationId),
     /// The page of a status, unless [`redirect_error`] finds another. 444: close without an answer.
     Refuse(u16),
     /// 403 by `deny`, unless [`redirect_error`] finds another page.
@@ -42,6 +45,11 @@ pub enum Routed {
 pub fn route(request: &mut Request) -> Routed {
     request.find_real_ip();
     on_server(request, |mut way| way.server_rewrite())
+}
+
+/// Goes on with a request that is within the limits of its location.
+pub fn access(request: &mut Request, location: LocationId) -> Routed {
+    on_server(request, |mut way| way.access(location))
 }
 
 /// Serves another location instead: the target of `error_page`, or the last argument of `try_files`. A path is routed
@@ -79,7 +87,7 @@ fn on_server(request: &mut Request, step: impl FnOnce(Way<'_>) -> Routed) -> Rou
     let Some(server) = config.servers.get(request.server) else { return Routed::Refuse(500) };
     let mut routed = step(Way { request, server });
     match &mut routed {
-        Routed::Content(_) => {}
+        Routed::Content(_) | Routed::Limited(_) => {}
         Routed::Answer { status, .. } => *status = request.error_status.unwrap_or(*status),
         Routed::Redirect { .. } | Routed::Refuse(_) | Routed::Forbidden => request.error_status = None,
     }
@@ -144,6 +152,10 @@ impl Way<'_> {
     fn content(&mut self, id: LocationId) -> Routed {
         self.request.location = Some(id);
         self.request.find_real_ip();
+        if self.request.awaits_limits() { Routed::Limited(id) } else { self.access(id) }
+    }
+
+    fn access(&mut self, id: LocationId) -> Routed {
         let location = self.server.locations.get(id);
         let client = self.request.remote().ip();
         if location.is_some_and(|location| !access::permits(&location.settings.access, client)) {

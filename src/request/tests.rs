@@ -5,8 +5,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use super::*;
 use crate::{
     config::{
-        BackendAddress, Content, Driver, ListenAddress, ListenOptions, Main, NextUpstream, ProxyPass, ProxyTarget,
-        Sandbox, Upstream, UpstreamServer,
+        BackendAddress, Content, Driver, Level, LimitConn, LimitReq, ListenAddress, ListenOptions, Main, NextUpstream,
+        ProxyPass, ProxyTarget, Sandbox, Upstream, UpstreamServer,
     },
     http::head::HeadLimits,
     route::{location::Locations, map::Map, rewrite::Script, server_name::ServerNames},
@@ -65,6 +65,14 @@ pub(crate) fn settings() -> Settings {
         user_timeout: Duration::ZERO,
         reset_timedout: false,
         access: Vec::new(),
+        limit_conn: LimitConn { limits: Vec::new(), status: 503, level: Level::Error, dry_run: false },
+        limit_req: LimitReq {
+            limits: Vec::new(),
+            status: 503,
+            level: Level::Error,
+            delay_level: Level::Warn,
+            dry_run: false,
+        },
         real_ip: None,
     }
 }
@@ -132,6 +140,9 @@ pub(crate) fn config(servers: Vec<Server>, maps: Vec<Map>) -> Config {
         upstreams: Vec::new(),
         maps,
         slots: (0..4).map(|slot| format!("s{slot}").into()).collect(),
+        connection_zones: Vec::new(),
+        request_zones: Vec::new(),
+        upgrade_rate: None,
         bytes: 0,
     }
 }

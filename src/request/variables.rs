@@ -23,6 +23,7 @@ use crate::{
     limits::VARIABLE_DEPTH,
     route::rewrite::Rewritable,
     variables::{Known, NGINX_VERSION, Scope, Variable, hostname},
+    zone::Limited,
 };
 
 impl Scope for Request {
@@ -76,6 +77,8 @@ impl Request {
             Known::BytesSent => print(format_args!("{}", self.bytes_sent + self.tunnelled.from_upstream), out),
             Known::BodyBytesSent => print(format_args!("{}", self.body_bytes_sent + self.tunnelled.from_upstream), out),
             Known::CloseReason => text(self.close_reason, out),
+            Known::LimitConnStatus => text(self.limit_conn_status.map(Limited::word), out),
+            Known::LimitReqStatus => text(self.limit_req_status.map(Limited::word), out),
             Known::TunnelEvent => text(self.event.map(TunnelEvent::name), out),
             Known::FramesReceived => print(format_args!("{}", self.tunnelled.frames_from_client), out),
             Known::FramesSent => print(format_args!("{}", self.tunnelled.frames_from_upstream), out),

@@ -28,9 +28,26 @@ impl Session {
     /// Routes a request and answers it, error pages and all.
     pub(super) async fn answer(&mut self, head: RequestHead) -> (Box<Request>, Next) {
         let mut request = Box::new(self.request(head));
+        let _pending = match self.brake(&request) {
+            Ok(pending) => pending,
+            Err(braked) => {
+                let next = self.refuse_braked(&mut request, braked).await;
+                return (request, next);
+            }
+        };
         let mut routed = if self.plain_on_tls { Routed::Refuse(497) } else { routing::route(&mut request) };
         loop {
             let refusal = match routed {
+                Routed::Limited(id) => match self.preaccess(&mut request).await {
+                    Ok(()) => {
+                        routed = routing::access(&mut request, id);
+                        continue;
+                    }
+                    Err(refusal) => {
+                        self.count_upgrade_refused(&request);
+                        refusal
+                    }
+                },
                 Routed::Content(id) => match self.forward(&mut request, id).await {
                     Ok(next) => return (request, next),
                     Err(refusal) => refusal,
@@ -56,11 +73,10 @@ impl Session {
             request.head.keep_alive &= !matches!(refusal.status, 400 | 408 | 413..=414 | 431 | 494..=497);
             // Who closed, or is to be closed on, is not asked to look at a page.
             let page = !matches!(refusal.status, 408 | 444 | 499);
+            // While the request is where it was refused: that place's log and level it is.
+            self.log_refusal(&request, &refusal);
             match page.then(|| routing::redirect_error(&mut request, refusal.status)).flatten() {
-                Some(elsewhere) => {
-                    self.log_refusal(&request, &refusal);
-                    routed = elsewhere;
-                }
+                Some(elsewhere) => routed = elsewhere,
                 None => {
                     let next = self.refuse(&mut request, &refusal).await;
                     return (request, next);
@@ -71,10 +87,14 @@ impl Session {
 
     /// `deny`
     fn forbidden(&self, request: &Request) -> Refusal {
+        self.count_upgrade_refused(request);
+        Refusal::private(403, "access_denied", "access forbidden by rule")
+    }
+
+    fn count_upgrade_refused(&self, request: &Request) {
         if request.head.fields.lists("Connection", "upgrade") {
             Counters::bump(&self.worker.counters.upgrades_refused);
         }
-        Refusal::private(403, "access_denied", "access forbidden by rule")
     }
 
     /// The content of a location.
@@ -116,13 +136,13 @@ impl Session {
             self.head_began,
         ));
         request.received = self.buffer.get_mut().len() as u64;
+        self.log_refusal(&request, refusal);
         let next = self.refuse(&mut request, refusal).await;
         (request, next)
     }
 
-    /// Answers with an error page of our own, and says why in the log.
+    /// Answers with an error page of our own.
     async fn refuse(&mut self, request: &mut Request, refusal: &Refusal) -> Next {
-        self.log_refusal(request, refusal);
         request.close_reason = Some(refusal.reason);
         if matches!(refusal.status, 444 | 499) {
             request.status = refusal.status;
@@ -134,13 +154,14 @@ impl Session {
 
     fn log_refusal(&self, request: &Request, refusal: &Refusal) {
         self.worker.counters.refusals.bump(refusal.reason);
-        let level = if refusal.status >= 500 && refusal.reason != RETURNED { Level::Error } else { Level::Info };
+        let usual = if refusal.status >= 500 && refusal.reason != RETURNED { Level::Error } else { Level::Info };
+        let level = Self::limit_level(request, refusal).unwrap_or(usual);
         let message = format_args!("{} ({} {})", refusal.detail, refusal.status, refusal.reason);
         error_log::event(&self.generation.logs, level, &About::Request(request), message);
     }
 
     /// Sends a whole answer of our own.
-    async fn own(
+    pub(super) async fn own(
         &mut self,
         request: &mut Request,
         status: u16,

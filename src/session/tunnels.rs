@@ -33,7 +33,7 @@ pub(super) fn terms(settings: &Settings) -> Terms {
 }
 
 /// At least 0, less than 1: std keys its hashers with the system's randomness.
-fn random() -> f64 {
+pub(super) fn random() -> f64 {
     f64::from(RandomState::new().build_hasher().finish() as u32) / (f64::from(u32::MAX) + 1.0)
 }
 

@@ -47,7 +47,9 @@ impl Protocols {
             Self::Any => true,
             Self::Only(tokens) => tokens.iter().any(|allowed| allowed.eq_ignore_ascii_case(token)),
         };
-        known && !token.eq_ignore_ascii_case("h2c")
+        // Its version, if somebody sends one, is not everybody's to look at.
+        let name = token.split('/').next().unwrap_or_default();
+        known && !name.eq_ignore_ascii_case("h2c")
     }
 }
 

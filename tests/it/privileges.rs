@@ -97,7 +97,10 @@ fn every_thread_has_given_up_what_it_does_not_need(driver: Driver) {
         for thread in threads(&proxy, 4) {
             assert_confined(&thread, user);
         }
-        proxy.logged(&["sandbox: capabilities, no_new_privs, dumpable, Landlock, seccomp"]);
+        const ALL: &str = "capabilities, no_new_privs, dumpable, Landlock, seccomp";
+        proxy.logged(&["sandbox: ", ALL]);
+        let status = String::from_utf8(proxy.get("/status?json").body).expect("JSON");
+        assert!(status.contains(&format!("\"sandbox\":\"{ALL}\"")), "{status}");
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod access;
 mod address;
+mod limit;
 mod listen;
 mod location;
 mod log;
@@ -76,11 +77,15 @@ pub fn config(
         backend_tls: Vec::new(),
         believed: HashMap::new(),
         plain_backend_tls,
+        zone_names: limit::ZoneNames::default(),
+        request_rates: Vec::new(),
     };
     let main = build.main(main, default_log);
     let level = Level::new(http);
     build.log_formats(&level);
     let maps = build.maps(&level);
+    let (connection_zones, request_zones) = build.zones(&level);
+    let upgrade_rate = build.upgrade_rate(&level);
     build.upstreams(&level);
     let (servers, mut listeners) = build.servers(&level);
     for listener in &mut listeners {
@@ -91,7 +96,18 @@ pub fn config(
         build.report.push(error.help("add a `server { listen 8080; ... }` block, or an include that has one"));
     }
     let slots = build.names.into_slots();
-    Some(Config { main, listeners, servers, upstreams: build.upstreams, maps, slots, bytes: build.report.bytes() })
+    Some(Config {
+        main,
+        listeners,
+        servers,
+        upstreams: build.upstreams,
+        maps,
+        slots,
+        connection_zones,
+        request_zones,
+        upgrade_rate,
+        bytes: build.report.bytes(),
+    })
 }
 
 /// What is known while a configuration is built.
@@ -111,6 +127,10 @@ struct Build<'r> {
     believed: HashMap<Span, Arc<[Whom]>>,
     /// For a set that cannot be used.
     plain_backend_tls: Arc<BackendTls>,
+    /// Zones of `limit_conn` and `limit_req`.
+    zone_names: limit::ZoneNames,
+    /// Rates of the latter, by number.
+    request_rates: Vec<u64>,
 }
 
 impl Build<'_> {

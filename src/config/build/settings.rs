@@ -75,6 +75,8 @@ impl Build<'_> {
             user_timeout: self.value(level, "tcp_user_timeout", &values::TIME),
             reset_timedout: self.value(level, "reset_timedout_connection", &values::FLAG),
             access: self.access(level),
+            limit_conn: self.limit_conn(level),
+            limit_req: self.limit_req(level),
             real_ip: self.real_ip(level),
         }
     }

@@ -2,6 +2,7 @@
 
 mod errors;
 mod files;
+mod limits;
 mod lints;
 mod meaning;
 mod oracle;

@@ -223,6 +223,24 @@ fn what_the_file_asks_for_brings_its_settings() {
 }
 
 #[test]
+fn a_kernel_without_a_part_of_the_sandbox_is_told_of() {
+    let seccomp = ("proc/sys/kernel/seccomp/actions_avail", "kill_process errno log allow");
+    let of = |more: &[(&str, &str)], main: &str| {
+        let text =
+            format!("{main} pid /run/longsplice.pid; events {{}} http {{ server {{ listen 80; return 204; }} }}");
+        finding(&Host::stock(more).examine_with(&text, Some(10)), "sandbox").clone()
+    };
+    assert_eq!(of(&[], "").mark, Mark::Unseen);
+    assert_eq!(of(&[seccomp, ("sys/kernel/security/lsm", "lockdown,landlock,yama")], "").mark, Mark::Ok);
+    let without = of(&[seccomp, ("sys/kernel/security/lsm", "capability,selinux")], "");
+    assert!(without.mark == Mark::Warn && without.keep.contains("lsm="), "{without:?}");
+    let running = [("run/longsplice.pid", "4711"), ("proc/4711/comm", "longsplice")];
+    let unfiltered = [running[0], running[1], ("proc/4711/status", "Name:\tlongsplice\nSeccomp:\t0")];
+    assert_eq!(of(&unfiltered, "").found, "not in force");
+    assert_eq!(of(&unfiltered, "sandbox off;").mark, Mark::Ok);
+}
+
+#[test]
 fn tracking_is_judged_where_there_is_any() {
     let at = |most, count| {
         let host = Host::stock(&[

@@ -1,7 +1,7 @@
 //! What else a kernel or a distribution decides.
 
 use super::{Finding, Line, Mark, Seen, Setting};
-use crate::config::Driver;
+use crate::config::{Driver, Sandbox};
 
 pub(super) const SETTINGS: &[Setting] = &[
     Setting {
@@ -17,6 +17,20 @@ pub(super) const SETTINGS: &[Setting] = &[
         see: "`longsplice -V`; the `ready:` line of the error log at `notice`.",
         measured: "",
         judge: io_uring,
+    },
+    Setting {
+        key: "sandbox",
+        wanted: "seccomp, and landlock in /sys/kernel/security/lsm",
+        line: Line::None,
+        since: "5.13",
+        why: "By default the program gives up what it does not need once it serves (`sandbox`). Without Landlock its main thread writes \
+              wherever its user may, and with `use io_uring` a ring of a worker opens files; without seccomp there is nothing but \
+              the user. Kernels of distributions have both since Debian 12, Ubuntu 22.04, RHEL 9; RHEL 8 has seccomp.",
+        when: "Always, unless `sandbox off`.",
+        cost: "A system call takes some nanoseconds more.",
+        see: "`Seccomp: 2` and `NoNewPrivs: 1` in /proc/PID/status; the `sandbox:` line of the error log at `notice`.",
+        measured: "",
+        judge: sandbox,
     },
     Setting {
         key: "SELinux",
@@ -55,6 +69,33 @@ fn io_uring(seen: &Seen<'_>) -> Option<Finding> {
         return Some(Finding::unseen("0"));
     }
     Some(seen.one_of(key, &[0], Mark::Warn, "epoll is used instead, with a line in the log"))
+}
+
+fn sandbox(seen: &Seen<'_>) -> Option<Finding> {
+    let wanted = "seccomp and Landlock";
+    if seen.config.is_some_and(|config| config.main.sandbox == Sandbox::Off) {
+        return Some(Finding::ok("off", "as the file says"));
+    }
+    if seen.running && has_no_filter(seen) {
+        let says = "the process that runs has no filter of system calls; its error log at `notice` says why";
+        return Some(Finding::ok("not in force", wanted).marked(Mark::Warn, says));
+    }
+    // Neither file is there in a container that shows little, or where securityfs is not mounted.
+    let has_seccomp = seen.files.exists("proc/sys/kernel/seccomp/actions_avail");
+    let modules = seen.files.text("sys/kernel/security/lsm");
+    let Some(modules) = modules.filter(|_| has_seccomp) else { return Some(Finding::unseen(wanted)) };
+    if modules.split(',').any(|module| module == "landlock") {
+        return Some(Finding::ok(wanted, wanted));
+    }
+    let finding = Finding::ok("seccomp", wanted)
+        .mended("", "landlock in front of the kernel's lsm= list, where it is compiled in");
+    Some(finding.marked(Mark::Warn, "files are guarded by `user` alone once somebody has got beyond a worker"))
+}
+
+/// proc_pid_status(5)
+fn has_no_filter(seen: &Seen<'_>) -> bool {
+    let status = seen.files.text(&format!("{}/status", seen.process)).unwrap_or_default();
+    status.lines().any(|line| line.split_once(':').is_some_and(|(name, mode)| name == "Seccomp" && mode.trim() == "0"))
 }
 
 fn selinux(seen: &Seen<'_>) -> Option<Finding> {

@@ -66,6 +66,7 @@ impl Collector for Scrape {
         families.workers(status)?;
         families.servers(status)?;
         families.upstreams(status)?;
+        families.zones(status)?;
         families.config(status)
     }
 }
@@ -248,6 +249,28 @@ impl Families<'_> {
         let help = "Local ports towards the backend address with the most tunnels.";
         self.gauge("longsplice_local_ports_used", help, ports.used)?;
         self.gauge("longsplice_local_ports_max", "Local ports there are for each backend address.", ports.max)
+    }
+
+    fn zones(&mut self, status: &Status) -> fmt::Result {
+        let each = |value: fn(&super::Zone) -> u64| {
+            status.zones.iter().map(move |zone| ([("zone", zone.name.as_str())], value(zone)))
+        };
+        self.gauges("longsplice_limit_zone_keys", "Keys a zone holds.", each(|zone| zone.keys))?;
+        self.gauges("longsplice_limit_zone_keys_max", "Keys a zone can hold.", each(|zone| zone.keys_max))?;
+        let connections =
+            status.zones.iter().filter_map(|zone| Some(([("zone", zone.name.as_str())], zone.connections?)));
+        let help = "Requests and tunnels that have a place in a zone of limit_conn.";
+        self.gauges("longsplice_limit_connections", help, connections)?;
+        let results = status.zones.iter().flat_map(|zone| {
+            [
+                ("rejected", zone.rejected),
+                ("delayed", zone.delayed),
+                ("rejected_dry_run", zone.rejected_dry_run),
+                ("delayed_dry_run", zone.delayed_dry_run),
+            ]
+            .map(|(result, count)| ([("zone", zone.name.as_str()), ("result", result)], count))
+        });
+        self.counters("longsplice_limit_zone_requests", "Requests a zone kept out or held up.", results)
     }
 
     fn config(&mut self, status: &Status) -> fmt::Result {

@@ -115,6 +115,8 @@ pub(super) fn rules(ring: bool) -> Vec<Rule> {
         (libc::SYS_tgkill, vec![when([argument(0, Eq, u64::from(process::id()))])]),
         // Limits are read; to set one is another thread's.
         (libc::SYS_prlimit64, vec![when([pointer(2, 0)])]),
+        // The allocator names its memory.
+        (libc::SYS_prctl, vec![when([argument(0, Eq, libc::PR_SET_VMA as u64)])]),
     ]);
     if ring {
         rules.extend(always(&[libc::SYS_io_uring_enter]));

@@ -82,7 +82,7 @@ fn a_token_that_is_not_allowed_is_plain_http() {
 #[test]
 fn h2c_never_becomes_a_tunnel_and_curl_posts_with_it() {
     for protocols in [Protocols::Any, Protocols::Only(vec!["h2c".into()])] {
-        for fields in ["Upgrade: h2c", "Upgrade: H2C\r\nContent-Length: 3"] {
+        for fields in ["Upgrade: h2c", "Upgrade: h2c/1", "Upgrade: H2C\r\nContent-Length: 3"] {
             let head = request(
                 "POST / HTTP/1.1",
                 &["Connection: Upgrade, HTTP2-Settings", "HTTP2-Settings: AAMAAABk", fields],

@@ -12,6 +12,8 @@ use nix::{
     unistd::Pid,
 };
 
+use crate::util::eventually;
+
 /// `syscall`, as it stands before the place where a thread waits in the kernel.
 const INSTRUCTION: [u8; 2] = [0x0f, 0x05];
 /// How far below its stack the thread's strings are laid, bytes.
@@ -43,18 +45,28 @@ impl<'a> From<&'a str> for Argument<'a> {
 }
 
 impl Intruder {
-    /// Stops a thread that sleeps in the kernel.
+    /// Stops a thread once it is in the kernel.
     pub fn in_thread(process: u32, thread: u32) -> Self {
+        let mut intruder = None;
+        assert!(eventually(|| {
+            intruder = Some(Self::stop(process, thread)).filter(Self::is_in_a_call);
+            intruder.is_some()
+        }));
+        intruder.expect("it is there")
+    }
+
+    fn stop(process: u32, thread: u32) -> Self {
+        let memory = File::options().read(true).write(true).open(format!("/proc/{process}/mem")).expect("its memory");
         let thread = Pid::from_raw(thread.cast_signed());
         ptrace::seize(thread, Options::empty()).expect("a thread of a process of ours");
         ptrace::interrupt(thread).expect("it runs");
         wait_for(thread);
-        let before = ptrace::getregs(thread).expect("its registers");
-        let memory = File::options().read(true).write(true).open(format!("/proc/{process}/mem")).expect("its memory");
+        Self { thread, memory, before: ptrace::getregs(thread).expect("its registers") }
+    }
+
+    fn is_in_a_call(&self) -> bool {
         let mut instruction = [0; 2];
-        memory.read_exact_at(&mut instruction, before.rip - 2).expect("its code");
-        assert_eq!(instruction, INSTRUCTION, "it was not in a system call");
-        Self { thread, memory, before }
+        self.memory.read_exact_at(&mut instruction, self.before.rip - 2).is_ok() && instruction == INSTRUCTION
     }
 
     /// Makes the thread do a system call.

@@ -5,12 +5,12 @@ use crate::util::frames::{self, ACCEPT};
 
 rules![
     an_answer_begins_with_a_status_line,
-    an_answers_head_is_bounded,
-    an_answers_fields_are_fields,
+    the_head_of_an_answer_is_bounded,
+    the_fields_of_an_answer_are_fields,
     an_answer_is_framed_in_one_way,
     an_answer_that_breaks_off_is_none,
     chunks_of_an_answer_are_read_by_the_letter,
-    what_is_behind_an_answer_is_nobodys,
+    what_is_behind_an_answer_goes_nowhere,
     interim_answers_pass_and_are_counted,
     nobody_is_switched_who_did_not_ask,
     a_tunnel_needs_a_101_in_every_detail,
@@ -68,7 +68,7 @@ fn an_answer_begins_with_a_status_line() -> Vec<Case> {
     ]
 }
 
-fn an_answers_head_is_bounded() -> Vec<Case> {
+fn the_head_of_an_answer_is_bounded() -> Vec<Case> {
     let fields: String = (0..250).map(|number| format!("X-{number}: 1\r\n")).collect();
     vec![
         bad(
@@ -81,7 +81,7 @@ fn an_answers_head_is_bounded() -> Vec<Case> {
     ]
 }
 
-fn an_answers_fields_are_fields() -> Vec<Case> {
+fn the_fields_of_an_answer_are_fields() -> Vec<Case> {
     let bad = |name: &str, field: &str, reason| bad(name, with(&format!("{field}\r\nContent-Length: 0\r\n")), reason);
     vec![
         bad("a folded line", "X: 1\r\n 2", "obs_fold"),
@@ -136,8 +136,17 @@ fn an_answer_that_breaks_off_is_none() -> Vec<Case> {
             "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n",
             "upstream_closed_early",
         )),
-        cut("3 of 5 bytes", &with("Date: D\r\nContent-Length: 5\r\n"), head("200 OK", "Content-Length: 5\r\n")),
-        cut("chunks without the last", &with("Date: D\r\nTransfer-Encoding: chunked\r\n"), chunked),
+        cut(
+            "3 of 5 bytes",
+            &(with("Date: D\r\nContent-Length: 5\r\n") + "hel"),
+            head("200 OK", "Content-Length: 5\r\n") + "hel",
+        ),
+        // One byte: nothing that a cut could make two chunks of.
+        cut(
+            "chunks without the last",
+            &(with("Date: D\r\nTransfer-Encoding: chunked\r\n") + "1\r\nh\r\n"),
+            chunked + "1\r\nh\r\n",
+        ),
     ]
 }
 
@@ -157,7 +166,7 @@ fn chunks_of_an_answer_are_read_by_the_letter() -> Vec<Case> {
     ]
 }
 
-fn what_is_behind_an_answer_is_nobodys() -> Vec<Case> {
+fn what_is_behind_an_answer_goes_nowhere() -> Vec<Case> {
     const EVIL: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
     let length = "Date: D\r\nContent-Length: 5\r\n";
     let to_head = |case: Case| Case { sent: ask().replace("GET", "HEAD").into(), ..case };

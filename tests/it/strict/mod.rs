@@ -11,6 +11,7 @@ mod exchange;
 mod fields;
 mod first_frame;
 mod path;
+mod peers;
 mod request_line;
 mod settings;
 mod site;

@@ -87,6 +87,7 @@ fn what_is_forwarded_is_what_was_sent() -> Vec<Case> {
         becomes("/%252e%252e%252fclosed/a", "/%252e%252e%252fclosed/a"),
         becomes("/%c0%ae%c0%ae/closed/a", "/%c0%ae%c0%ae/closed/a"),
         becomes("/..\\closed\\a", "/..\\closed\\a"),
+        becomes("/closed;x/a", "/closed;x/a"),
         becomes("/a?../closed&%00", "/a?../closed&%00"),
     ]
 }

@@ -13,7 +13,7 @@ use crate::util::{Driver, PATIENCE, Program, Proxy, Wire, proxy::under_test, tls
 
 /// The site as longsplice and nginx are given it. `/closed/` is nobody's, `/app/` has another name behind the proxy, and the
 /// connections of `/kept` may wait for other requests.
-const FILE: &str = r#"
+pub const FILE: &str = r#"
     map $http_upgrade $connection_upgrade { default upgrade; '' close; }
     upstream app { server %backend%; }
     upstream kept { server %backend%; keepalive 8; }
