@@ -84,7 +84,7 @@ fn serve(config: &Arc<Config>, data: &[u8]) {
                 return answered(&own_response(&mut request, status, "text/html", &body, &extra, true, false));
             }
             Routed::Refuse(status) => status,
-            Routed::Forbidden => 403,
+            Routed::Forbidden | Routed::Limited(_) => 403,
         };
         match redirect_error(&mut request, status) {
             Some(elsewhere) => routed = elsewhere,
