@@ -31,7 +31,7 @@ pub const SERVER: &str = "server { listen unix:%dir%/leaks.sock; server_name lea
     location = / { metrics; access_log off; } }";
 
 /// Families of which every sample counts by its labels; a worker's are summed up over the workers.
-const FAMILIES: [&str; 14] = [
+const FAMILIES: [&str; 15] = [
     "longsplice_connections",
     "longsplice_tunnels",
     "longsplice_server_tunnels",
@@ -43,6 +43,7 @@ const FAMILIES: [&str; 14] = [
     "longsplice_worker_timers",
     "longsplice_worker_sockets",
     "longsplice_worker_pipes_in_use",
+    "longsplice_worker_held_bytes",
     "longsplice_worker_upstream_idle",
     "longsplice_worker_load",
     "longsplice_limit_connections",
