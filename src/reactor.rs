@@ -28,7 +28,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use slab::Slab;
 
 use crate::{
-    limits::{EVENTS_PER_BATCH, TICK_MS},
+    limits::{EVENTS_PER_BATCH, JUMP_TICKS, TICK_MS},
     wheel::{Tick, Timer, Wheel, ticks},
 };
 
@@ -52,6 +52,9 @@ pub struct Reactor {
     now: Cell<Instant>,
     /// The tick of `now`; the wheel comes to it with [`Reactor::advance`], and lies behind when the worker was held up.
     tick: Cell<Tick>,
+    /// The tick at which the clock last struck, and whether it had jumped by then.
+    heard: Cell<Tick>,
+    jumped: Cell<bool>,
 }
 
 /// What is known of a watched descriptor between two waits.
@@ -113,6 +116,8 @@ impl Reactor {
             started: now,
             now: Cell::new(now),
             tick: Cell::new(0),
+            heard: Cell::new(0),
+            jumped: Cell::new(false),
         }))
     }
 
@@ -201,6 +206,14 @@ impl Reactor {
         Ok(count)
     }
 
+    /// True once when the clock has jumped since the last tick: the process was stopped, or the worker held up. What came meanwhile is not
+    /// all among the events that were fetched; what is due can wait for the next tick.
+    fn has_jumped(&self) -> bool {
+        let passed = self.tick() - self.heard.replace(self.tick());
+        let jumped = passed > JUMP_TICKS;
+        !self.jumped.replace(jumped) && jumped
+    }
+
     /// After a tick: wakes the tasks whose time is over, appends the tunnels whose deadline came to `tunnels`. Without deadlines
     /// there are no ticks: an idle worker sleeps.
     ///
@@ -210,7 +223,10 @@ impl Reactor {
         if !self.clock.struck.take() {
             return Ok(());
         }
-        self.look_at_the_clock();
+        if self.has_jumped() {
+            self.clock.hear();
+            return Ok(());
+        }
         let mut expired = Vec::new();
         let mut wheel = self.wheel.borrow_mut();
         wheel.advance(self.tick(), &mut expired);
@@ -238,6 +254,7 @@ impl Reactor {
         if !self.clock.runs.get() {
             // The wheel stood still, and was empty: nothing can expire on its way to the present.
             wheel.advance(self.tick(), &mut Vec::new());
+            self.heard.set(self.tick());
             self.clock.start();
         }
         wheel.arm(self.tick().saturating_add(delay), owner)

@@ -230,6 +230,7 @@ impl Worker {
         gauges.timers.store(self.reactor.deadlines() as u64, Relaxed);
         gauges.pipes.store(tunnels.pipes() as u64, Relaxed);
         gauges.pipes_in_use.store(tunnels.pipes_in_use() as u64, Relaxed);
+        gauges.held_bytes.store(tunnels.held() as u64, Relaxed);
         gauges.tunnel_slots.store(tunnels.len() as u64, Relaxed);
         gauges.sockets.store(self.reactor.watched() as u64, Relaxed);
         gauges.upstream_idle.store(self.pool.len() as u64, Relaxed);

@@ -44,6 +44,7 @@ const FAMILIES: [&str; 15] = [
     "longsplice_worker_timers",
     "longsplice_worker_sockets",
     "longsplice_worker_pipes_in_use",
+    "longsplice_worker_held_bytes",
     "longsplice_worker_upstream_idle",
     "longsplice_worker_load",
     "longsplice_limit_connections",
