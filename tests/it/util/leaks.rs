@@ -31,7 +31,7 @@ pub const SERVER: &str = "server { listen unix:%dir%/leaks.sock; server_name lea
     location = / { metrics; access_log off; } }";
 
 /// Families of which every sample counts by its labels; a worker's are summed up over the workers.
-const FAMILIES: [&str; 15] = [
+const FAMILIES: &[&str] = &[
     "longsplice_connections",
     "longsplice_tunnels",
     "longsplice_server_tunnels",
