@@ -8,6 +8,7 @@ pub mod finding;
 mod guide;
 pub mod needs;
 pub mod settings;
+mod sources;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -73,7 +74,9 @@ const SANDBOX: &str = "sandbox";
 
 /// What of this host is too small for what a file asks for: for `-t`.
 pub fn lint(config: &Config) -> Vec<Diagnostic> {
-    lint_on(&Files::default(), config)
+    let mut found = lint_on(&Files::default(), config);
+    found.extend(sources::lint(config));
+    found
 }
 
 fn lint_on(files: &Files, config: &Config) -> Vec<Diagnostic> {

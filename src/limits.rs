@@ -64,6 +64,11 @@ pub const RESPONSE_FIELDS: usize = 200;
 /// Scratch buffer of a worker, bytes. DESIGN's measurement: 256 KiB copies at 0.22 to 0.25 s/GiB,
 /// 64 KiB at 0.26 to 0.30, and it still fits a core's L2 cache.
 pub const SCRATCH_BYTES: usize = 256 << 10;
+/// Bytes that all tunnels of a worker may hold for readers that do not take them, before each is given less at a time: a sender that
+/// reads of its tunnels fill the scratch holds 256 KiB for each direction, and a thousand of them are no reason to grow by half a gigabyte.
+pub const HELD_BYTES: usize = 64 << 20;
+/// What one read takes then, bytes, so that each stuck direction adds no more: nginx's buffers are as large.
+pub const CROWDED_READ_BYTES: usize = 16 << 10;
 /// Size asked of the kernel for a pooled pipe, bytes (F_SETPIPE_SZ, pipe(7)); the kernel's unprivileged
 /// limit is `/proc/sys/fs/pipe-max-size`, 1 MiB by default. A refusal falls back to what the pipe has.
 pub const PIPE_BYTES: usize = 1 << 20;
@@ -116,6 +121,17 @@ pub const TUNNELS_PER_MOVE: usize = 256;
 pub const LOADS_COMPARED: usize = 32;
 /// Idle connections to backends that a worker keeps for one upstream (`keepalive`): they are looked through for each request.
 pub const KEPT_CONNECTIONS: usize = 4_096;
+/// Source addresses of one `proxy_bind`: each has its own range of ports, so these are 28 million connections to each backend address.
+pub const SOURCE_ADDRESSES: usize = 1_024;
+/// Source addresses that are tried for one connection: the kernel looks through all ports of one before it says that none is free, up
+/// to a millisecond. Those known to be used up are not asked and do not count.
+pub const SOURCES_TRIED: usize = 8;
+/// Pairs of a source address and a backend's whose ports are counted; past it a connection is made and not counted.
+pub const PORT_TUPLES: usize = 16_384;
+/// Bytes read of `ip_local_port_range` and of `ip_local_reserved_ports`: a few hundred parts.
+pub const PORT_FILE_BYTES: usize = 4 << 10;
+/// What of ports and source addresses waits to be said in the error log; it is said with the next connection.
+pub const PORT_REMARKS: usize = 64;
 /// How long a listener rests after the kernel had no descriptor or memory for a connection, milliseconds.
 pub const ACCEPT_PAUSE_MS: u64 = 100;
 /// How long no call must have failed before a shortage of descriptors or memory is over, milliseconds: longer than a listener rests, so
@@ -141,6 +157,8 @@ pub const REST_AFTER_MS: u64 = 500;
 
 /// Resolution of every deadline, milliseconds.
 pub const TICK_MS: u64 = 100;
+/// Ticks that pass unheard before the clock counts as having jumped: a turn takes a few milliseconds.
+pub const JUMP_TICKS: u64 = 5;
 
 /// Log records that may wait for the writer; past it they are lost, and counted.
 pub const LOG_QUEUE_RECORDS: usize = 65_536;

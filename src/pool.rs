@@ -12,7 +12,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{config::KeepIdle, stream::Stream, tls::BackendTls, upstream::Backend};
+use crate::{
+    config::{KeepIdle, Sources},
+    stream::Stream,
+    tls::BackendTls,
+    upstream::{Backend, ports::Port},
+};
 
 /// An `upstream` of a generation: each keeps so many connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -30,6 +35,8 @@ pub struct Peer {
     pub backend: Backend,
     /// Over TLS: by which settings, and the name sent and verified.
     pub tls: Option<(Arc<BackendTls>, Box<str>)>,
+    /// `proxy_bind`: from which addresses.
+    pub sources: Option<Arc<Sources>>,
 }
 
 impl PartialEq for Peer {
@@ -39,7 +46,7 @@ impl PartialEq for Peer {
             (Some((one, name)), Some((other, other_name))) => Arc::ptr_eq(one, other) && name == other_name,
             _ => false,
         };
-        same_tls && self.backend == other.backend
+        same_tls && self.backend == other.backend && self.sources == other.sources
     }
 }
 
@@ -52,6 +59,8 @@ pub struct Kept {
     pub requests: u64,
     /// When it was opened.
     pub opened: Instant,
+    /// Its local port; none of a unix socket. Last, so that the socket is closed before it is free.
+    pub port: Option<Port>,
 }
 
 #[derive(Debug)]
@@ -137,6 +146,11 @@ impl Pool {
         self.count(&groups);
     }
 
+    /// Forgets who looks after them.
+    pub fn abandon(&self) {
+        drop(self.watcher.take());
+    }
+
     /// Closes all.
     pub fn clear(&self) {
         self.idle.borrow_mut().clear();
@@ -210,7 +224,7 @@ mod tests {
             let (ours, theirs) = UnixStream::pair().unwrap();
             ours.set_nonblocking(true).unwrap();
             let stream = Stream::new(self.reactor.watch(ours.into()).unwrap(), Rc::default());
-            (Kept { stream, requests: 1, opened: self.now }, theirs)
+            (Kept { stream, requests: 1, opened: self.now, port: None }, theirs)
         }
 
         fn keep(&self, group: Group, peer: &Peer) -> UnixStream {
@@ -230,7 +244,7 @@ mod tests {
     }
 
     fn peer(port: u16) -> Peer {
-        Peer { backend: Backend::Tcp(([127, 0, 0, 1], port).into()), tls: None }
+        Peer { backend: Backend::Tcp(([127, 0, 0, 1], port).into()), tls: None, sources: None }
     }
 
     /// True when the other end of a connection was closed.
@@ -352,7 +366,7 @@ mod tests {
         let (theirs, _) = listener.accept().unwrap();
         ours.set_nonblocking(true).unwrap();
         let stream = Stream::new(bench.reactor.watch(ours.into()).unwrap(), Rc::default());
-        let kept = Kept { stream, requests: 1, opened: bench.now };
+        let kept = Kept { stream, requests: 1, opened: bench.now, port: None };
         bench.pool.keep(GROUP, &limits(), peer(1), kept, bench.now);
         socket2::SockRef::from(&theirs).set_linger(Some(Duration::ZERO)).unwrap();
         drop(theirs);

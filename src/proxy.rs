@@ -23,7 +23,7 @@ use crate::{
     request::{Attempt, Request},
     route::origin,
     stream::Stream,
-    upstream::Leg,
+    upstream::{Leg, ports::Port},
     websocket::handshake::{self, Upgrade},
     worker::Worker,
 };
@@ -79,6 +79,8 @@ pub struct Switched {
     pub greeting: Vec<u8>,
     /// RSV bits that frames may use; none: not a websocket.
     pub frames: Option<u8>,
+    /// The connection's local port; none of a unix socket.
+    pub port: Option<Port>,
 }
 
 /// Serves a request by its location's `proxy_pass`.

@@ -28,7 +28,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use slab::Slab;
 
 use crate::{
-    limits::{EVENTS_PER_BATCH, TICK_MS},
+    limits::{EVENTS_PER_BATCH, JUMP_TICKS, TICK_MS},
     wheel::{Tick, Timer, Wheel, ticks},
 };
 
@@ -52,6 +52,9 @@ pub struct Reactor {
     now: Cell<Instant>,
     /// The tick of `now`; the wheel comes to it with [`Reactor::advance`], and lies behind when the worker was held up.
     tick: Cell<Tick>,
+    /// The tick at which the clock last struck, and whether it had jumped by then.
+    heard: Cell<Tick>,
+    jumped: Cell<bool>,
 }
 
 /// What is known of a watched descriptor between two waits.
@@ -113,6 +116,8 @@ impl Reactor {
             started: now,
             now: Cell::new(now),
             tick: Cell::new(0),
+            heard: Cell::new(0),
+            jumped: Cell::new(false),
         }))
     }
 
@@ -201,6 +206,14 @@ impl Reactor {
         Ok(count)
     }
 
+    /// True once when the clock has jumped since the last tick: the process was stopped, or the worker held up. What came meanwhile is not
+    /// all among the events that were fetched; what is due can wait for the next tick.
+    fn has_jumped(&self) -> bool {
+        let passed = self.tick() - self.heard.replace(self.tick());
+        let jumped = passed > JUMP_TICKS;
+        !self.jumped.replace(jumped) && jumped
+    }
+
     /// After a tick: wakes the tasks whose time is over, appends the tunnels whose deadline came to `tunnels`. Without deadlines
     /// there are no ticks: an idle worker sleeps.
     ///
@@ -210,7 +223,10 @@ impl Reactor {
         if !self.clock.struck.take() {
             return Ok(());
         }
-        self.look_at_the_clock();
+        if self.has_jumped() {
+            self.clock.hear();
+            return Ok(());
+        }
         let mut expired = Vec::new();
         let mut wheel = self.wheel.borrow_mut();
         wheel.advance(self.tick(), &mut expired);
@@ -238,6 +254,7 @@ impl Reactor {
         if !self.clock.runs.get() {
             // The wheel stood still, and was empty: nothing can expire on its way to the present.
             wheel.advance(self.tick(), &mut Vec::new());
+            self.heard.set(self.tick());
             self.clock.start();
         }
         wheel.arm(self.tick().saturating_add(delay), owner)
@@ -289,6 +306,18 @@ impl Reactor {
     /// Disarms the deadline of a tunnel that has not come.
     pub fn disarm(&self, timer: Timer) {
         self.wheel.borrow_mut().disarm(timer);
+    }
+
+    /// Forgets all tasks: nothing will come any more. Whoever waits for something is known by its waker alone, so that this ends it.
+    /// Without it neither would ever be freed: a task owns its descriptor, that the reactor, and this what wakes the task.
+    pub fn abandon(&self) {
+        let mut forgotten = Vec::new();
+        for (_, Source { reader, writer, watcher, .. }) in self.sources.borrow_mut().iter_mut() {
+            forgotten.extend([reader.take(), writer.take(), watcher.take()]);
+        }
+        forgotten.extend(self.waits.borrow_mut().iter_mut().map(|(_, wait)| wait.waker.take()));
+        // A task that ends by this gives its descriptor and its deadline back: not while these are walked through.
+        drop(forgotten);
     }
 
     /// Gives up room that a crowd of tasks and deadlines has left behind.

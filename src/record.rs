@@ -39,6 +39,8 @@ const TENTH_MS: u128 = 100;
 
 // One in every tunnel.
 const _: () = assert!(size_of::<Record>() <= 80);
+// One in a tunnel that has lines in an access log, or a place in a zone, which is 24 bytes more.
+const _: () = assert!(size_of::<Lines>() <= 80);
 
 /// Who was connected with whom, for the error log; nothing but pointers to what many tunnels share, and no memory of its own while there
 /// is no access log.
@@ -323,7 +325,7 @@ mod tests {
         let generation = generation(Arc::clone(&request.config));
         let (group, mut tried) = (&generation.upstreams.groups[0], Tried::default());
         let second = [(); 2].map(|()| group.choose(&mut tried, Instant::now())).into_iter().flatten().last().unwrap();
-        let leg = group.leg(second, generation.tallies.peer(1));
+        let leg = group.leg(second, generation.tallies.peer(1), None);
         Record::of(request, generation, leg)
     }
 

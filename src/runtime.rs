@@ -291,6 +291,7 @@ impl Turns {
     fn end(&self) {
         self.worker.tunnels.borrow_mut().close_all(self.worker.end(), &mut self.worker.scratch.borrow_mut());
         bury(&self.worker);
+        self.worker.abandon_tasks();
     }
 }
 

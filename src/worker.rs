@@ -162,6 +162,14 @@ impl Worker {
         error_log::event(&self.generation.borrow().logs, level, &About::Process, message);
     }
 
+    /// Ends all tasks, wherever they are: the worker's own, which wait for what will not come any more, and sessions when it is stopped.
+    pub fn abandon_tasks(&self) {
+        self.changed.abandon();
+        self.answered.abandon();
+        self.pool.abandon();
+        self.reactor.abandon();
+    }
+
     /// Starts a task.
     pub fn spawn(self: &Rc<Self>, task: impl Future<Output = ()> + 'static) {
         let worker = Rc::clone(self);
@@ -222,6 +230,7 @@ impl Worker {
         gauges.timers.store(self.reactor.deadlines() as u64, Relaxed);
         gauges.pipes.store(tunnels.pipes() as u64, Relaxed);
         gauges.pipes_in_use.store(tunnels.pipes_in_use() as u64, Relaxed);
+        gauges.held_bytes.store(tunnels.held() as u64, Relaxed);
         gauges.tunnel_slots.store(tunnels.len() as u64, Relaxed);
         gauges.sockets.store(self.reactor.watched() as u64, Relaxed);
         gauges.upstream_idle.store(self.pool.len() as u64, Relaxed);

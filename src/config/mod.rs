@@ -3,6 +3,7 @@
 //! `lexer` and `tree` turn text into directives with places, `directives` is the table of what each may be,
 //! `build` makes the typed [`Config`] of it, `lint` says what will surprise its author.
 
+mod bind;
 mod build;
 mod check;
 pub mod diagnostic;
@@ -25,6 +26,7 @@ mod tree;
 mod upstream;
 mod values;
 
+pub use bind::{Bind, Sources};
 pub use events::{TunnelEvent, TunnelEvents};
 pub use limit::{LimitConn, LimitReq, ONE_REQUEST, Pace, UpgradeRate, Zone};
 pub use listen::{KeepAlive, ListenAddress, ListenOptions, Listener};

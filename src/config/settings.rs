@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{AccessLog, ErrorLog, Fallback, LimitConn, LimitReq};
+use super::{AccessLog, Bind, ErrorLog, Fallback, LimitConn, LimitReq};
 use crate::{
     proxy_protocol,
     route::{access::Rule, origin::Origin, real_ip::RealIp, rewrite::Regex},
@@ -83,6 +83,8 @@ pub struct Settings {
     pub server_tokens: bool,
     /// `default_type`
     pub default_type: Box<str>,
+    /// `proxy_bind`; none: the kernel takes an address.
+    pub bind: Option<Bind>,
     /// `proxy_socket_keepalive` (on)
     pub backend_keepalive: bool,
     /// `tcp_user_timeout` (120s); zero: the system's.

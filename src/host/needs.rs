@@ -1,7 +1,9 @@
 //! The arithmetic: what so many tunnels take of a host.
 
+use std::net::IpAddr;
+
 use crate::{
-    config::{BackendAddress, Config, ListenAddress},
+    config::{BackendAddress, Bind, Config, Content, ListenAddress, ProxyTarget},
     limits::{DOCTOR_TUNNELS, NOFILE_RESERVE, PIPE_BYTES, PIPES_POOLED, RESOLVERS, SCRATCH_BYTES},
 };
 
@@ -39,30 +41,49 @@ pub struct Needs {
     pub listeners: u64,
     /// Some listener is `ssl`.
     pub tls: bool,
-    /// The upstream group with the fewest TCP addresses, and how many these are. None: no backend has ports.
-    pub narrowest: Option<(String, u64)>,
+    /// The upstream group that the fewest tunnels fit to. None: no backend has ports.
+    pub narrowest: Option<Narrowest>,
+}
+
+/// A group of backends, as far as its addresses go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Narrowest {
+    /// Its name.
+    pub name: String,
+    /// TCP addresses.
+    pub addresses: u64,
+    /// Addresses of ours that connections come from (`proxy_bind`); 1 where the kernel takes one.
+    pub sources: u64,
+}
+
+impl Narrowest {
+    /// Pairs of addresses, each with a range of ports of its own.
+    pub fn ways(&self) -> u64 {
+        self.addresses * self.sources
+    }
 }
 
 impl Needs {
     /// For a host of which no file is known: one listener, one backend.
     pub fn of_tunnels(tunnels: u64, workers: u64) -> Self {
         let tunnels = tunnels.min(DOCTOR_TUNNELS);
-        Self { tunnels, workers, listeners: 1, tls: true, narrowest: Some(("one backend address".to_owned(), 1)) }
+        let one = Narrowest { name: "one backend address".to_owned(), addresses: 1, sources: 1 };
+        Self { tunnels, workers, listeners: 1, tls: true, narrowest: Some(one) }
     }
 
     /// For a file.
     pub fn of_config(tunnels: u64, config: &Config) -> Self {
-        let groups = config.upstreams.iter().map(|group| {
+        let groups = config.upstreams.iter().enumerate().map(|(index, group)| {
             let serving = group.servers.iter().filter(|server| !server.down && !server.backup);
             let addresses = serving.filter(|server| !matches!(server.address, BackendAddress::Unix(_))).count();
-            (group.name.to_string(), addresses as u64)
+            Narrowest { name: group.name.to_string(), addresses: addresses as u64, sources: sources_of(config, index) }
         });
         Self {
             tunnels: tunnels.min(DOCTOR_TUNNELS),
             workers: config.main.workers as u64,
             listeners: config.listeners.len() as u64,
             tls: config.listeners.iter().any(|listener| listener.ssl),
-            narrowest: groups.filter(|(_, addresses)| *addresses > 0).min_by_key(|(_, addresses)| *addresses),
+            narrowest: groups.filter(|group| group.addresses > 0).min_by_key(Narrowest::ways),
         }
     }
 
@@ -79,7 +100,7 @@ impl Needs {
 
     /// Local ports toward each backend address of the narrowest group, were every tunnel to go there.
     pub fn ports(&self) -> Option<u64> {
-        self.narrowest.as_ref().map(|(_, addresses)| self.tunnels.div_ceil(*addresses))
+        self.narrowest.as_ref().map(|group| self.tunnels.div_ceil(group.ways()))
     }
 
     /// Bytes of the program itself.
@@ -128,6 +149,20 @@ impl Needs {
     pub fn backlog(&self) -> u64 {
         (self.tunnels / STORM_SHARE / self.workers.max(1)).clamp(DEFAULT_BACKLOG, LONGEST_BACKLOG)
     }
+}
+
+/// Addresses of ours that connections to a group come from, in the location that has the fewest.
+fn sources_of(config: &Config, group: usize) -> u64 {
+    let locations = config.servers.iter().flat_map(|server| &server.locations);
+    let passed = locations.filter(|location| match &location.content {
+        Content::Proxy(pass) => matches!(pass.target, ProxyTarget::Upstream(index, _) if index == group),
+        _ => false,
+    });
+    let sources = passed.map(|location| match &location.settings.bind {
+        Some(Bind::Pool(sources)) => sources.addresses().filter(IpAddr::is_ipv4).count().max(1),
+        Some(Bind::Variable(_)) | None => 1,
+    });
+    sources.min().unwrap_or(1) as u64
 }
 
 /// How many tunnels so many descriptors hold.

@@ -1,22 +1,24 @@
 //! What this process may have, and how much of it is used.
 
-use std::fs;
+use std::{fs, net::IpAddr};
 
 use nix::sys::resource::{Resource, getrlimit};
 
 use crate::{
-    limits::NOFILE_RESERVE,
-    observe::status::{Limits, Ports, Status, Used},
+    limits::{NOFILE_RESERVE, STATUS_ROWS},
+    observe::status::{Limits, PortPair, Ports, Status, Used},
+    upstream::{self, ports::PortsSeen},
     worker::Worker,
 };
 
 /// The limits of a process whose figures are known already.
 pub fn of(worker: &Worker, status: &Status) -> Limits {
-    let connections = worker.generation().config.main.worker_connections;
+    let generation = worker.generation();
+    let connections = generation.config.main.worker_connections;
     let workers = status.workers.len() as u64;
     Limits {
         descriptors: descriptors(status),
-        ports: ports(status, worker.generation().board.local_ports()),
+        ports: ports(&generation.upstreams.open.ports),
         worker_connections: connections
             .map(|each| Used { used: 2 * status.connections.open, max: (each as u64).saturating_mul(workers) }),
     }
@@ -32,14 +34,22 @@ fn descriptors(status: &Status) -> Used {
     Used { used, max: getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft) }
 }
 
-/// The kernel needs another local port for each connection to one address; those to different addresses share them.
-fn ports(status: &Status, max: u64) -> Ports {
-    let mut by_address = std::collections::HashMap::new();
-    for server in status.upstreams.iter().flat_map(|group| &group.servers) {
-        if !server.address.starts_with("unix:") {
-            *by_address.entry(server.address.as_str()).or_insert(0) += server.tunnels_open;
-        }
+/// The kernel needs another local port for each connection from one address to one other; those between others share them.
+fn ports(ports: &upstream::ports::Ports) -> Ports {
+    let seen = ports.seen();
+    let first = seen.first();
+    let text = |source: Option<IpAddr>| source.map(|source| source.to_string());
+    let pair = |pair: &PortsSeen| PortPair {
+        source: text(pair.source),
+        address: pair.backend.to_string(),
+        used: pair.used.into(),
+        max: pair.max.into(),
+    };
+    Ports {
+        used: first.map_or(0, |pair| pair.used.into()),
+        max: ports.look().into(),
+        busiest: first.map(|pair| pair.backend.to_string()),
+        source: first.and_then(|pair| text(pair.source)),
+        pairs: seen.iter().take(STATUS_ROWS).map(pair).collect(),
     }
-    let busiest = by_address.into_iter().filter(|(_, used)| *used > 0).max_by_key(|(address, used)| (*used, *address));
-    Ports { used: busiest.map_or(0, |(_, used)| used), max, busiest: busiest.map(|(address, _)| address.to_owned()) }
 }

@@ -94,11 +94,6 @@ impl Board {
         self.started
     }
 
-    /// Ports there are for connections to one address (ip(7), `ip_local_port_range`); 0 where the kernel does not tell.
-    pub fn local_ports(&self) -> u64 {
-        self.files.local_ports()
-    }
-
     /// What the process has given up, in words; once.
     pub fn set_sandbox(&self, in_force: String) {
         let _ = self.sandbox.set(in_force);

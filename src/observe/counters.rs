@@ -84,6 +84,8 @@ pub struct Gauges {
     pub pipes: AtomicU64,
     /// Of these, the pipes in use.
     pub pipes_in_use: AtomicU64,
+    /// Bytes that tunnels hold for readers that do not take them.
+    pub held_bytes: AtomicU64,
     /// Entries of the table of tunnels.
     pub tunnel_slots: AtomicU64,
     /// Sockets that tasks wait for.

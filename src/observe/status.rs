@@ -263,6 +263,8 @@ pub struct Worker {
     pub pipes: u64,
     /// Of these, those in use.
     pub pipes_in_use: u64,
+    /// Bytes of memory that hold what readers of its tunnels have not taken, pipes and socket buffers left out.
+    pub held_bytes: u64,
     /// Deadlines on its wheel.
     pub timers: u64,
     /// Entries of its table of tunnels: as many as `tunnels`, which is reckoned from what came and went.
@@ -438,16 +440,34 @@ pub struct Used {
     pub max: u64,
 }
 
-/// Local ports towards one backend address.
+/// Local ports towards backends.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Ports {
-    /// Tunnels that end at it.
+    /// Connections between the two addresses that have the most.
     pub used: u64,
-    /// Local ports there are for it (`net.ipv4.ip_local_port_range`).
+    /// Local ports there are for any two (`net.ipv4.ip_local_port_range` less `net.ipv4.ip_local_reserved_ports`).
     pub max: u64,
-    /// The address; none without tunnels.
+    /// The backend's address of the two; none without connections.
     pub busiest: Option<String>,
+    /// Ours; none: the kernel takes one.
+    pub source: Option<String>,
+    /// Every two, those with the most connections first.
+    pub pairs: Vec<PortPair>,
+}
+
+/// Local ports between one address of ours and one of a backend.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PortPair {
+    /// An address of `proxy_bind`; none: the kernel takes one.
+    pub source: Option<String>,
+    /// The backend's.
+    pub address: String,
+    /// Connections open.
+    pub used: u64,
+    /// Local ports there are for them.
+    pub max: u64,
 }
 
 /// Log lines.

@@ -73,7 +73,7 @@ impl Round<'_> {
         wire: &Wire,
         started: Instant,
     ) -> Result<Answered, Failed> {
-        let Kept { stream: backend, requests, opened } = kept;
+        let Kept { stream: backend, requests, opened, port } = kept;
         note(request, |attempt| attempt.connect_time = Some(started.elapsed()));
         self.send_head(&backend, wire).await?;
         self.go_on(request, wire).await?;
@@ -99,7 +99,7 @@ impl Round<'_> {
                 // What came behind the 101 is the tunnel's to count.
                 wire.received.set(wire.received.get() - buffer.len() as u64);
                 let frames = self.upgrade.and_then(|upgrade| upgrade.websocket.as_ref()).map(|_| rsv);
-                self.switch(request, &head, Switched { backend, greeting: buffer, frames })
+                self.switch(request, &head, Switched { backend, greeting: buffer, frames, port })
                     .await
                     .map(Answered::Switched)
             }
@@ -121,7 +121,7 @@ impl Round<'_> {
                 let is_whole = request.completed && matches!(upload.output(), Some(Ok(())));
                 drop(upload);
                 if persists && is_whole && buffer.is_empty() {
-                    self.give_back(&choice.backend, Kept { stream: backend, requests: requests + 1, opened });
+                    self.give_back(&choice.backend, Kept { stream: backend, requests: requests + 1, opened, port });
                 }
                 Ok(Answered::Passed(next))
             }

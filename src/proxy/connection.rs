@@ -11,12 +11,12 @@ use super::{
     round::{Failed, Kind, Round},
 };
 use crate::{
-    backend,
+    backend::{self, Blame, Connected, Way},
+    config::Level,
     exchange::Progress,
     http::refusal::Refusal,
     pool::{Kept, Peer},
     reactor::{Either, race},
-    stream::Stream,
     upstream::{Backend, Choice},
 };
 
@@ -29,11 +29,11 @@ impl Round<'_> {
             return Ok(kept);
         }
         let started = Instant::now();
-        let stream = self.open(choice).await?;
+        let Connected { stream, port } = self.open(choice).await?;
         if let Some(tally) = self.tally(choice) {
             tally.connected(started.elapsed());
         }
-        Ok(Kept { stream, requests: 0, opened: self.client.worker.reactor.now() })
+        Ok(Kept { stream, requests: 0, opened: self.client.worker.reactor.now(), port })
     }
 
     /// Nothing is left of this request on a connection: another may use it.
@@ -46,24 +46,35 @@ impl Round<'_> {
     fn peer(&self, backend: &Backend) -> Peer {
         let tls = self.target.tls_name.as_deref();
         let tls = tls.map(|name| (Arc::clone(&self.settings.backend_tls), name.into()));
-        Peer { backend: backend.clone(), tls }
+        Peer { backend: backend.clone(), tls, sources: self.target.sources.clone() }
     }
 
-    async fn open(&self, choice: &Choice) -> Result<Stream, Failed> {
+    async fn open(&self, choice: &Choice) -> Result<Connected, Failed> {
         let worker = &self.client.worker;
-        let name = self.target.tls_name.as_deref();
-        let opening = backend::connect(worker, &choice.backend, self.preface, name, self.settings);
+        let ports = &self.client.generation.upstreams.open.ports;
+        let way = Way {
+            backend: &choice.backend,
+            preface: self.preface,
+            tls_name: self.target.tls_name.as_deref(),
+            settings: self.settings,
+            sources: self.target.sources.as_deref(),
+            ports,
+        };
         let wire = Wire::default();
-        match race(opening, self.client.stream.descriptor().hangup()).await {
-            Either::Left(Err(refusal)) if refusal.reason == backend::HOST_SHORTAGE => {
-                Err(wire.failed(refusal, Kind::Host))
-            }
-            Either::Left(result) => result.map_err(|refusal| {
+        let result = race(backend::connect(worker, &way), self.client.stream.descriptor().hangup()).await;
+        ports.remarks().iter().for_each(|remark| worker.log(Level::Warn, format_args!("{remark}")));
+        match result {
+            Either::Left(Err(failed)) if failed.blame == Blame::Host => Err(wire.failed(failed.refusal, Kind::Host)),
+            Either::Left(result) => result.map_err(|failed| {
                 if let Some(tally) = self.tally(choice) {
                     tally.connect_errors.fetch_add(1, Relaxed);
                 }
-                let kind = if refusal.status == 504 { Kind::Timeout } else { Kind::Error };
-                wire.failed(refusal, kind)
+                let kind = match failed.refusal.status {
+                    504 => Kind::Timeout,
+                    _ if failed.blame == Blame::Ports => Kind::Ports,
+                    _ => Kind::Error,
+                };
+                wire.failed(failed.refusal, kind)
             }),
             Either::Right(()) => Err(wire.failed(client_left(), Kind::Client)),
         }

@@ -55,6 +55,8 @@ pub(super) enum Kind {
     Status(u16),
     /// An answer that `error_page` replaces.
     Intercepted,
+    /// This host has no port or no address for a connection: no backend is to blame, and another may be reached.
+    Ports,
     /// The client's doing: no backend is to blame, and none is tried again.
     Client,
     /// The host's: the same holds.
@@ -115,9 +117,9 @@ impl Round<'_> {
     fn answered(&self, answered: Answered, choice: Choice) -> Next {
         match answered {
             Answered::Passed(next) => next,
-            Answered::Switched(switched) => {
+            Answered::Switched(mut switched) => {
                 let tally = self.tally(&choice).cloned();
-                let leg = self.target.group().leg(choice, tally.as_ref());
+                let leg = self.target.group().leg(choice, tally.as_ref(), switched.port.take());
                 Next::Tunnel(Box::new(Opening { switched, leg }))
             }
         }
@@ -127,7 +129,7 @@ impl Round<'_> {
     pub(super) fn may_go_on(&self, request: &Request, failed: &Failed, last: bool) -> bool {
         let next = &self.settings.next_upstream;
         let wanted = match failed.kind {
-            Kind::Error => next.error,
+            Kind::Error | Kind::Ports => next.error,
             Kind::Timeout => next.timeout,
             Kind::InvalidHeader => next.invalid_header,
             Kind::Status(status) => next.statuses.contains(&status),
@@ -143,13 +145,14 @@ impl Round<'_> {
         !failed.body_used && (!failed.sent || idempotent || self.settings.next_upstream.non_idempotent)
     }
 
-    /// Passive health: the attempt counts against its peer. As in nginx a 403 or 404 does not: another server may have the file.
+    /// Passive health: the attempt counts against its peer. As in nginx a 403 or 404 does not: another server may have the file. What
+    /// this host lacks does not either: the group would have no live server, where it is the ports that are to be seen to.
     fn blame(&self, request: &mut Request, choice: &Choice, failed: &Failed) {
         note(request, |attempt| {
             attempt.status = if let Kind::Status(status) = failed.kind { status } else { failed.refusal.status };
         });
         let group = self.target.group();
-        if matches!(failed.kind, Kind::Status(403 | 404)) {
+        if matches!(failed.kind, Kind::Status(403 | 404) | Kind::Ports) {
             return;
         }
         if let Some(tally) = self.tally(choice) {

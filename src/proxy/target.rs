@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use super::Client;
 use crate::{
-    config::{ProxyPass, ProxyTarget},
+    config::{Bind, ProxyPass, ProxyTarget, Sources},
     forward::{self, VariableTarget},
     http::refusal::Refusal,
     request::Request,
@@ -18,6 +18,8 @@ pub(super) struct Target<'a> {
     pub(super) tls_name: Option<String>,
     /// Which `upstream` of the configuration it is.
     pub(super) upstream: Option<usize>,
+    /// `proxy_bind`: from where.
+    pub(super) sources: Option<Arc<Sources>>,
 }
 
 enum Route<'a> {
@@ -57,7 +59,28 @@ pub(super) fn target<'a>(client: Client<'a>, request: &mut Request, pass: &Proxy
     };
     name_target(request, name, tls);
     let tls_name = tls.then(|| tls_name(request));
-    Ok(Target { group, tls_name, upstream })
+    let sources = sources(request)?;
+    Ok(Target { group, tls_name, upstream, sources })
+}
+
+/// Where connections come from; as in nginx, variables that come to nothing leave it to the kernel.
+fn sources(request: &mut Request) -> Result<Option<Arc<Sources>>, Refusal> {
+    let settings = Arc::clone(request.settings());
+    let text = match &settings.bind {
+        None => return Ok(None),
+        Some(Bind::Pool(sources)) => return Ok(Some(Arc::clone(sources))),
+        Some(Bind::Variable(template)) => template.expand(request),
+    };
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let address = str::from_utf8(&text).ok().and_then(|text| text.parse().ok());
+    // Not unbound instead, as nginx: whoever names addresses has a rule for them somewhere.
+    let Some(address) = address else {
+        let detail = format!("`proxy_bind` came to \"{}\", which is no address", text.escape_ascii());
+        return Err(Refusal::private(500, "bind_address", detail));
+    };
+    Ok(Some(Arc::new(Sources::new([address]))))
 }
 
 /// `proxy_ssl_name`, else `$proxy_host` without its port.

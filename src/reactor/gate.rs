@@ -1,6 +1,11 @@
 //! Tasks that wait for something that other tasks bring about.
 
-use std::{cell::RefCell, future::poll_fn, task::Poll, task::Waker};
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    mem,
+    task::{Poll, Waker},
+};
 
 use slab::Slab;
 
@@ -28,6 +33,14 @@ impl Gate {
     /// Wakes all.
     pub fn wake(&self) {
         self.waiting.borrow().iter().for_each(|(_, waker)| waker.wake_by_ref());
+    }
+
+    /// Forgets all: nothing will come any more. See [`super::Reactor::abandon`].
+    pub fn abandon(&self) {
+        let forgotten: Vec<Waker> =
+            self.waiting.borrow_mut().iter_mut().map(|(_, waker)| mem::replace(waker, Waker::noop().clone())).collect();
+        // A task that ends by this gives its place back: not while the places are walked through.
+        drop(forgotten);
     }
 
     /// How many wait.

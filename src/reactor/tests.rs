@@ -120,3 +120,32 @@ fn the_gate_wakes_those_whose_condition_came_true() {
     assert_eq!(through, 0);
     assert!(gate.is_empty());
 }
+
+#[test]
+fn what_came_while_the_clock_jumped_is_heard_before_what_was_due() {
+    let reactor = Reactor::new().unwrap();
+    reactor.arm(2, 7);
+    let mut due = Vec::new();
+    let mut strikes = 0;
+    std::thread::sleep(Duration::from_millis(900));
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while due.is_empty() && Instant::now() < deadline {
+        reactor.wait(&mut Vec::new()).unwrap();
+        strikes += u32::from(reactor.clock.struck.get());
+        reactor.advance(&mut due).unwrap();
+    }
+    assert_eq!((due, strikes), (vec![7], 2), "at the tick behind the jump");
+}
+
+#[test]
+fn a_worker_that_is_always_late_has_deadlines_too() {
+    let reactor = Reactor::new().unwrap();
+    let mut due = Vec::new();
+    for _ in 0..4 {
+        reactor.arm(1, 7);
+        std::thread::sleep(Duration::from_millis(600));
+        reactor.turn(&mut Vec::new()).unwrap();
+        reactor.advance(&mut due).unwrap();
+    }
+    assert!(!due.is_empty());
+}

@@ -61,6 +61,7 @@ pub(crate) fn settings() -> Settings {
         backend_tls_name: None,
         server_tokens: true,
         default_type: "text/plain".into(),
+        bind: None,
         backend_keepalive: false,
         user_timeout: Duration::ZERO,
         reset_timedout: false,

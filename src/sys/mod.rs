@@ -15,6 +15,7 @@ pub use memory::give_memory_back;
 pub use pipe::{Pipe, cannot_splice, splice_in, splice_out};
 pub use socket::{
     accept, available, connect, defer_accept, fast_open, peek, recv, reset_on_close, send, send_more, shutdown_write,
+    stream_socket,
 };
 
 use std::io;

@@ -27,21 +27,27 @@ pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, SockAddr)> {
     }
 }
 
+/// A socket for [`connect`], with TCP_NODELAY where it is one of TCP.
+///
+/// # Errors
+/// socket(2)'s: no descriptor.
+pub fn stream_socket(domain: Domain) -> io::Result<Socket> {
+    let socket = Socket::new(domain, Type::STREAM.nonblocking().cloexec(), None)?;
+    if domain != Domain::UNIX {
+        socket.set_tcp_nodelay(true)?;
+    }
+    Ok(socket)
+}
+
 /// Begins a connection; the socket is writable once it stands or has failed (connect(2), EINPROGRESS).
 ///
 /// # Errors
-/// socket(2)'s and connect(2)'s: no descriptor, no local port, refused at once on a unix socket.
-pub fn connect(address: &SockAddr) -> io::Result<OwnedFd> {
-    let socket = Socket::new(address.domain(), Type::STREAM.nonblocking().cloexec(), None)?;
-    if address.domain() != Domain::UNIX {
-        socket.set_tcp_nodelay(true)?;
-    }
+/// connect(2)'s: no local port, refused at once on a unix socket.
+pub fn connect(socket: &Socket, address: &SockAddr) -> io::Result<()> {
     match socket.connect(address) {
-        Ok(()) => {}
-        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
-        Err(error) => return Err(error),
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+        _ => Ok(()),
     }
-    Ok(socket.into())
 }
 
 /// Receives what is there, up to the buffer's length; 0 is the peer's FIN (recv(2)).

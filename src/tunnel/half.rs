@@ -192,4 +192,12 @@ impl Waiting {
     pub fn is_nothing(&self) -> bool {
         matches!(self, Self::Nothing)
     }
+
+    /// What it takes of our own memory.
+    pub fn held(&self) -> usize {
+        match self {
+            Self::Bytes(rest) => rest.bytes.len(),
+            Self::Nothing | Self::Piped(_) => 0,
+        }
+    }
 }

@@ -41,7 +41,7 @@ use relay::{Break, Flow, Tools};
 use state::Tunnel;
 
 use crate::{
-    limits::BYTES_PER_ROUND,
+    limits::{BYTES_PER_ROUND, CROWDED_READ_BYTES, HELD_BYTES, SCRATCH_BYTES},
     observe::counters::Counters,
     reactor::{Event, Reactor},
     scratch::Scratch,
@@ -127,6 +127,8 @@ pub struct Table<R> {
     counters: Arc<Counters>,
     pipes: Pipes,
     ahead: Ahead,
+    /// Bytes that all tunnels hold for readers that do not take them.
+    held: usize,
     /// Something went through a pipe since [`Table::has_spliced`].
     spliced: bool,
     /// Directions that may have something to do, each at most once.
@@ -145,6 +147,7 @@ impl<R> Table<R> {
             counters,
             pipes: Pipes::default(),
             ahead: Ahead::default(),
+            held: 0,
             spliced: false,
             ready: VecDeque::new(),
             finished: Vec::new(),
@@ -170,6 +173,11 @@ impl<R> Table<R> {
     /// Pipes in use.
     pub fn pipes_in_use(&self) -> usize {
         self.pipes.in_use()
+    }
+
+    /// Bytes of our memory that hold what readers have not taken.
+    pub fn held(&self) -> usize {
+        self.held
     }
 
     /// Closes pipes that are only kept for the next bulk transfer.
@@ -308,11 +316,13 @@ impl<R> Table<R> {
             pipes: &mut self.pipes,
             ahead: &mut self.ahead,
             spliced: &mut self.spliced,
+            most: if self.held > HELD_BYTES { CROWDED_READ_BYTES } else { SCRATCH_BYTES },
             tick: self.reactor.tick() as u32,
         };
-        let before = tunnel.moved();
+        let (before, held) = (tunnel.moved(), tunnel.held());
         let result = catch_unwind(AssertUnwindSafe(|| action(tunnel, &mut tools)));
         count(&self.counters, before, tunnel.moved());
+        self.held = self.held + tunnel.held() - held;
         match result {
             Ok(result) => self.settle(number, result, scratch),
             Err(_) => {
@@ -350,7 +360,10 @@ impl<R> Table<R> {
                 self.ask_for_output(number, scratch);
             }
             Err(Break::Deaf(side, reset)) => {
-                if let Some(pipe) = tunnel.give_up(side, reset) {
+                let held = tunnel.held();
+                let pipe = tunnel.give_up(side, reset);
+                self.held = self.held + tunnel.held() - held;
+                if let Some(pipe) = pipe {
                     self.pipes.discard(pipe);
                 }
                 // What it said before it left still arrives.
@@ -360,12 +373,7 @@ impl<R> Table<R> {
                 sys::reset_on_close(&tunnel.fd(side.other()));
                 // close_notify would make a clean end of it.
                 tunnel.half_mut(side).set(Marks::NOTIFIED);
-                let reason = match (side, tunnel.half(side).is(Marks::LOST)) {
-                    (Side::Client, false) => Reason::ClientReset,
-                    (Side::Client, true) => Reason::ClientLost,
-                    (Side::Upstream, false) => Reason::UpstreamReset,
-                    (Side::Upstream, true) => Reason::UpstreamLost,
-                };
+                let reason = tunnel.failure(side);
                 self.close(number, reason, None, scratch);
             }
             Err(Break::Shortage(detail)) => {
@@ -389,13 +397,14 @@ impl<R> Table<R> {
 
     fn ask_for_output(&mut self, number: u32, scratch: &mut Scratch) {
         let Some(tunnel) = self.tunnels.get_mut(number) else { return };
-        if tunnel.ask_for_output(&self.reactor, number).is_err() {
-            self.close(number, Reason::InternalError, None, scratch);
+        if let Err(error) = tunnel.ask_for_output(&self.reactor, number) {
+            self.settle(number, Err(Break::shortage("epoll_ctl", &error)), scratch);
         }
     }
 
     fn close(&mut self, number: u32, reason: Reason, detail: Option<String>, scratch: &mut Scratch) {
         let Some((mut tunnel, cold)) = self.tunnels.remove(number) else { return };
+        self.held -= tunnel.held();
         if let Some(timer) = cold.timer {
             self.reactor.disarm(timer);
         }

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::{
-    Reason, Side, Table,
+    Break, Side, Table,
     half::{Marks, Waiting},
     life::Cold,
     state::Tunnel,
@@ -40,6 +40,7 @@ impl<R> Table<R> {
     pub fn release(&mut self, number: u32) -> Option<Loose<R>> {
         let quiet = self.quiet(self.tunnels.get(number)?);
         let (tunnel, mut cold) = self.tunnels.remove(number)?;
+        self.held -= tunnel.held();
         if let Some(timer) = cold.timer.take() {
             self.reactor.disarm(timer);
         }
@@ -59,6 +60,7 @@ impl<R> Table<R> {
         let number = self.tunnels.vacant();
         tunnel.last_active = (self.reactor.tick() as u32).wrapping_sub(quiet);
         self.pipes.borrow(pipes);
+        self.held += tunnel.held();
         Counters::grow(&self.counters.tunnels_moved_in, 1);
         let added = [Side::Client, Side::Upstream].into_iter().try_for_each(|side| -> io::Result<()> {
             tunnel.half_mut(side).clear(Marks::QUEUED);
@@ -66,8 +68,8 @@ impl<R> Table<R> {
             self.reactor.add(tunnel.fd(side), token(number, side), output)
         });
         self.tunnels.insert(tunnel, cold);
-        if added.is_err() {
-            return self.close(number, Reason::InternalError, None, scratch);
+        if let Err(error) = added {
+            return self.settle(number, Err(Break::shortage("epoll_ctl", &error)), scratch);
         }
         self.arm(number);
         // What the events of the other table said is forgotten with its queue.

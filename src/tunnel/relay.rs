@@ -34,6 +34,8 @@ pub(super) struct Tools<'a> {
     pub ahead: &'a mut Ahead,
     /// Whether anything went through a pipe.
     pub spliced: &'a mut bool,
+    /// What a read may take, bytes.
+    pub most: usize,
     /// The present, for the idle time.
     pub tick: u32,
 }
@@ -67,7 +69,7 @@ pub(super) enum Break {
 }
 
 impl Break {
-    fn shortage(call: &str, error: &io::Error) -> Self {
+    pub fn shortage(call: &str, error: &io::Error) -> Self {
         Self::Shortage(format!("{call}() failed ({})", os_error(error)))
     }
 }
@@ -175,8 +177,8 @@ impl Tunnel {
         let Scratch { plain: buffer, cipher, reply } = tools.scratch;
         // Behind the last frame of a bulk transfer only the next frame's head is wanted: its payload may be spliced.
         let splicing = self.half(from).is(Marks::SPLICING);
-        let limit = if splicing { FRAME_HEAD_BYTES } else { buffer.len() };
         let kept = self.tls(from).map_or(0, |tls| tls.resume(buffer));
+        let limit = if splicing { FRAME_HEAD_BYTES } else { buffer.len().min(kept + tools.most) };
         let received = match sys::recv(self.fd(from), &mut buffer[kept..limit]) {
             Ok(received) => received,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -232,7 +234,7 @@ impl Tunnel {
         self.deliver(from, &buffer[..passing], splicing && bulk, cipher)?;
         if splicing {
             self.half_mut(from).marks.set(Marks::SPLICING, bulk);
-        } else if (bulk && received >= SPLICE_FROM || received == limit && !self.half(from).is(Marks::PARTING))
+        } else if (bulk && received >= SPLICE_FROM || received == buffer.len() && !self.half(from).is(Marks::PARTING))
             && self.is_plain()
         {
             // So much was there that copying fell behind, and so much is to come that a pipe may pay.

@@ -89,6 +89,11 @@ impl Tunnel {
         self.extra.as_ref().is_some_and(|extra| !extra.waiting[from as usize].is_nothing())
     }
 
+    /// Bytes of our memory that hold what its ends do not take.
+    pub fn held(&self) -> usize {
+        self.extra.as_ref().map_or(0, |extra| extra.waiting.iter().map(Waiting::held).sum())
+    }
+
     pub fn wait(&mut self, from: Side, waiting: Waiting) {
         self.extra.get_or_insert_default().waiting[from as usize] = waiting;
     }
@@ -132,11 +137,23 @@ impl Tunnel {
     }
 
     pub fn end_reason(&self, side: Side) -> Reason {
-        match (side, self.half(side).is(Marks::TRUNCATED)) {
-            (Side::Client, false) => Reason::ClientClosed,
-            (Side::Client, true) => Reason::ClientTruncated,
-            (Side::Upstream, false) => Reason::UpstreamClosed,
-            (Side::Upstream, true) => Reason::UpstreamTruncated,
+        let half = self.half(side);
+        match (side, half.is(Marks::RESET), half.is(Marks::TRUNCATED)) {
+            (_, true, _) => self.failure(side),
+            (Side::Client, false, false) => Reason::ClientClosed,
+            (Side::Client, false, true) => Reason::ClientTruncated,
+            (Side::Upstream, false, false) => Reason::UpstreamClosed,
+            (Side::Upstream, false, true) => Reason::UpstreamTruncated,
+        }
+    }
+
+    /// Why a side that failed did.
+    pub fn failure(&self, side: Side) -> Reason {
+        match (side, self.half(side).is(Marks::LOST)) {
+            (Side::Client, false) => Reason::ClientReset,
+            (Side::Client, true) => Reason::ClientLost,
+            (Side::Upstream, false) => Reason::UpstreamReset,
+            (Side::Upstream, true) => Reason::UpstreamLost,
         }
     }
 

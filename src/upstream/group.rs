@@ -8,6 +8,7 @@ use std::{
 use super::{
     Backend,
     open::{Conns, Counts, Held, Leg, Open},
+    ports::Port,
 };
 use crate::{
     config::UpstreamServer,
@@ -59,7 +60,7 @@ struct Turn {
     drained: bool,
     /// Requests and tunnels that are at it.
     conns: Arc<Conns>,
-    /// What its tunnels count in: one entry as a rule, a few while tunnels of earlier configurations live.
+    /// What its tunnels count in: one entry for each source address.
     counts: Vec<Weak<Counts>>,
 }
 
@@ -267,9 +268,9 @@ impl Group {
     }
 
     /// The request that this was chosen for is a tunnel from now on, counted in `tally` too. Under the lock: nobody sees both.
-    pub fn leg(&self, choice: Choice, tally: Option<&Arc<PeerTally>>) -> Leg {
+    pub fn leg(&self, choice: Choice, tally: Option<&Arc<PeerTally>>, port: Option<Port>) -> Leg {
         let mut turns = self.turns();
-        let wanted = Counts::new(&choice.held, tally);
+        let wanted = Counts::new(&choice.held, tally, port.as_ref());
         let Some(turn) = turns.get_mut(choice.peer) else { return Leg::in_all(Arc::new(wanted)) };
         turn.counts.retain(|counts| counts.strong_count() > 0);
         let known = turn.counts.iter().filter_map(Weak::upgrade).find(|counts| counts.is(&wanted));

@@ -2,6 +2,7 @@
 
 mod group;
 pub(crate) mod open;
+pub mod ports;
 mod resolve;
 
 use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc};

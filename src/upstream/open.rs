@@ -10,12 +10,17 @@ use std::{
     },
 };
 
-use super::Backend;
+use super::{
+    Backend,
+    ports::{Port, Ports, Tuple},
+};
 use crate::observe::tally::PeerTally;
 
 /// Everything that is open.
 #[derive(Debug, Default)]
 pub struct Open {
+    /// Local ports.
+    pub ports: Ports,
     servers: Mutex<HashMap<Server, Weak<Conns>>>,
 }
 
@@ -103,6 +108,8 @@ pub(super) struct Counts {
     /// None: the file does not name the server.
     tally: Option<Arc<PeerTally>>,
     conns: Arc<Conns>,
+    /// None: a unix socket.
+    tuple: Option<Arc<Tuple>>,
 }
 
 impl Leg {
@@ -110,6 +117,7 @@ impl Leg {
     pub(super) fn in_all(counts: Arc<Counts>) -> Self {
         counts.conns.open();
         counts.tally.iter().for_each(|tally| tally.tunnels.open());
+        counts.tuple.iter().for_each(|tuple| tuple.open());
         Self(counts)
     }
 
@@ -123,18 +131,23 @@ impl Drop for Leg {
     fn drop(&mut self) {
         self.0.conns.end();
         self.0.tally.iter().for_each(|tally| tally.tunnels.end());
+        self.0.tuple.iter().for_each(|tuple| tuple.end());
     }
 }
 
 impl Counts {
-    pub(super) fn new(held: &Held, tally: Option<&Arc<PeerTally>>) -> Self {
-        Self { tally: tally.cloned(), conns: Arc::clone(held.conns()) }
+    pub(super) fn new(held: &Held, tally: Option<&Arc<PeerTally>>, port: Option<&Port>) -> Self {
+        Self { tally: tally.cloned(), conns: Arc::clone(held.conns()), tuple: port.and_then(Port::tuple).cloned() }
     }
 
     /// True when a tunnel of the other kind counts in the same.
     pub(super) fn is(&self, other: &Self) -> bool {
-        let address = |tally: &Option<Arc<PeerTally>>| tally.as_ref().map(Arc::as_ptr);
-        Arc::ptr_eq(&self.conns, &other.conns) && address(&self.tally) == address(&other.tally)
+        fn place<T>(shared: &Option<Arc<T>>) -> Option<*const T> {
+            shared.as_ref().map(Arc::as_ptr)
+        }
+        Arc::ptr_eq(&self.conns, &other.conns)
+            && place(&self.tally) == place(&other.tally)
+            && place(&self.tuple) == place(&other.tuple)
     }
 }
 
@@ -144,7 +157,7 @@ pub(crate) mod tests {
 
     /// Of a tunnel to a backend that the file does not name.
     pub(crate) fn leg() -> Leg {
-        Leg::in_all(Arc::new(Counts { tally: None, conns: Arc::default() }))
+        Leg::in_all(Arc::new(Counts { tally: None, conns: Arc::default(), tuple: None }))
     }
 
     fn backend(port: u16) -> Backend {

@@ -7,7 +7,11 @@ mod network;
 
 use std::sync::mpsc;
 
-use crate::util::{Backend, Driver, Leaks, PATIENCE, Proxy, Wire, eventually, leaks, proxy::Setup};
+use nix::sys::signal::Signal;
+
+use crate::util::{Backend, Driver, Leaks, PATIENCE, Proxy, Wire, eventually, leaks, on_both_drivers, proxy::Setup};
+
+on_both_drivers![workers_that_leave];
 
 /// ws and wss before `%backend%`, `/tls/` before the same over TLS; a line `STATUS REASON` for each request and tunnel.
 fn site(directives: &str) -> Setup {
@@ -127,4 +131,28 @@ fn a_tunnel_and_a_kept_connection_are_counted() {
         eventually(|| Leaks::of(&proxy).count("socket") == before.count("socket") + 1),
         "all but the kept connection"
     );
+}
+
+/// Workers that leave, with tunnels, pipes and idle connections of their own: each took an epoll instance, a clock, buffers.
+fn workers_that_leave(driver: Driver) {
+    crate::util::beyond_nginx!();
+    let backend = Backend::echo();
+    let text = "upstream app { server %backend%; keepalive 4; keepalive_timeout 1s; }
+         server { listen %http%; location / { proxy_pass http://app; } }";
+    let setup = Proxy::config(text).set("backend", backend.address()).main("worker_processes 1;");
+    let mut fault = Fault::at(setup.watched().on(driver).start());
+    for round in 1..=3 {
+        for workers in [3, 1] {
+            fault.proxy.rewrite(&format!("worker_processes {workers};"), text);
+            fault.proxy.running().signal(Signal::SIGHUP);
+            let reloads = || fault.figure("longsplice_config_reloads_total{result=\"ok\"}");
+            assert!(eventually(|| reloads() == 2 * round - i64::from(workers == 3)));
+            let mut tunnels: Vec<Wire> = (0..6).map(|_| fault.client(false)).collect();
+            for tunnel in &mut tunnels {
+                tunnel.websocket("/").echoes("hello");
+                assert_eq!(fault.proxy.get("/").status(), 200);
+            }
+        }
+    }
+    fault.before.assert_same(&fault.proxy);
 }

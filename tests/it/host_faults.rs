@@ -1,8 +1,12 @@
 //! Faults of the host: no descriptors, no memory, no room on the disk, a process that is stopped, signals, crowds, readers that do not
 //! read. What clients get, what the log says and how often, what is counted, that tunnels live on, and that nothing is left behind.
 
+mod crowd;
 mod disk;
+mod readers;
 mod shortage;
+mod signals;
+mod stopped;
 
 use std::{sync::Arc, thread};
 

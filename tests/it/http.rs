@@ -13,7 +13,6 @@ on_both_drivers![
     a_connection_serves_one_request_after_another,
     pipelined_requests_are_answered_in_order,
     answers_without_a_body_end_where_they_should,
-    interim_answers_pass,
 ];
 
 fn before(backend: &Backend, driver: Driver) -> Proxy {
@@ -86,23 +85,6 @@ fn answers_without_a_body_end_where_they_should(driver: Driver) {
     assert_eq!(client.send("HEAD /head-chunked HTTP/1.1\r\nHost: x\r\n\r\n").response_to_head().status(), 200);
     assert_eq!(client.get("/empty").body, b"");
     assert_eq!(client.get("/204").status(), 204, "and the connection is still in step");
-}
-
-fn interim_answers_pass(driver: Driver) {
-    beyond_nginx!();
-    let backend = Backend::serve(|mut wire, _| {
-        let head = wire.head();
-        wire.send("HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n");
-        let body = wire.body(&head);
-        wire.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len())).send(&body);
-        drop(wire.ending());
-    });
-    let proxy = before(&backend, driver);
-    let mut client = proxy.connect();
-    client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
-    let hints = client.head();
-    assert_eq!((hints.status(), hints.get("link")), (103, Some("</a.css>; rel=preload")));
-    assert_eq!(client.response().status(), 200);
 }
 
 #[test]
@@ -254,22 +236,6 @@ fn the_backends_own_fields_pass_and_hop_by_hop_ones_do_not() {
         assert_eq!(response.get("date"), Some("Mon, 01 Jan 2024 00:00:00 GMT"), "left alone");
         assert_eq!(response.get("keep-alive"), None);
     }
-}
-
-#[test]
-fn a_response_with_a_body_nobody_asked_for_never_leaks_into_the_next_answer() {
-    let backend = Backend::http(|head, _| {
-        if head.target() == "/204" {
-            b"HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison".to_vec()
-        } else {
-            b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nneat".to_vec()
-        }
-    });
-    let proxy = before(&backend, Driver::Epoll);
-    let mut client = proxy.connect();
-    assert_eq!(client.get("/204").status(), 204);
-    let mut again = proxy.connect();
-    assert_eq!(again.get("/next").text(), "neat");
 }
 
 #[test]

@@ -214,6 +214,26 @@ fn files_fit_in_a_head() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Who asks what time of day it is: what people read, certificates, the ages of tickets. A clock that is set back or forth must not move a
+/// deadline, so that everybody else asks `Instant`.
+#[test]
+fn no_deadline_goes_by_the_time_of_day() {
+    const READERS: [&str; 8] = [
+        "src/demo/certificate.rs",
+        "src/forward/response.rs",
+        "src/host/doctor/file.rs",
+        "src/observe/board.rs",
+        "src/observe/clock.rs",
+        "src/request/variables.rs",
+        "src/tls/backend.rs",
+        "src/tls/resumption.rs",
+    ];
+    let clock = Regex::new(r"\b(SystemTime|UnixTime|CLOCK_REALTIME|Timestamp::now|Zoned::now)\b").expect("a pattern");
+    let readers: Vec<String> =
+        sources().iter().filter(|source| clock.is_match(&source.code)).map(|source| source.path.clone()).collect();
+    assert_eq!(readers, READERS);
+}
+
 #[test]
 fn nothing_is_left_to_do() {
     let in_code = Regex::new(r"\b(todo|unimplemented|dbg)!").expect("a pattern");

@@ -2,6 +2,7 @@
 
 mod access;
 mod address;
+mod bind;
 mod limit;
 mod listen;
 mod location;
@@ -88,6 +89,7 @@ pub fn config(
     let upgrade_rate = build.upgrade_rate(&level);
     build.upstreams(&level);
     let (servers, mut listeners) = build.servers(&level);
+    build.unused_zones();
     for listener in &mut listeners {
         listener.options.user_timeout = servers[listener.default].settings.user_timeout;
     }

@@ -71,6 +71,7 @@ impl Build<'_> {
             backend_tls_name,
             server_tokens: self.server_tokens(level),
             default_type: self.default_type(level),
+            bind: self.proxy_bind(level),
             backend_keepalive: self.value(level, "proxy_socket_keepalive", &values::FLAG),
             user_timeout: self.value(level, "tcp_user_timeout", &values::TIME),
             reset_timedout: self.value(level, "reset_timedout_connection", &values::FLAG),

@@ -335,7 +335,7 @@ pub(super) static TABLE: &[Definition] = &[
     understood("proxy_protocol", HSL, ONE, Value, "off", "`on` (as `v1`), `v1`, `v2` or `off`: a connection to a backend begins, before TLS, with a PROXY protocol header: the client's address (`set_real_ip_from` included) and the one it came in at. Such connections are not kept for other requests, whatever `keepalive` says. nginx has it in `stream`."),
     understood("proxy_socket_keepalive", HSL, Flag, Value, "on", "TCP keep-alive on connections to backends: a probe after 60s of silence, then every 15s. nginx's default is off."),
     understood("tcp_user_timeout", HSL, ONE, Value, "120s", "Time after which a connection ends whose peer acknowledges nothing, neither data nor keep-alive probes, or takes nothing (TCP_USER_TIMEOUT); 0: the system's, which is a quarter of an hour and more. Of backends' connections here; of clients' what holds in the address' default server. Keep it at or above the time of all keep-alive probes, else the first that is lost is the last."),
-    other("proxy_bind", HSL, ONE_OR_TWO, NotYet("the kernel chooses the source address", &["off"])),
+    understood("proxy_bind", HSL, SOME, Value, "off", "Where connections to backends come from: addresses of this host, blocks of them (`10.0.0.0/28`), one text with variables, or `off`. Several take turns, and one without a free port, or that this host has not, is passed over. `transparent` and a port are refused."),
     other("proxy_buffering", HSL, Flag, Accepted(COPIES)),
     other("proxy_request_buffering", HSL, Flag, Accepted(COPIES)),
     other("proxy_buffers", HSL, TWO, Accepted(COPIES)),

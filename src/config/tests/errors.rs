@@ -128,6 +128,24 @@ fn whom_to_believe_is_held_to_nginx_s_rules() {
 }
 
 #[test]
+fn source_addresses_are_addresses_and_not_too_many() {
+    for (wrong, expected) in [
+        ("10.0.0.1 transparent", "CAP_NET_RAW"),
+        ("10.0.0.1:0", "no port can be given"),
+        ("[::1]:80", "no port can be given"),
+        ("10.0.0.256", "invalid address \"10.0.0.256\""),
+        ("10.0.0.1 off", "invalid address \"off\""),
+        ("10.0.0.1 $server_addr", "one text with variables"),
+        ("app.internal", "invalid address"),
+        ("10.0.0.0/21", "10.0.0.0/21 has more than 1024 addresses"),
+        ("2001:db8::/64", "a longer prefix"),
+        ("10.0.0.0/22 10.1.0.1", "1025 source addresses are too many"),
+    ] {
+        server_error(&format!("proxy_bind {wrong};"), expected);
+    }
+}
+
+#[test]
 fn listens_are_held_to_nginx_s_rules() {
     server_error("listen 127.0.0.1:8080;", "a duplicate listen 127.0.0.1:8080");
     server_error("listen 1 sssl;", "did you mean `ssl`?");

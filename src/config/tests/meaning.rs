@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::{
     config::{
-        Content, Driver, Fallback, KeepIdle, LogBuffer, LogTarget, Origin, ProxyPass, ProxyTarget, Redirect,
+        Bind, Content, Driver, Fallback, KeepIdle, LogBuffer, LogTarget, Origin, ProxyPass, ProxyTarget, Redirect,
         TunnelEvent,
     },
     proxy_protocol::Version,
@@ -127,6 +127,27 @@ fn an_upstream_may_be_declared_behind_its_use() {
     assert_eq!(app.servers[0].fail_timeout, Duration::from_secs(60));
     assert!(app.servers[1].backup && app.servers[2].down);
     assert!(matches!(pass(&config, "/").target, ProxyTarget::Upstream(0, _)));
+}
+
+#[test]
+fn source_addresses_are_inherited_and_replaced_as_a_whole() {
+    let config = server(
+        "proxy_bind 10.0.0.1 10.0.0.8/30 10.0.0.9 ::1;
+         location /a/ { proxy_pass http://127.0.0.1:1; }
+         location /b/ { proxy_pass http://127.0.0.1:1; proxy_bind 10.0.0.7; }
+         location /c/ { proxy_pass http://127.0.0.1:1; proxy_bind off; }
+         location /d/ { proxy_pass http://127.0.0.1:1; proxy_bind $server_addr; }",
+    );
+    let bound = |path: &str| match &location(&config, path).settings.bind {
+        None => "the kernel's choice".to_owned(),
+        Some(Bind::Variable(template)) => written(template),
+        Some(Bind::Pool(sources)) => {
+            sources.addresses().map(|address| address.to_string()).collect::<Vec<_>>().join(" ")
+        }
+    };
+    assert_eq!(bound("/a/"), "10.0.0.1 10.0.0.8 10.0.0.9 10.0.0.10 10.0.0.11 ::1");
+    assert_eq!((&*bound("/b/"), &*bound("/c/")), ("10.0.0.7", "the kernel's choice"));
+    assert_eq!(bound("/d/"), "<Known(ServerAddr)>");
 }
 
 #[test]

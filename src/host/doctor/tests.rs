@@ -170,6 +170,14 @@ fn ports_are_reckoned_for_the_group_with_the_fewest_addresses() {
     let at = |tunnels| finding(&host.examine_with(text, Some(tunnels)), "net.ipv4.ip_local_port_range").clone();
     assert_eq!([14_000, 25_000, 30_000].map(|tunnels| at(tunnels).mark), [Mark::Ok, Mark::Warn, Mark::Bad]);
     assert!(at(30_000).says.contains("\"narrow\", 1 address, 28,232 fit"), "{:?}", at(30_000));
+    let bound = text.replace("http://narrow;", "http://narrow; proxy_bind 10.0.0.7 10.0.0.8;");
+    let at = |tunnels| finding(&host.examine_with(&bound, Some(tunnels)), "net.ipv4.ip_local_port_range").clone();
+    assert_eq!([28_000, 50_000, 60_000].map(|tunnels| at(tunnels).mark), [Mark::Ok, Mark::Warn, Mark::Bad]);
+    assert!(
+        at(60_000).says.contains("\"narrow\", 1 address from 2 addresses of this host, 56,464 fit"),
+        "{:?}",
+        at(60_000)
+    );
     let only_unix = "events {} http { server { listen 80; location / { proxy_pass http://unix:/run/app.sock; } } }";
     let examination = host.examine_with(only_unix, Some(1_000_000));
     assert!(examination.findings.iter().all(|(key, _)| key != "net.ipv4.ip_local_port_range"));

@@ -3,7 +3,8 @@
 use super::{Finding, Line, Mark, Seen, Setting, grouped};
 use crate::{
     config::{BackendAddress, Config},
-    host::needs,
+    host::needs::{self, Narrowest},
+    upstream::ports::Range,
 };
 
 pub(super) const SETTINGS: &[Setting] = &[
@@ -19,11 +20,12 @@ pub(super) const SETTINGS: &[Setting] = &[
               range has 28,232. So one backend address carries 28,232 tunnels, whatever else is tuned; past that `connect()` fails \
               with `Cannot assign requested address` and clients get 502. Unix sockets need none.",
         when: "More than about 25,000 tunnels to one `server` of an upstream. The better cure is more backend addresses: several ports \
-               (`server 10.0.0.5:3000; server 10.0.0.5:3001;`), several hosts, or `unix:` on this host. A pool of source addresses \
-               (`proxy_bind`) is not supported yet.",
+               (`server 10.0.0.5:3000; server 10.0.0.5:3001;`), several hosts, or `unix:` on this host; or more addresses of this host: \
+               each of `proxy_bind 10.0.0.1 10.0.0.2;` has the whole range.",
         cost: "Services that listen in the range may find their port taken: see below. `connect()` takes ports of one parity first; once \
                half of the range is in use toward an address it looks through all of them each time.",
-        see: "`ss -tn dst 10.0.0.5:3000 | wc -l`; `sysctl net.ipv4.ip_local_port_range`.",
+        see: "The status page, `longsplice_upstream_ports_used` and `_max`, and a warning in the error log at 80 %; `ss -tn dst 10.0.0.5:3000 | \
+              wc -l`; `sysctl net.ipv4.ip_local_port_range`.",
         measured: "`connect()` to one address on loopback, a range of 16,000: 7 µs (median) in the first half, 207 to 344 µs in the \
               second; a range of 8,000, twice: 7 to 12 µs and 85 to 162 µs. So past half of the range a core opens some 3,000 \
               tunnels a second instead of 20,000.",
@@ -72,21 +74,27 @@ const GUIDE_PORTS: u64 = 55_296;
 
 fn range(seen: &Seen<'_>) -> Option<Finding> {
     let key = "net.ipv4.ip_local_port_range";
-    let (name, addresses) = seen.needs.narrowest.as_ref()?;
+    let narrowest = seen.needs.narrowest.as_ref()?;
+    let Narrowest { name, addresses, .. } = narrowest;
     let needed = seen.needs.ports()?;
     let words = format!("{} ports", grouped(needed));
-    let found = seen.files.sysctl_numbers(key).filter(|range| range.len() == 2);
-    let Some(range) = found else { return Some(Finding::unseen(words)) };
-    let ports = (range[1] + 1).saturating_sub(range[0]);
-    let finding = Finding::ok(format!("{} to {}: {} ports", range[0], range[1], grouped(ports)), words);
-    let group = format!("\"{name}\", {addresses} {}", if *addresses == 1 { "address" } else { "addresses" });
+    let Some(range) = local_ports(seen) else { return Some(Finding::unseen(words)) };
+    let ports = u64::from(range.len());
+    let (first, last) = range.ends();
+    let finding = Finding::ok(format!("{first} to {last}: {} ports", grouped(ports)), words);
+    let counted = |count: u64| format!("{count} {}", if count == 1 { "address" } else { "addresses" });
+    let from = match narrowest.sources {
+        1 => String::new(),
+        sources => format!(" from {} of this host", counted(sources)),
+    };
+    let group = format!("\"{name}\", {}{from}", counted(*addresses));
     // A range that is wider already is not made narrower.
     let widened = match ports {
         ..GUIDE_PORTS => Finding::set(finding.clone(), key, "10240 65535"),
         _ => finding.clone().mended("", "add addresses to the upstream: other ports, other hosts, or a unix socket"),
     };
     if needed > ports {
-        let most = grouped(ports * addresses);
+        let most = grouped(ports * narrowest.ways());
         let says = format!("if all tunnels go to {group}, {most} fit, then clients get 502: add backend addresses");
         return Some(widened.marked(Mark::Bad, says));
     }
@@ -99,11 +107,10 @@ fn range(seen: &Seen<'_>) -> Option<Finding> {
 }
 
 fn reserved(seen: &Seen<'_>) -> Option<Finding> {
-    let range = seen.files.sysctl_numbers("net.ipv4.ip_local_port_range").filter(|range| range.len() == 2)?;
+    let range = local_ports(seen)?;
     let reserved = seen.files.sysctl("net.ipv4.ip_local_reserved_ports")?;
-    let open: Vec<u16> = needs::listening_ports(seen.config?)
-        .filter(|port| (range[0]..=range[1]).contains(&u64::from(*port)) && !is_reserved(&reserved, *port))
-        .collect();
+    let open: Vec<u16> =
+        needs::listening_ports(seen.config?).filter(|port| range.spans(*port) && !range.reserves(*port)).collect();
     let shown = if reserved.is_empty() { "none" } else { &reserved };
     let finding = Finding::ok(shown, "the file's own ports, where the range has them");
     if open.is_empty() {
@@ -115,12 +122,9 @@ fn reserved(seen: &Seen<'_>) -> Option<Finding> {
     Some(finding.marked(Mark::Warn, says).set("net.ipv4.ip_local_reserved_ports", all))
 }
 
-/// True when a list as the kernel writes it (`8080,9000-9010`) has this port.
-fn is_reserved(list: &str, port: u16) -> bool {
-    list.split(',').any(|part| {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        matches!((first.trim().parse::<u16>(), last.trim().parse()), (Ok(first), Ok(last)) if (first..=last).contains(&port))
-    })
+fn local_ports(seen: &Seen<'_>) -> Option<Range> {
+    let reserved = seen.files.sysctl("net.ipv4.ip_local_reserved_ports").unwrap_or_default();
+    Range::parse(&seen.files.sysctl("net.ipv4.ip_local_port_range")?, &reserved)
 }
 
 fn reuse(seen: &Seen<'_>) -> Option<Finding> {
@@ -148,15 +152,4 @@ fn all_on_this_host(config: &Config) -> bool {
         BackendAddress::Name(name, _) => &**name == "localhost",
         BackendAddress::Unix(_) => true,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_reserved;
-
-    #[test]
-    fn reserved_ports_are_read_as_the_kernel_writes_them() {
-        assert!(is_reserved("8080,9000-9010", 9_005) && is_reserved("8080", 8_080));
-        assert!(!is_reserved("", 80) && !is_reserved("8080,9000-9010", 9_011));
-    }
 }

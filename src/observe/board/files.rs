@@ -9,13 +9,11 @@ const BYTES: usize = 128;
 #[derive(Debug)]
 pub(super) struct Files {
     statm: Option<File>,
-    local_ports: Option<File>,
 }
 
 impl Default for Files {
     fn default() -> Self {
-        let open = |path| File::open(path).ok();
-        Self { statm: open("/proc/self/statm"), local_ports: open("/proc/sys/net/ipv4/ip_local_port_range") }
+        Self { statm: File::open("/proc/self/statm").ok() }
     }
 }
 
@@ -23,16 +21,6 @@ impl Files {
     /// proc(5), `statm`: pages.
     pub(super) fn statm(&self) -> String {
         text(self.statm.as_ref())
-    }
-
-    /// From the first to the last, both included.
-    pub(super) fn local_ports(&self) -> u64 {
-        let text = text(self.local_ports.as_ref());
-        let mut ports = text.split_ascii_whitespace().map_while(|port| port.parse::<u64>().ok());
-        match (ports.next(), ports.next()) {
-            (Some(first), Some(last)) => last.saturating_sub(first) + 1,
-            _ => 0,
-        }
     }
 }
 
@@ -50,7 +38,6 @@ mod tests {
     #[test]
     fn each_reading_is_of_now() {
         let files = Files::default();
-        assert!((1..=65_536).contains(&files.local_ports()));
         let pages = || files.statm().split(' ').next().and_then(|pages| pages.parse::<usize>().ok()).unwrap();
         let before = pages();
         // Addresses only: what other tests give back meanwhile is less.

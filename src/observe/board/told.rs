@@ -95,6 +95,7 @@ impl Present {
             frames_from_upstream: value(&counters.frames_from_upstream),
             pipes: value(&counters.gauges.pipes),
             pipes_in_use: value(&counters.gauges.pipes_in_use),
+            held_bytes: value(&counters.gauges.held_bytes),
             timers: value(&counters.gauges.timers),
             tunnel_slots: value(&counters.gauges.tunnel_slots),
             sockets: value(&counters.gauges.sockets),

@@ -187,6 +187,8 @@ impl Families<'_> {
         self.gauges("longsplice_worker_pipes", "Pipes for bulk data, in use or kept.", each(|worker| worker.pipes))?;
         let help = "Of these, pipes in use.";
         self.gauges("longsplice_worker_pipes_in_use", help, each(|worker| worker.pipes_in_use))?;
+        let help = "Memory that holds what readers of tunnels have not taken.";
+        self.gauges("longsplice_worker_held_bytes", help, each(|worker| worker.held_bytes))?;
         self.gauges("longsplice_worker_timers", "Deadlines on the wheel.", each(|worker| worker.timers))?;
         let help = "Entries of the table of tunnels.";
         self.gauges("longsplice_worker_tunnel_slots", help, each(|worker| worker.tunnel_slots))?;
@@ -246,9 +248,20 @@ impl Families<'_> {
         });
         self.gauges("longsplice_upstream_state", "1 for the state the server is in.", states)?;
         let ports = &status.limits.ports;
-        let help = "Local ports towards the backend address with the most tunnels.";
+        let pairs = || {
+            ports.pairs.iter().map(|pair| {
+                let source = pair.source.as_deref().unwrap_or_default();
+                ([("source", source), ("address", pair.address.as_str())], pair)
+            })
+        };
+        let help =
+            "Connections from an address of proxy_bind (none: the kernel's choice) to a backend's, each a local port.";
+        self.gauges("longsplice_upstream_ports_used", help, pairs().map(|(labels, pair)| (labels, pair.used)))?;
+        let help = "Local ports there are for them.";
+        self.gauges("longsplice_upstream_ports_max", help, pairs().map(|(labels, pair)| (labels, pair.max)))?;
+        let help = "Connections between the two addresses that have the most.";
         self.gauge("longsplice_local_ports_used", help, ports.used)?;
-        self.gauge("longsplice_local_ports_max", "Local ports there are for each backend address.", ports.max)
+        self.gauge("longsplice_local_ports_max", "Local ports there are for any two addresses.", ports.max)
     }
 
     fn zones(&mut self, status: &Status) -> fmt::Result {

@@ -220,3 +220,42 @@ fn a_reader_that_read_on_while_the_process_was_stopped_keeps_its_tunnel() {
     bench.stop_and_go_on();
     assert_eq!(bench.table.len(), 1, "closed as idle though its reader takes again");
 }
+
+#[test]
+fn two_ends_that_reset_at_once_are_no_clean_end() {
+    let mut bench = Bench::new(None);
+    bench.fill();
+    std::mem::swap(&mut bench.client, &mut bench.backend);
+    bench.fill();
+    for end in [&bench.client, &bench.backend] {
+        sys::reset_on_close(end);
+    }
+    let ((client, _), (backend, _)) = (connection(), connection());
+    (bench.client, bench.backend) = (client, backend);
+    settle();
+    let reason = bench.outcome().reason;
+    assert!(matches!(reason, Reason::ClientReset | Reason::UpstreamReset), "{reason}");
+}
+
+#[test]
+fn in_a_crowd_of_readers_that_stopped_each_holds_little() {
+    let base = crate::limits::HELD_BYTES + 1;
+    let mut bench = Bench::new(Some(0));
+    bench.table.held = base;
+    let sent = bench.fill();
+    let held = bench.table.tunnels[0].held();
+    assert!((1..=crate::limits::CROWDED_READ_BYTES).contains(&held), "{held} bytes");
+    assert_eq!(bench.table.held, base + held);
+    let mut client = bench.client.try_clone().unwrap();
+    let reader = std::thread::spawn(move || client.read_exact(&mut vec![0; sent]).unwrap());
+    bench.until(|_| reader.is_finished());
+    assert_eq!(bench.table.held, base, "what is read is held no more");
+}
+
+#[test]
+fn what_a_tunnel_holds_goes_with_it() {
+    let mut bench = Bench::new(None);
+    bench.fill();
+    bench.table.close_all(Reason::Shutdown, &mut bench.scratch);
+    assert_eq!(bench.table.held, 0);
+}

@@ -201,7 +201,7 @@ fn a_full_peer_is_passed_over_until_one_of_its_requests_or_tunnels_ends() {
     assert!(choose().is_none());
     assert_eq!((group.full(), group.seen(now)[1].conns, group.seen(now)[1].max_conns), (3, 1, 1));
     // A tunnel has its request's place, and gives it back at its end.
-    let leg = group.leg(second, None);
+    let leg = group.leg(second, None, None);
     assert!(choose().is_none());
     drop(leg);
     assert_eq!(choose().map(|choice| choice.peer), Some(1));
@@ -246,7 +246,7 @@ fn what_is_open_counts_in_the_group_that_follows() {
 fn tunnels_that_count_alike_share_one_place_in_memory() {
     let group = group(&[server(1)]);
     let choose = || group.choose(&mut Tried::default(), Instant::now()).expect("a place");
-    let legs = [(); 3].map(|()| group.leg(choose(), None));
+    let legs = [(); 3].map(|()| group.leg(choose(), None, None));
     assert_eq!(group.turns()[0].counts.len(), 1);
     assert_eq!((size_of::<Leg>(), group.seen(Instant::now())[0].conns), (8, 3));
     drop(legs);

@@ -165,3 +165,17 @@ fn an_administrator_is_of_this_host_by_every_account() {
     assert_eq!(drain("X-Real-IP: 192.0.2.1\r\n"), 403);
     assert_ne!(drain(""), 403);
 }
+
+#[test]
+fn limits_count_by_the_real_client() {
+    let proxy = Proxy::config(
+        "limit_req_zone $binary_remote_addr zone=each:1m rate=1r/m;
+         server { listen %http%; set_real_ip_from 127.0.0.1; location / { limit_req zone=each; proxy_pass http://127.0.0.1:1; } }",
+    )
+    .start();
+    let of = |client: &str| {
+        let request = format!("GET / HTTP/1.1\r\nHost: x\r\nX-Real-IP: {client}\r\n\r\n");
+        proxy.connect().ask(request).status()
+    };
+    assert_eq!((of("192.0.2.1"), of("192.0.2.2"), of("192.0.2.1")), (502, 502, 503));
+}

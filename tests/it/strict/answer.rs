@@ -136,8 +136,17 @@ fn an_answer_that_breaks_off_is_none() -> Vec<Case> {
             "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n",
             "upstream_closed_early",
         )),
-        cut("3 of 5 bytes", &with("Date: D\r\nContent-Length: 5\r\n"), head("200 OK", "Content-Length: 5\r\n")),
-        cut("chunks without the last", &with("Date: D\r\nTransfer-Encoding: chunked\r\n"), chunked),
+        cut(
+            "3 of 5 bytes",
+            &(with("Date: D\r\nContent-Length: 5\r\n") + "hel"),
+            head("200 OK", "Content-Length: 5\r\n") + "hel",
+        ),
+        // One byte: nothing that a cut could make two chunks of.
+        cut(
+            "chunks without the last",
+            &(with("Date: D\r\nTransfer-Encoding: chunked\r\n") + "1\r\nh\r\n"),
+            chunked + "1\r\nh\r\n",
+        ),
     ]
 }
 

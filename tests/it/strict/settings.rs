@@ -193,3 +193,56 @@ fn a_head_that_is_broken_off_is_one_line_of_the_log() {
     }));
     assert!(lines.len() == 2 && lines.iter().all(|line| line.contains("(499 client_closed)")), "{lines:#?}");
 }
+
+#[test]
+fn what_is_captured_is_decoded_once_and_encoded_once() {
+    beyond_nginx!();
+    let backend = Backend::mirror();
+    let proxy = Proxy::config(
+        "server { listen %http%;
+             location ~ ^/number/(.*)$ { proxy_pass http://%backend%/$1; }
+             location ~ ^/name/(?<rest>.*)$ { proxy_pass http://%backend%/$rest; }
+             location /if/ { if ($uri ~ ^/if/(?<path>.*)$) { proxy_pass http://%backend%/$path; } }
+             location /sent/ { if ($request_uri ~ ^/sent/(.*)$) { proxy_pass http://%backend%/$1; } }
+             location /named/ { if ($request_uri ~ ^/named/(?<raw>.*)$) { proxy_pass http://%backend%/$raw; } }
+         }",
+    )
+    .set("backend", backend.address())
+    .start();
+    let arrives = |path: &str| proxy.get(path).mirrored().target().to_owned();
+    for way in ["number", "name", "if", "sent", "named"] {
+        assert_eq!(arrives(&format!("/{way}/a%20b/%252e%252e%252fc")), "/a%20b/%252e%252e%252fc", "{way}");
+    }
+}
+
+#[test]
+fn nothing_decoded_gets_into_a_head_by_way_of_variables() {
+    beyond_nginx!();
+    let backend = Backend::mirror();
+    let proxy = Proxy::config(
+        "server { listen %http%;
+             location /redirect/ { return 302 /x$uri; }
+             location /added/ { add_header X-Path $uri always; return 200 ok; }
+             location /field/ { proxy_set_header X-Path $uri; proxy_pass http://%backend%; }
+             location /uri/ { proxy_pass http://%backend%$uri; }
+             location ~ ^/capture/([^?]*)$ { proxy_pass http://%backend%/$1; }
+             location ~ ^/named/(?<rest>[^?]*)$ { proxy_pass http://%backend%/$rest; }
+             location /written/ { set $target $uri; proxy_pass http://%backend%$target; }
+             location /rewritten/ { rewrite ^/rewritten/([^?]*)$ /$1 break; proxy_pass http://%backend%; }
+             location /argument/ { rewrite ^/argument/([^?]*)$ /a?path=$1 break; proxy_pass http://%backend%; }
+         }",
+    )
+    .set("backend", backend.address())
+    .start();
+    let ask = |name: &str| proxy.get(&format!("/{name}/a%20HTTP/1.1%0d%0aX-Evil:%201%0d%0a%0d%0aGET%20/evil"));
+    for name in ["redirect", "added"] {
+        let answer = ask(name);
+        assert_eq!(answer.get("x-evil"), None, "{name}: {}", answer.head.raw);
+    }
+    for name in ["field", "uri", "capture", "named", "written", "rewritten", "argument"] {
+        let head = ask(name).mirrored();
+        assert_eq!(head.get("x-evil"), None, "{name}: {}", head.raw);
+        assert!(head.line.to_ascii_lowercase().contains("a%20http/1.1%0d%0ax-evil"), "{name}: {}", head.line);
+    }
+    assert!(!String::from_utf8_lossy(&backend.received_at_all()).contains("\nGET /evil"));
+}

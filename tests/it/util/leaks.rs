@@ -14,7 +14,9 @@
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
-    fs, thread,
+    fs,
+    path::PathBuf,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -29,7 +31,7 @@ pub const SERVER: &str = "server { listen unix:%dir%/leaks.sock; server_name lea
     location = / { metrics; access_log off; } }";
 
 /// Families of which every sample counts by its labels; a worker's are summed up over the workers.
-const FAMILIES: [&str; 14] = [
+const FAMILIES: [&str; 15] = [
     "longsplice_connections",
     "longsplice_tunnels",
     "longsplice_server_tunnels",
@@ -41,6 +43,7 @@ const FAMILIES: [&str; 14] = [
     "longsplice_worker_timers",
     "longsplice_worker_sockets",
     "longsplice_worker_pipes_in_use",
+    "longsplice_worker_held_bytes",
     "longsplice_worker_upstream_idle",
     "longsplice_worker_load",
     "longsplice_limit_connections",
@@ -134,6 +137,7 @@ pub fn figure(proxy: &Proxy, series: &str) -> i64 {
 
 /// A connection to the server that is asked: the same through all of a comparison, so that it stands in each figure alike.
 struct Probe {
+    socket: PathBuf,
     wire: Wire,
     /// Connections, requests and ended tunnels there were: from a number of them on, what is left by a burst is given back in a rest.
     work: i64,
@@ -143,7 +147,7 @@ impl Probe {
     fn of(proxy: &Proxy) -> Self {
         let socket = proxy.dir().join("leaks.sock");
         assert!(super::eventually(|| socket.exists()), "the proxy of this test was not started `.watched()`");
-        let mut probe = Self { wire: Wire::connect_unix(&socket), work: 0 };
+        let mut probe = Self { wire: Wire::connect_unix(&socket), socket, work: 0 };
         // What a worker tells is as of its last turn: with the second question that is one in which this connection waited.
         probe.ask();
         probe
@@ -155,9 +159,15 @@ impl Probe {
     }
 
     fn ask(&mut self) -> String {
-        let answer = self.wire.ask("GET / HTTP/1.1\r\nHost: leaks.test\r\n\r\n");
-        assert_eq!(answer.status(), 200, "{answer:?}");
-        answer.text()
+        loop {
+            let sent = self.wire.try_send("GET / HTTP/1.1\r\nHost: leaks.test\r\n\r\n");
+            if let Some(head) = sent.ok().and_then(|()| self.wire.try_head()) {
+                assert_eq!(head.status(), 200, "{head:?}");
+                return String::from_utf8_lossy(&self.wire.body(&head)).into_owned();
+            }
+            // A worker that leaves closes connections that wait for another request.
+            self.wire = Wire::connect_unix(&self.socket);
+        }
     }
 
     fn look(&mut self, proxy: &Proxy) -> Leaks {

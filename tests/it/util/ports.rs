@@ -29,11 +29,11 @@ pub fn free() -> u16 {
     panic!("no free port")
 }
 
-/// True when some socket listens on the port: read from the kernel, since a connection made only to look is one that
-/// the program under test would serve, log and count.
+/// True when some socket listens on the port, in the network of this thread: read from the kernel, since a connection made only to look
+/// is one that the program under test would serve, log and count.
 pub fn listened_on(port: u16) -> bool {
     let needle = format!(":{port:04X} ");
-    ["/proc/net/tcp", "/proc/net/tcp6"].iter().any(|table| {
+    ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"].iter().any(|table| {
         fs::read_to_string(table).unwrap_or_default().lines().any(|line| {
             // sl local_address rem_address st; 0A is TCP_LISTEN.
             let mut columns = line.split_ascii_whitespace().skip(1);

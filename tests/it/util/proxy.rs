@@ -264,27 +264,38 @@ impl Setup {
     }
 
     /// Starts the program and waits until it listens wherever its file has a `%NAME%` that no [`Setup::set`] gave.
-    pub fn start(mut self) -> Proxy {
+    pub fn start(self) -> Proxy {
+        let mut proxy = self.begin();
+        proxy.wait_until_it_listens();
+        proxy
+    }
+
+    /// Starts the program and waits for nothing.
+    pub fn begin(mut self) -> Proxy {
         let file = self.write();
-        let mut command = self.command(&file);
-        let listening: Vec<u16> = self
-            .values
+        let running = Running::spawn(&mut self.command(&file));
+        Proxy { running, setup: self }
+    }
+}
+
+impl Proxy {
+    /// See [`Setup::start`].
+    pub fn wait_until_it_listens(&mut self) {
+        let Setup { values, given, .. } = &self.setup;
+        let listening: Vec<u16> = values
             .iter()
-            .filter(|(name, _)| !self.given.contains(*name))
+            .filter(|(name, _)| !given.contains(*name))
             .filter_map(|(_, value)| value.rsplit(':').next()?.parse().ok())
             .collect();
-        let running = Running::spawn(&mut command);
-        let mut proxy = Proxy { running, setup: self };
         for port in listening {
             assert!(
-                eventually(|| ports::listened_on(port) || proxy.running.ended().is_some())
-                    && proxy.running.ended().is_none(),
+                eventually(|| ports::listened_on(port) || self.running.ended().is_some())
+                    && self.running.ended().is_none(),
                 "not listening on port {port}; it says:\n{}\nits file:\n{}",
-                proxy.log(),
-                fs::read_to_string(&file).unwrap_or_default()
+                self.log(),
+                fs::read_to_string(self.dir().join("nginx.conf")).unwrap_or_default()
             );
         }
-        proxy
     }
 }
 
@@ -427,6 +438,11 @@ impl Proxy {
         let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid())).expect("the process lives");
         let line = rollup.lines().find_map(|line| line.strip_prefix("Private_Dirty:")).expect("a line of it");
         line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") << 10
+    }
+
+    /// It has ended, however: nothing is expected of its status any more.
+    pub fn forget(self) {
+        self.running.kill();
     }
 
     /// Ends it by `signal` and returns the status.

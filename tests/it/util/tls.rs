@@ -167,7 +167,14 @@ pub fn handshake(address: SocketAddr, name: &str, client: &Client) -> std::io::R
 /// # Errors
 /// What the handshake failed with.
 pub fn handshake_behind(front: &[u8], address: SocketAddr, name: &str, client: &Client) -> std::io::Result<Handshake> {
-    let mut socket = TcpStream::connect_timeout(&address, PATIENCE)?;
+    handshake_over(TcpStream::connect_timeout(&address, PATIENCE)?, front, name, client)
+}
+
+/// As [`handshake_behind`], over a connection that is there.
+///
+/// # Errors
+/// What the handshake failed with.
+pub fn handshake_over(mut socket: TcpStream, front: &[u8], name: &str, client: &Client) -> std::io::Result<Handshake> {
     socket.set_nodelay(true)?;
     socket.set_read_timeout(Some(PATIENCE))?;
     let name = ServerName::try_from(name.to_owned()).expect("a host name");

@@ -232,6 +232,17 @@ impl Wire {
         self
     }
 
+    /// A plain write: as much as is taken now.
+    pub fn write_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.write(bytes)
+    }
+
+    /// Sends what was written and has not gone: records of TLS.
+    pub fn flush(&mut self) -> &mut Self {
+        self.stream.flush().expect("flush");
+        self
+    }
+
     /// Sends `bytes` in writes of `size` bytes.
     pub fn send_in_pieces(&mut self, bytes: impl AsRef<[u8]>, size: usize) -> &mut Self {
         for piece in bytes.as_ref().chunks(size) {
