@@ -39,6 +39,8 @@ const TENTH_MS: u128 = 100;
 
 // One in every tunnel.
 const _: () = assert!(size_of::<Record>() <= 80);
+// One in a tunnel that has lines in an access log, or a place in a zone, which is 24 bytes more.
+const _: () = assert!(size_of::<Lines>() <= 80);
 
 /// Who was connected with whom, for the error log; nothing but pointers to what many tunnels share, and no memory of its own while there
 /// is no access log.

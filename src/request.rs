@@ -20,7 +20,11 @@ use crate::{
         head::{RequestHead, Version},
     },
     proxy_protocol::Proxied,
-    route::{location::LocationId, rewrite::Rewritable, server_name::ServerId},
+    route::{
+        location::LocationId,
+        rewrite::{Captures, Rewritable},
+        server_name::ServerId,
+    },
     tls::TlsFacts,
     variables::Slot,
     zone::{Limited, Place},
@@ -168,6 +172,9 @@ pub struct Request {
     pub mapped: Vec<Option<Vec<u8>>>,
     /// `$1`...
     pub captures: Vec<Vec<u8>>,
+    /// They are of a text that was percent-decoded, and so are these variables.
+    captures_decoded: bool,
+    decoded_slots: Vec<Slot>,
     /// Server chosen.
     pub server: ServerId,
     /// Location chosen.
@@ -240,6 +247,8 @@ impl Request {
             error_paged: false,
             error_status: None,
             captures: Vec::new(),
+            captures_decoded: false,
+            decoded_slots: Vec::new(),
             server,
             location: None,
             proxy_host: Box::default(),
@@ -289,10 +298,7 @@ impl Request {
     pub fn choose_server(&mut self, listener: &Listener) {
         let Some(found) = listener.names.find(&self.head.host) else { return };
         self.server = found.server;
-        self.captures = found.captures;
-        for (slot, value) in found.named {
-            self.set_slot(slot, value);
-        }
+        self.set_captures(Captures { numbered: found.captures, named: found.named }, false);
     }
 
     /// The server block.
@@ -425,11 +431,19 @@ impl Rewritable for Request {
     fn set_slot(&mut self, slot: Slot, value: Vec<u8>) {
         if let Some(written) = self.slots.get_mut(slot) {
             *written = Some(value);
+            self.decoded_slots.retain(|decoded| *decoded != slot);
         }
     }
 
-    fn set_captures(&mut self, captures: Vec<Vec<u8>>) {
-        self.captures = captures;
+    fn set_captures(&mut self, captures: Captures, decoded: bool) {
+        self.captures = captures.numbered;
+        self.captures_decoded = decoded;
+        for (slot, value) in captures.named {
+            self.set_slot(slot, value);
+            if decoded {
+                self.decoded_slots.push(slot);
+            }
+        }
     }
 }
 

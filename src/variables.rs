@@ -209,6 +209,16 @@ impl Template {
         }
     }
 
+    /// True unless it is plain that no text in it was percent-decoded on its way.
+    pub fn may_be_decoded(&self) -> bool {
+        use Variable::{Capture, Known as Program, Map, Slot};
+        let decoded = |part: &Part| {
+            let Part::Variable(variable) = part else { return false };
+            matches!(variable, Program(Known::Uri | Known::DocumentUri) | Capture(_) | Slot(_) | Map(_))
+        };
+        self.parts.iter().any(decoded)
+    }
+
     /// Appends the expansion to `out`, cut at [`EXPANSION_BYTES`].
     pub fn expand_into(&self, scope: &mut dyn Scope, out: &mut Vec<u8>) {
         let start = out.len();

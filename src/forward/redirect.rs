@@ -31,10 +31,7 @@ fn apply(request: &mut Request, redirect: &Redirect, address: &[u8]) -> Option<V
         }
         Redirect::Regex(regex, to) => {
             let captures = regex.captures(address)?;
-            request.set_captures(captures.numbered);
-            for (slot, value) in captures.named {
-                request.set_slot(slot, value);
-            }
+            request.set_captures(captures, false);
             Some(to.expand(request))
         }
     }

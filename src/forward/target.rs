@@ -8,7 +8,7 @@ use crate::{
     },
     request::Request,
     route::escape,
-    variables::{Known, Scope, Variable},
+    variables::{Scope, Variable},
 };
 
 const BAD_VARIABLE: Flaw =
@@ -97,7 +97,7 @@ impl Scope for Encoded<'_> {
     fn append(&mut self, variable: &Variable, out: &mut Vec<u8>) -> bool {
         let start = out.len();
         let found = self.0.append(variable, out);
-        if matches!(variable, Variable::Known(Known::Uri | Known::DocumentUri) | Variable::Capture(_)) {
+        if self.0.is_decoded(variable) {
             let decoded = out.split_off(start);
             escape::path(&decoded, out);
         }

@@ -10,7 +10,7 @@ use crate::{
     route::{
         access, escape,
         location::{Found, LocationId},
-        rewrite::{Rewritable, Verdict, is_redirect},
+        rewrite::{Captures, Rewritable, Verdict, is_redirect},
     },
 };
 
@@ -115,11 +115,8 @@ impl Way<'_> {
         let Some(found) = self.server.routes.find(&self.request.uri) else { return Routed::Refuse(404) };
         let Found { location, captures, named, add_slash } = found;
         self.request.location = Some(location);
-        if let Some(captures) = captures {
-            self.request.set_captures(captures);
-        }
-        for (slot, value) in named {
-            self.request.set_slot(slot, value);
+        if let Some(numbered) = captures {
+            self.request.set_captures(Captures { numbered, named }, true);
         }
         if self.request.location().is_some_and(|location| location.internal) && !self.request.internal {
             return Routed::Refuse(404);

@@ -49,6 +49,16 @@ impl Scope for Request {
 }
 
 impl Request {
+    /// True for a variable whose value was percent-decoded: it is encoded again where it becomes part of a request target.
+    pub(crate) fn is_decoded(&self, variable: &Variable) -> bool {
+        match variable {
+            Variable::Known(Known::Uri | Known::DocumentUri) => true,
+            Variable::Capture(_) => self.captures_decoded,
+            Variable::Slot(slot) => self.decoded_slots.contains(slot),
+            _ => false,
+        }
+    }
+
     fn known(&mut self, known: Known, out: &mut Vec<u8>) -> bool {
         match known {
             Known::Host => put(self.host(), out),

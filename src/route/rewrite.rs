@@ -114,10 +114,11 @@ pub trait Rewritable: Scope {
     fn leave_prefix(&mut self);
     /// An `if` block with settings of its own was entered: they are in force from now on.
     fn set_location(&mut self, location: LocationId);
-    /// `set`, and named captures.
+    /// `set`.
     fn set_slot(&mut self, slot: Slot, value: Vec<u8>);
-    /// `$1`...
-    fn set_captures(&mut self, captures: Vec<Vec<u8>>);
+    /// `$1`..., and those with names. `decoded`: of a text that was percent-decoded, so that they are encoded again where they
+    /// become part of a request target.
+    fn set_captures(&mut self, captures: Captures, decoded: bool);
 }
 
 /// How a script ended.
@@ -221,21 +222,17 @@ impl Run<'_> {
                 (left == self.expand(right, self.encode_captures)) != *negated
             }
             Condition::Match { value, regex, negated } => {
-                let value = self.expand(value, false);
-                let captures = regex.captures(&value);
-                self.matched(captures) != *negated
+                let text = self.expand(value, false);
+                let captures = regex.captures(&text);
+                self.matched(captures, value.may_be_decoded()) != *negated
             }
         }
     }
 
     /// Takes over what an expression captured; without a match `$1`... are gone, as in nginx.
-    fn matched(&mut self, captures: Option<Captures>) -> bool {
+    fn matched(&mut self, captures: Option<Captures>, decoded: bool) -> bool {
         let matched = captures.is_some();
-        let Captures { numbered, named } = captures.unwrap_or_default();
-        self.request.set_captures(numbered);
-        for (slot, value) in named {
-            self.request.set_slot(slot, value);
-        }
+        self.request.set_captures(captures.unwrap_or_default(), decoded);
         matched
     }
 
@@ -252,7 +249,7 @@ impl Run<'_> {
 
     fn rewrite(&mut self, regex: &Regex, replacement: &Template, flag: Flag) -> ControlFlow<End> {
         let captures = regex.captures(self.request.uri());
-        if !self.matched(captures) {
+        if !self.matched(captures, true) {
             return Continue(());
         }
         self.encode_captures = false;

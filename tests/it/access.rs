@@ -53,6 +53,23 @@ fn a_client_of_a_unix_socket_is_named_by_unix_and_all() {
 }
 
 #[test]
+fn a_refusal_is_logged_where_it_happened_and_not_where_its_page_is() {
+    beyond_nginx!();
+    let backend = Backend::echo();
+    let proxy = Proxy::config(&format!(
+        "server {{ listen %http%;
+             location /closed {{ error_log %dir%/closed.log info; error_page 403 /page; deny all; }}
+             location /page {{ error_log %dir%/page.log info; {PASS} }}
+         }}"
+    ))
+    .set("backend", backend.address())
+    .start();
+    assert_eq!(proxy.get("/closed").status(), 403);
+    proxy.written("closed.log", &["access forbidden by rule", "403 access_denied"]);
+    assert!(!fs::read_to_string(proxy.dir().join("page.log")).expect("opened").contains("forbidden"));
+}
+
+#[test]
 fn a_denied_handshake_is_counted_and_its_connection_goes_on() {
     beyond_nginx!();
     let backend = Backend::echo();

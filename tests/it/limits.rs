@@ -46,6 +46,14 @@ fn seen(head: &crate::util::Head) -> String {
     format!("{} req {} conn {}", head.status(), field("x-req"), field("x-conn"))
 }
 
+/// A tunnel.
+#[track_caller]
+fn opened(proxy: &Proxy, target: &str) -> Wire {
+    let mut wire = proxy.connect();
+    wire.websocket(target);
+    wire
+}
+
 fn get(proxy: &Proxy, target: &str) -> String {
     seen(&proxy.get(target).head)
 }
@@ -72,6 +80,7 @@ fn requests_are_limited_as_by_nginx() {
            location /none {{ limit_req zone=none; {PASS} }}
            location /missing {{ limit_req zone=slow; root %dir%; try_files /none @named; }}
            location @named {{ limit_req zone=slow; {PASS} }}
+           location /denied {{ limit_req zone=slow; deny all; {PASS} }}
          }}"
     );
     compare(&text, |proxy| {
@@ -92,6 +101,7 @@ fn requests_are_limited_as_by_nginx() {
             ("/inherit", 2),
             ("/none", 2),
             ("/missing", 3),
+            ("/denied", 2),
         ];
         let asked = targets.iter().flat_map(|(target, count)| (0..*count).map(move |_| *target));
         asked.map(|target| format!("{target}: {}", get(proxy, target))).collect::<Vec<_>>()
@@ -179,6 +189,46 @@ fn tunnels_are_limited_as_by_nginx() {
         }
         all
     });
+}
+
+#[test]
+fn a_client_behind_a_balancer_is_limited_by_its_own_address() {
+    let text = format!(
+        "limit_conn_zone $binary_remote_addr zone=addr:1m; {TELL}
+         set_real_ip_from 127.0.0.1; real_ip_header X-Real-IP;
+         server {{ listen %http%; location / {{ limit_conn addr 1; {PASS} }} }}"
+    );
+    compare(&text, |proxy| {
+        let upgrade = frames::request("/", "x");
+        let (mut open, mut all) = (Vec::new(), Vec::new());
+        for client in ["192.0.2.1", "192.0.2.2", "192.0.2.1", "2001:db8::1", "2001:db8::2", "2001:db8::1"] {
+            let mut wire = proxy.connect();
+            wire.send(upgrade.replacen("\r\n", &format!("\r\nX-Real-IP: {client}\r\n"), 1));
+            all.push(format!("{client}: {}", seen(&wire.head())));
+            open.push(wire);
+        }
+        all
+    });
+}
+
+#[test]
+fn a_full_zone_of_connections_refuses_new_keys_only() {
+    beyond_nginx!();
+    let text = format!(
+        "limit_conn_zone $arg_key zone=few:32k;
+         server {{ listen %http%; access_log off; location / {{ limit_conn few 2; {PASS} }} }}"
+    );
+    let backend = Backend::echo();
+    let proxy =
+        Proxy::config(&text).main("error_log stderr error;").set("backend", backend.address()).watched().start();
+    let mut open: Vec<_> = (0..512).map(|key| opened(&proxy, &format!("/?key={key}"))).collect();
+    assert_eq!(proxy.connect().upgrade("/?key=new").status(), 503);
+    proxy.logged(&["limiting connections, no memory in zone \"few\" (503 limit_conn)"]);
+    open.push(opened(&proxy, "/?key=7"));
+    assert_eq!(figure(&proxy, "longsplice_limit_zone_keys{zone=\"few\"}"), 512);
+    assert_eq!(figure(&proxy, "longsplice_limit_connections{zone=\"few\"}"), 513);
+    open.swap_remove(3);
+    is_free(&proxy, "/?key=new");
 }
 
 /// A server whose every path may have one connection of a key, `?key=`.
@@ -312,13 +362,7 @@ fn workers_share_their_zones() {
            location /req {{ limit_req zone=fast burst=19 nodelay; {PASS} }} }}"
     );
     let proxy = Proxy::config(&text).main("worker_processes 2;").set("backend", backend.address()).start();
-    let open: Vec<_> = (0..8)
-        .map(|_| {
-            let mut wire = proxy.connect();
-            wire.websocket("/");
-            wire
-        })
-        .collect();
+    let open: Vec<_> = (0..8).map(|_| opened(&proxy, "/")).collect();
     for _ in 0..12 {
         assert_eq!(proxy.connect().upgrade("/").status(), 503, "whichever worker it is");
     }

@@ -27,10 +27,12 @@ fn site(backend: &Backend, driver: Driver) -> Proxy {
     let gone = Refusing::new();
     let proxy = Proxy::config(&format!(
         "upstream app {{ server %backend%; }}
+         limit_conn_zone $arg_few zone=few:1m; limit_req_zone $arg_slow zone=slow:1m rate=1r/m;
          server {{ listen %http%; listen %https% ssl; server_name \"site.example\";
              ssl_certificate %dir%/a.crt; ssl_certificate_key %dir%/a.key;
              location = /metrics {{ metrics; access_log off; }}
              location = /closed {{ deny all; }}
+             location = /slow {{ limit_conn few 1; limit_req zone=slow; }}
              location = /gone {{ proxy_pass http://{}; {PASS} }}
              location / {{ proxy_pass http://app; {PASS} }}
          }}",
@@ -42,6 +44,8 @@ fn site(backend: &Backend, driver: Driver) -> Proxy {
     .start();
     assert_eq!(proxy.get("/closed").status(), 403);
     assert_eq!(proxy.connect().upgrade("/gone").status(), 502);
+    let slow = || proxy.get("/slow?slow=x&few=x").status();
+    assert_eq!((slow(), slow()), (404, 503));
     let mut tunnel = proxy.connect();
     tunnel.websocket("/ws").echoes("x");
     let mut tunnel = proxy.connect_tls("site.example");
@@ -146,6 +150,14 @@ fn every_series_moves_by_what_was_done() {
         ("longsplice_handshake_duration_seconds_bucket{le=\"+Inf\"}", 4.0),
         ("longsplice_refusals_total{reason=\"access_denied\"}", 1.0),
         ("longsplice_refusals_total{reason=\"upstream_connect\"}", 1.0),
+        ("longsplice_refusals_total{reason=\"limit_req\"}", 1.0),
+        ("longsplice_limit_zone_keys{zone=\"few\"}", 0.0),
+        ("longsplice_limit_zone_keys{zone=\"slow\"}", 1.0),
+        ("longsplice_limit_zone_keys_max{zone=\"few\"}", 16384.0),
+        ("longsplice_limit_zone_keys_max{zone=\"slow\"}", 8192.0),
+        ("longsplice_limit_connections{zone=\"few\"}", 0.0),
+        ("longsplice_limit_zone_requests_total{zone=\"slow\",result=\"rejected\"}", 1.0),
+        ("longsplice_limit_zone_requests_total{zone=\"few\",result=\"rejected\"}", 0.0),
         ("longsplice_tls_handshakes_total{version=\"TLSv1.3\"}", 3.0),
         ("longsplice_tls_handshakes_total{version=\"TLSv1.2\"}", 0.0),
         ("longsplice_tls_resumptions_total", 1.0),

@@ -18,6 +18,7 @@ struct Declared {
     name: Box<str>,
     directive: &'static str,
     span: Span,
+    used: bool,
 }
 
 /// The zones of the file, by name.
@@ -25,9 +26,14 @@ struct Declared {
 pub(super) struct ZoneNames(Vec<Declared>);
 
 impl ZoneNames {
-    /// The number of a zone among those of its directive.
-    fn number(&self, directive: &'static str, name: &str) -> Option<usize> {
-        self.of(directive).position(|known| known == name)
+    /// The number of a zone among those of its directive, which is used now.
+    fn use_one(&mut self, directive: &'static str, name: &str) -> Option<usize> {
+        let mut of_its_kind = self.0.iter_mut().filter(|known| known.directive == directive);
+        of_its_kind.position(|known| {
+            let is_it = *known.name == *name;
+            known.used |= is_it;
+            is_it
+        })
     }
 
     fn of(&self, directive: &'static str) -> impl Iterator<Item = &str> {
@@ -73,7 +79,7 @@ impl Build<'_> {
             self.report.push(error.help("give one of the two another name: a zone has one key"));
             return None;
         }
-        self.zone_names.0.push(Declared { name: zone.into(), directive: name, span: word.span });
+        self.zone_names.0.push(Declared { name: zone.into(), directive: name, span: word.span, used: false });
         Some(Zone { name: zone.into(), key, key_text, bytes })
     }
 
@@ -92,6 +98,21 @@ impl Build<'_> {
         };
         self.report.push(Diagnostic::error(word.span, message).help(help));
         None
+    }
+
+    /// To be called when every level has been read: a zone alone limits nobody.
+    pub(super) fn unused_zones(&mut self) {
+        for zone in self.zone_names.0.iter().filter(|zone| !zone.used) {
+            let limit = zone.directive.trim_end_matches("_zone");
+            let warning = Diagnostic::warning(
+                zone.span,
+                format!("no `{limit}` uses the zone \"{}\": it limits nobody", zone.name),
+            );
+            self.report.push(warning.help(match limit {
+                "limit_conn" => format!("`limit_conn {} 20;` in http, server or location", zone.name),
+                _ => format!("`limit_req zone={};` in http, server or location", zone.name),
+            }));
+        }
     }
 
     /// `limit_conn` and its like at a level.
@@ -184,7 +205,7 @@ impl Build<'_> {
 
     /// The number of a zone that an argument names.
     fn known_zone(&mut self, directive: &'static str, word: &Word, name: &str) -> Option<usize> {
-        let number = self.zone_names.number(directive, name);
+        let number = self.zone_names.use_one(directive, name);
         if number.is_none() {
             let help = did_you_mean(name, self.zone_names.of(directive))
                 .unwrap_or_else(|| format!("declare it in http: `{directive} KEY zone={name}:10m ...`"));

@@ -89,6 +89,7 @@ pub fn config(
     let upgrade_rate = build.upgrade_rate(&level);
     build.upstreams(&level);
     let (servers, mut listeners) = build.servers(&level);
+    build.unused_zones();
     for listener in &mut listeners {
         listener.options.user_timeout = servers[listener.default].settings.user_timeout;
     }

@@ -60,6 +60,22 @@ fn a_zone_may_be_named_above_its_declaration() {
 }
 
 #[test]
+fn a_zone_that_nobody_uses_is_told_of() {
+    let said = report(&format!(
+        "{ZONES} server {{ listen 127.0.0.1:1; location / {{ limit_conn addr 1; limit_req zone=one; }} }}"
+    ));
+    assert!(
+        said.contains("no `limit_conn` uses the zone \"place\"") && said.contains("`limit_conn place 20;`"),
+        "{said}"
+    );
+    assert!(
+        said.contains("no `limit_req` uses the zone \"slow\"") && said.contains("`limit_req zone=slow;`"),
+        "{said}"
+    );
+    assert_eq!(said.matches("it limits nobody").count(), 2, "{said}");
+}
+
+#[test]
 fn nobody_is_to_wait_for_hours() {
     let file = |limit: &str| format!("{ZONES} server {{ listen 127.0.0.1:1; limit_req zone=slow {limit}; }}");
     let burst = |limit: &str| super::config(&file(limit)).servers[0].settings.limit_req.limits[0].burst;

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    config::{Location, Settings},
+    config::{Location, Pace, Settings},
     request::tests::{config, head, location, request, server, settings},
     route::{
         access::{Rule, Whom},
@@ -10,6 +10,7 @@ use crate::{
             tests::{give, matches, regex, rewrite, set, template, when},
         },
     },
+    zone::Limited,
 };
 
 /// A server block under construction.
@@ -287,4 +288,31 @@ fn who_is_denied_is_so_behind_rewrites_and_before_the_content() {
     let mut request = Site::new().with("/deny", denied).location("/open", Vec::new()).request("/deny");
     assert_eq!(route(&mut request), Routed::Forbidden);
     assert_eq!(redirect_error(&mut request, 403), Some(Routed::Content(1)));
+}
+
+#[test]
+fn limits_come_before_access_rules_and_once_a_request() {
+    let limited = |text: &str| {
+        let mut settings = Settings {
+            access: vec![Rule { allow: false, whom: Whom::All }],
+            error_pages: vec![ErrorPage { statuses: vec![403], status: None, target: uri("/page") }],
+            ..settings()
+        };
+        settings.limit_conn.limits = vec![(0, 1)];
+        settings.limit_req.limits = vec![Pace { zone: 0, burst: 0, delay: 0 }];
+        Location { settings: Arc::new(settings), ..location(text) }
+    };
+    let site = Site::new().with("/", limited("/")).with("/page", limited("/page"));
+    let mut request = site.request("/a");
+    assert_eq!(route(&mut request), Routed::Limited(0));
+    assert_eq!(access(&mut request, 0), Routed::Forbidden);
+    (request.limit_conn_status, request.limit_req_status) = (Some(Limited::Passed), None);
+    assert_eq!(route(&mut request), Routed::Limited(0), "one of the two has not judged it");
+    request.limit_req_status = Some(Limited::Rejected);
+    assert_eq!(
+        redirect_error(&mut request, 403),
+        Some(Routed::Forbidden),
+        "whatever they said, on the page they do not ask again"
+    );
+    assert_eq!(request.error_status, None);
 }

@@ -53,8 +53,9 @@ impl Rewritable for Fake {
     fn set_slot(&mut self, slot: Slot, value: Vec<u8>) {
         self.slots[slot] = value;
     }
-    fn set_captures(&mut self, captures: Vec<Vec<u8>>) {
-        self.captures = captures;
+    fn set_captures(&mut self, captures: Captures, _: bool) {
+        self.captures = captures.numbered;
+        captures.named.into_iter().for_each(|(slot, value)| self.set_slot(slot, value));
     }
 }
 

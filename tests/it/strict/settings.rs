@@ -195,6 +195,27 @@ fn a_head_that_is_broken_off_is_one_line_of_the_log() {
 }
 
 #[test]
+fn what_is_captured_is_decoded_once_and_encoded_once() {
+    beyond_nginx!();
+    let backend = Backend::mirror();
+    let proxy = Proxy::config(
+        "server { listen %http%;
+             location ~ ^/number/(.*)$ { proxy_pass http://%backend%/$1; }
+             location ~ ^/name/(?<rest>.*)$ { proxy_pass http://%backend%/$rest; }
+             location /if/ { if ($uri ~ ^/if/(?<path>.*)$) { proxy_pass http://%backend%/$path; } }
+             location /sent/ { if ($request_uri ~ ^/sent/(.*)$) { proxy_pass http://%backend%/$1; } }
+             location /named/ { if ($request_uri ~ ^/named/(?<raw>.*)$) { proxy_pass http://%backend%/$raw; } }
+         }",
+    )
+    .set("backend", backend.address())
+    .start();
+    let arrives = |path: &str| proxy.get(path).mirrored().target().to_owned();
+    for way in ["number", "name", "if", "sent", "named"] {
+        assert_eq!(arrives(&format!("/{way}/a%20b/%252e%252e%252fc")), "/a%20b/%252e%252e%252fc", "{way}");
+    }
+}
+
+#[test]
 fn nothing_decoded_gets_into_a_head_by_way_of_variables() {
     beyond_nginx!();
     let backend = Backend::mirror();
