@@ -62,3 +62,6 @@ pub mod demo;
 pub mod top;
 
 pub mod cli;
+
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;

@@ -188,6 +188,10 @@ impl Reader {
 
     fn included(&mut self, directive: &Directive, depth: usize) -> Vec<Directive> {
         let span = directive.arg_span(0);
+        // A fuzzer would find every path there is.
+        if cfg!(fuzzing) {
+            return Vec::new();
+        }
         if depth >= INCLUDE_DEPTH {
             let message = format!("files include each other deeper than {INCLUDE_DEPTH}");
             self.report.push(Diagnostic::error(span, message).help("does a file include itself?"));

@@ -17,14 +17,14 @@ pub mod lint;
 mod listen;
 mod load;
 mod logs;
-mod names;
+pub(crate) mod names;
 mod settings;
-mod template;
+pub(crate) mod template;
 #[cfg(test)]
 mod tests;
-mod tree;
+pub(crate) mod tree;
 mod upstream;
-mod values;
+pub(crate) mod values;
 
 pub use bind::{Bind, Sources};
 pub use events::{TunnelEvent, TunnelEvents};

@@ -5,7 +5,7 @@ use crate::config::Escape;
 const UPPER_HEX: &[u8; 16] = b"0123456789ABCDEF";
 
 /// Escapes `line[start..]` in place. As JSON, what is no UTF-8 becomes U+FFFD: nginx leaves it, and no parser takes the line.
-pub(super) fn escape_from(line: &mut Vec<u8>, start: usize, how: Escape) {
+pub(crate) fn escape_from(line: &mut Vec<u8>, start: usize, how: Escape) {
     if how == Escape::Json
         && let Some(Err(_)) = line.get(start..).map(std::str::from_utf8)
     {
@@ -30,7 +30,7 @@ pub(super) fn escape_from(line: &mut Vec<u8>, start: usize, how: Escape) {
 }
 
 /// Appends text for the error log: a control byte must not be able to begin a line of its own or to speak to a terminal.
-pub(super) fn append_printable(text: &[u8], line: &mut Vec<u8>) {
+pub(crate) fn append_printable(text: &[u8], line: &mut Vec<u8>) {
     for byte in text {
         match byte {
             0..=0x1f | 0x7f => push_hex(b"\\x", *byte, line),

@@ -13,7 +13,7 @@ pub mod status_page;
 pub mod tally;
 
 mod clock;
-mod escape;
+pub(crate) mod escape;
 mod latency;
 mod queue;
 mod sink;

@@ -296,6 +296,10 @@ fn hosts(host: &str) -> Result<Vec<IpAddr>, String> {
         return Ok(vec![ip.into()]);
     }
     address::split(host)?;
+    // Nobody is asked for the names a fuzzer makes up.
+    if cfg!(fuzzing) {
+        return Err("host not found".to_owned());
+    }
     let mut found: Vec<_> =
         (host, 0).to_socket_addrs().map_err(|_| "host not found")?.map(|address| address.ip()).collect();
     found.dedup();

@@ -1,0 +1,2 @@
+#![no_main]
+longsplice_fuzz::target!(config);
