@@ -146,6 +146,8 @@ pub const BIND_RETRY_MS: u64 = 1_000;
 pub const LINGER_BYTES: usize = 1 << 20;
 /// How long that may take, seconds (nginx's `lingering_timeout`).
 pub const LINGER_SECS: u64 = 5;
+/// How long close_notify waits for a client that takes nothing, seconds (nginx's default `send_timeout`).
+pub const LAST_WORD_SECS: u64 = 60;
 /// Most bytes a task takes from a socket at once: heads and bodies of plain HTTP. Tunnels take [`SCRATCH_BYTES`].
 pub const STREAM_READ_BYTES: usize = 64 << 10;
 
