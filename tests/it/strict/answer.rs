@@ -11,6 +11,7 @@ rules![
     an_answer_that_breaks_off_is_none,
     chunks_of_an_answer_are_read_by_the_letter,
     what_is_behind_an_answer_goes_nowhere,
+    hop_by_hop_fields_of_an_answer_end_here,
     interim_answers_pass_and_are_counted,
     nobody_is_switched_who_did_not_ask,
     a_tunnel_needs_a_101_in_every_detail,
@@ -192,6 +193,11 @@ fn what_is_behind_an_answer_goes_nowhere() -> Vec<Case> {
             &head("204 No Content", ""),
         ),
         passes(
+            "chunks behind a 204",
+            "HTTP/1.1 204 No Content\r\nDate: D\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+            &head("204 No Content", ""),
+        ),
+        passes(
             "a body behind a 304",
             &format!("HTTP/1.1 304 Not Modified\r\n{length}\r\nhello"),
             &head("304 Not Modified", "Content-Length: 5\r\n"),
@@ -201,6 +207,25 @@ fn what_is_behind_an_answer_goes_nowhere() -> Vec<Case> {
             &(with(length) + "hello"),
             &head("200 OK", "Content-Length: 5\r\n"),
         )),
+    ]
+}
+
+fn hop_by_hop_fields_of_an_answer_end_here() -> Vec<Case> {
+    let plain = head("200 OK", "Content-Length: 5\r\n") + "hello";
+    let end = |name: &str, fields: &str| {
+        let text = with(&format!("Date: D\r\n{fields}Content-Length: 5\r\n")) + "hello";
+        answer(name, ask(), text, Expected::Passed { received: plain.clone(), kept: true })
+    };
+    vec![
+        end("`Connection: X-Hop`", "Connection: X-Hop\r\nX-Hop: 1\r\n"),
+        end("`Connection: Upgrade`, `Upgrade: h2c`", "Connection: Upgrade\r\nUpgrade: h2c\r\n"),
+        end("`Keep-Alive` and `Proxy-Connection`", "Keep-Alive: timeout=9\r\nProxy-Connection: close\r\n"),
+        answer(
+            "bare LF for every line's end",
+            ask(),
+            "HTTP/1.1 200 OK\nDate: D\nContent-Length: 5\n\nhello",
+            Expected::Passed { received: plain.clone(), kept: true },
+        ),
     ]
 }
 

@@ -9,11 +9,19 @@ fn bad(name: &str, frame: Vec<u8>) -> Case {
     Case { frame: Some(frame), ..case(name, frames::request("/ws", "x"), Expected::Ended) }
 }
 
+/// Sent with the request for the tunnel.
+fn early(name: &str, frame: Vec<u8>) -> Case {
+    let sent = [frames::request("/ws", "x").into_bytes(), frame].concat();
+    Case { frame: Some(Vec::new()), ..case(name, sent, Expected::Ended) }
+}
+
 fn the_first_frame_is_masked() -> Vec<Case> {
     vec![
         bad("an unmasked text", frames::raw(0x81, false, "GET /smuggled")),
         bad("an unmasked close", frames::raw(0x88, false, "")),
         bad("a request in place of a frame", b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n".to_vec()),
+        early("an unmasked text before the 101", frames::raw(0x81, false, "GET /smuggled")),
+        early("a request before the 101", b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n".to_vec()),
     ]
 }
 
