@@ -57,6 +57,10 @@ struct Seat {
     bell: EventFd,
 }
 
+/// What wakes one worker. Whoever has it holds nothing of the others, which may have gone meanwhile.
+#[derive(Debug)]
+pub struct Bell(Arc<Seat>);
+
 /// A worker beside others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Comparison {
@@ -157,8 +161,12 @@ impl Balance {
 
     /// Wakes a worker.
     pub fn ring(&self, worker: usize) {
-        // EAGAIN: the counter is full, so the bell rings already.
-        let _ = self.seats[worker].bell.write(1);
+        self.seats[worker].ring();
+    }
+
+    /// A worker's bell, for as long as somebody may want to ring it, whoever the others are.
+    pub fn own_bell(&self, worker: usize) -> Bell {
+        Bell(Arc::clone(&self.seats[worker]))
     }
 
     /// What becomes readable when a worker is to wake.
@@ -167,7 +175,19 @@ impl Balance {
     }
 }
 
+impl Bell {
+    /// Wakes the worker.
+    pub fn ring(&self) {
+        self.0.ring();
+    }
+}
+
 impl Seat {
+    fn ring(&self) {
+        // EAGAIN: the counter is full, so the bell rings already.
+        let _ = self.bell.write(1);
+    }
+
     fn new() -> io::Result<Self> {
         let bell = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
         Ok(Self { load: AtomicUsize::new(0), handed: Mutex::new(Some(Vec::new())), bell })

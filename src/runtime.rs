@@ -101,7 +101,7 @@ impl Handle {
 pub fn start(plan: Plan) -> io::Result<Handle> {
     let (id, counters) = (plan.id, Arc::clone(&plan.counters));
     let bell = plan.balance.bell(id).try_clone_to_owned()?;
-    let inbox = Arc::new(Inbox::new(id, Arc::clone(&plan.balance)));
+    let inbox = Arc::new(Inbox::new(plan.balance.own_bell(id)));
     let own = Arc::clone(&inbox);
     let thread = thread::Builder::new().name(format!("worker {id}")).spawn(move || run(plan, own, bell))?;
     Ok(Handle { thread, counters, inbox })

@@ -127,7 +127,7 @@ pub async fn serve(worker: Rc<Worker>, connection: Accepted) {
                 match next {
                     Next::KeepAlive => {}
                     Next::Close => return session.stream.finish().await,
-                    Next::Linger => return session.stream.linger().await,
+                    Next::Linger => return Box::pin(session.stream.linger()).await,
                     Next::Cut | Next::Tunnel(_) => return session.stream.reset(),
                 }
             }

@@ -12,7 +12,7 @@ use std::{
 use socket2::SockRef;
 
 use crate::{
-    limits::{LINGER_BYTES, LINGER_SECS, STREAM_READ_BYTES},
+    limits::{LAST_WORD_SECS, LINGER_BYTES, LINGER_SECS, STREAM_READ_BYTES},
     observe::os_error,
     reactor::{Descriptor, Reactor},
     scratch::Scratch,
@@ -217,12 +217,17 @@ impl Stream {
 
     /// Ends our direction: close_notify where TLS is spoken, and FIN.
     pub async fn finish(&self) {
+        self.finish_within(Duration::from_secs(LAST_WORD_SECS)).await;
+    }
+
+    async fn finish_within(&self, patience: Duration) {
         let mut alert = Outgoing::default();
         if let Some(tls) = self.tls.borrow_mut().as_mut() {
             tls.close(&mut alert);
         }
-        // A peer that is gone need not be told.
-        let _ = self.io.send_all(&alert).await;
+        // A peer that is gone need not be told. One that reads slowly still has an answer before it; one that does not read at all would
+        // be waited for without end.
+        let _ = self.reactor().within(patience, self.io.send_all(&alert)).await;
         let _ = sys::shutdown_write(self.io.as_fd());
     }
 
@@ -277,3 +282,62 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Read,
+        os::unix::net::UnixStream,
+        thread,
+        time::{Duration, Instant},
+    };
+
+    use monoio::{LegacyDriver, RuntimeBuilder};
+    use rustls::{ClientConnection, version::TLS13};
+
+    use super::*;
+    use crate::{reactor::race, reactor::yield_now, tls::tests::Identity};
+
+    /// Turns of the reactor while `future` runs.
+    async fn turning<F: Future>(reactor: &Rc<Reactor>, future: F) -> F::Output {
+        let turns = async {
+            loop {
+                reactor.turn(&mut Vec::new()).unwrap();
+                reactor.advance(&mut Vec::new()).unwrap();
+                yield_now().await;
+            }
+        };
+        match race(future, turns).await {
+            crate::reactor::Either::Left(output) => output,
+            crate::reactor::Either::Right(()) => unreachable!("turns have no end"),
+        }
+    }
+
+    #[test]
+    fn the_last_word_does_not_wait_for_a_client_that_takes_nothing() {
+        let identity = Identity::new("x");
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let mut client = ClientConnection::new(identity.client(&[&TLS13]).into(), "x".try_into().unwrap()).unwrap();
+        let client = thread::spawn(move || {
+            while client.is_handshaking() {
+                client.complete_io(&mut theirs).unwrap();
+            }
+            theirs
+        });
+        RuntimeBuilder::<LegacyDriver>::new().build().unwrap().block_on(async {
+            let reactor = Reactor::new().unwrap();
+            let stream = Stream::new(reactor.watch(ours.into()).unwrap(), Rc::default());
+            let session = Session::server(&identity.server()).unwrap();
+            turning(&reactor, stream.handshake(Box::new(session), Vec::new())).await.unwrap();
+            let mut theirs = client.join().unwrap();
+            while sys::send(stream.io.as_fd(), &[0; 1000]).is_ok() {}
+            let begun = Instant::now();
+            turning(&reactor, stream.finish_within(Duration::from_millis(200))).await;
+            assert!(begun.elapsed() >= Duration::from_millis(200), "there was room: {:?}", begun.elapsed());
+            // FIN all the same.
+            theirs.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            theirs.read_to_end(&mut Vec::new()).unwrap();
+        });
+    }
+}

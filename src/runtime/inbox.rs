@@ -2,26 +2,24 @@
 
 use std::{
     mem,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use super::Message;
-use crate::balance::Balance;
+use crate::balance::Bell;
 
 /// What a worker is told. Nothing that it takes is lost: a worker that ends closes it, and gets what is in it once more.
 #[derive(Debug)]
 pub struct Inbox {
     /// None once it is closed.
     waiting: Mutex<Option<Vec<Message>>>,
-    worker: usize,
-    /// Has the worker's bell.
-    balance: Arc<Balance>,
+    bell: Bell,
 }
 
 impl Inbox {
-    /// An empty one of a worker of these.
-    pub fn new(worker: usize, balance: Arc<Balance>) -> Self {
-        Self { waiting: Mutex::new(Some(Vec::new())), worker, balance }
+    /// An empty one of the worker that hears this bell.
+    pub fn new(bell: Bell) -> Self {
+        Self { waiting: Mutex::new(Some(Vec::new())), bell }
     }
 
     /// Sends a message and wakes the worker.
@@ -33,7 +31,7 @@ impl Inbox {
             Some(waiting) => waiting.push(message),
             None => return Err(message),
         }
-        self.balance.ring(self.worker);
+        self.bell.ring();
         Ok(())
     }
 
@@ -56,10 +54,11 @@ impl Inbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::balance::Balance;
 
     #[test]
     fn what_is_taken_in_comes_out_and_nothing_is_taken_in_behind_the_end() {
-        let inbox = Inbox::new(0, Arc::new(Balance::new(1).unwrap()));
+        let inbox = Inbox::new(Balance::new(1).unwrap().own_bell(0));
         let listen = || Message::Listen(Vec::new());
         inbox.send(listen()).unwrap();
         assert!(matches!(inbox.take()[..], [Message::Listen(_)]));

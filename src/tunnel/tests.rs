@@ -1,6 +1,7 @@
 //! The table over real sockets, driven by the reactor alone: no runtime, no HTTP.
 
 mod ends;
+mod model;
 mod moving;
 mod parting;
 mod tls;

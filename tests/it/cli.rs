@@ -185,12 +185,10 @@ fn a_taken_port_is_named_and_nothing_starts() {
 #[test]
 fn settings_not_built_yet_are_refused_and_never_ignored() {
     beyond_nginx!();
-    for directive in [
-        "limit_conn_zone $binary_remote_addr zone=a:1m;",
-        "limit_req_zone $binary_remote_addr zone=a:1m rate=1r/s;",
-        "geo $a { default 1; }",
-    ] {
-        let text = format!("{directive}\nserver {{ listen %http%; return 200 ok; }}");
+    for (http, server) in
+        [("geo $a { default 1; }", ""), ("", "ssl_verify_client on;"), ("upstream u { server a:1; ip_hash; }", "")]
+    {
+        let text = format!("{http}\nserver {{ listen %http%; {server} return 200 ok; }}");
         Proxy::config(&text).run(&["-t"]).expect_code(1).expect(&["not supported yet"]);
     }
     for directive in ["proxy_cache zone;", "fastcgi_pass 127.0.0.1:9000;", "auth_basic x;"] {

@@ -29,6 +29,7 @@ mod privileges;
 mod readiness;
 mod reload;
 mod seeds;
+mod slow;
 mod soak;
 mod status;
 mod status_page;

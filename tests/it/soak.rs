@@ -34,8 +34,9 @@ const MEMORY: usize = 16 << 20;
 
 const TEXT: &str = "proxy_connect_timeout 5s; tcp_user_timeout 10s; client_header_timeout 5s;
     ssl_certificate %dir%/x.crt; ssl_certificate_key %dir%/x.key; ssl_protocols TLSv1.2 TLSv1.3;
+    limit_conn_zone $binary_remote_addr zone=clients:1m; limit_conn clients 10000;
     upstream killed { server %killed% max_fails=0; }
-    upstream either { server %killed%; server %stable%; }
+    upstream either { server %killed%; server %stable% max_conns=10000; }
     upstream plain { server %stable%; keepalive 8; keepalive_timeout 2s; }
     server { listen %http%; listen %https% ssl; keepalive_timeout 2s;
         location /stable { proxy_pass http://%stable%; }

@@ -6,7 +6,7 @@ use super::*;
 
 impl Bench {
     /// All tunnels go over to another table, on another reactor.
-    fn moves(&mut self) {
+    pub(super) fn moves(&mut self) {
         let reactor = Reactor::new().unwrap();
         let mut table = Table::new(Rc::clone(&reactor), Arc::default());
         let loose = self.table.release_some(usize::MAX);

@@ -24,12 +24,12 @@ use crate::{
 const CASES: [[bool; 2]; 3] = [[true, false], [false, true], [true, true]];
 
 /// The table's end of a connection.
-type Near = (OwnedFd, Option<Box<Session>>);
+pub(super) type Near = (OwnedFd, Option<Box<Session>>);
 
 /// A far end, with or without TLS.
 pub(super) struct Far {
     pub(super) socket: TcpStream,
-    tls: Option<Connection>,
+    pub(super) tls: Option<Connection>,
 }
 
 impl Far {
@@ -70,7 +70,7 @@ impl Far {
     }
 
     /// As read(2): 0 is a clean end, `UnexpectedEof` a truncation.
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+    pub(super) fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let Some(tls) = &mut self.tls else { return self.socket.read(into) };
         loop {
             match tls.reader().read(into) {
@@ -150,7 +150,7 @@ fn shake(near: &mut TcpStream, session: &mut Session) {
 }
 
 /// A connection with TLS, its handshake done.
-fn tls_connection(side: Side, version: &'static SupportedProtocolVersion) -> (Far, Near) {
+pub(super) fn tls_connection(side: Side, version: &'static SupportedProtocolVersion) -> (Far, Near) {
     let (socket, near) = connection();
     let mut near = TcpStream::from(near);
     near.set_nonblocking(false).unwrap();
@@ -169,7 +169,7 @@ fn tls_connection(side: Side, version: &'static SupportedProtocolVersion) -> (Fa
     (shaking.join().unwrap(), (near.into(), Some(Box::new(session))))
 }
 
-fn plain_connection() -> (Far, Near) {
+pub(super) fn plain_connection() -> (Far, Near) {
     let (socket, near) = connection();
     (Far { socket, tls: None }, (near, None))
 }

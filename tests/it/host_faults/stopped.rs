@@ -67,6 +67,10 @@ fn what_came_while_it_was_stopped_is_served_and_what_was_due_is_due_once(driver:
     let mut pinged = tunnels(&proxy, "/ping", 2);
     // However long it took to open them all.
     spoken_to.iter_mut().chain(&mut silent).for_each(|wire| wire.echoes("just now"));
+    for wire in &mut pinged {
+        wire.send(frames::client(frames::TEXT, "no ping for a second"));
+        while wire.frame().0 == frames::PING {}
+    }
     let mut late: Vec<Wire> = (0..20).map(|_| proxy.connect()).collect();
     for wire in &mut late {
         wire.send("GET / HTTP/1.1\r\nHo");

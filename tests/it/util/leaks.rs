@@ -31,11 +31,12 @@ pub const SERVER: &str = "server { listen unix:%dir%/leaks.sock; server_name lea
     location = / { metrics; access_log off; } }";
 
 /// Families of which every sample counts by its labels; a worker's are summed up over the workers.
-const FAMILIES: [&str; 15] = [
+const FAMILIES: &[&str] = &[
     "longsplice_connections",
     "longsplice_tunnels",
     "longsplice_server_tunnels",
     "longsplice_upstream_tunnels",
+    "longsplice_upstream_connections",
     "longsplice_config_generations_alive",
     "longsplice_worker_connections",
     "longsplice_worker_tunnels",
