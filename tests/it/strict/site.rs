@@ -1,7 +1,8 @@
 //! The site that every case goes through, the backend behind it, and what was logged and counted.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
+    collections::HashMap,
     fs,
     io::ErrorKind,
     net::TcpListener,
@@ -50,6 +51,8 @@ pub struct Site {
     tls: tls::Client,
     /// How much of the error log was read.
     log_read: Cell<usize>,
+    /// What [`Site::rose`] saw.
+    seen: RefCell<HashMap<&'static str, u64>>,
 }
 
 impl Site {
@@ -78,7 +81,7 @@ impl Site {
             .by(program)
             .on(driver)
             .start();
-        Self { proxy, backend, tls: tls::Client::default(), log_read: Cell::default() }
+        Self { proxy, backend, tls: tls::Client::default(), log_read: Cell::default(), seen: RefCell::default() }
     }
 
     pub fn connect(&self, channel: Channel) -> Wire {
@@ -111,6 +114,12 @@ impl Site {
         let whole = new.rfind('\n').map_or(0, |end| end + 1);
         self.log_read.set(self.log_read.get() + whole);
         new[..whole].lines().map(str::to_owned).collect()
+    }
+
+    /// How much the count of this reason rose since it was last asked for here.
+    pub fn rose(&self, reason: &'static str) -> u64 {
+        let now = self.counted(reason);
+        now - self.seen.borrow_mut().insert(reason, now).unwrap_or_default()
     }
 
     /// How often this reason was counted, for a refusal or for the end of a tunnel.
