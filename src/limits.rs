@@ -4,6 +4,8 @@
 
 /// Longest configuration file, bytes. A file beyond it is named and refused.
 pub const CONFIG_FILE_BYTES: usize = 16 << 20;
+/// Longest file of certificates or keys, bytes: a bundle of all public CAs has a quarter of a MiB. `/dev/zero` has an end, too.
+pub const PEM_FILE_BYTES: u64 = 4 << 20;
 /// Deepest nesting of `include`, so that a file that includes itself is an error and not a hang.
 pub const INCLUDE_DEPTH: usize = 32;
 /// Deepest nesting of blocks in a configuration file.

@@ -129,6 +129,12 @@ impl Stream {
             }
             return Ok(count);
         }
+        // Boxed, so that who waits without TLS does not hold the room that a reply to a record takes.
+        Box::pin(self.read_records(into)).await
+    }
+
+    /// [`Stream::read`] with TLS.
+    async fn read_records(&self, into: &mut Vec<u8>) -> Result<usize, Failure> {
         loop {
             let mut reply = Outgoing::default();
             let result = self.io.read_with(|fd| self.read_record(fd, into, &mut reply)).await?;

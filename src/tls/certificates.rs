@@ -1,6 +1,11 @@
 //! Certificate and key files: read, matched with each other, and their faults named with a cure.
 
-use std::{fs, io, path::Path, sync::Arc};
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::Path,
+    sync::Arc,
+};
 
 use rustls::{
     crypto::CryptoProvider,
@@ -10,6 +15,7 @@ use rustls::{
 use x509_parser::certificate::X509Certificate;
 
 use super::TlsConfigError;
+use crate::limits::PEM_FILE_BYTES;
 
 /// A note is made when a certificate has no more than this left, days.
 const EXPIRY_NOTICE_DAYS: i64 = 14;
@@ -161,13 +167,19 @@ fn parsed<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, String
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
-    fs::read(path).map_err(|error| {
+    let mut bytes = Vec::new();
+    let file = File::open(path);
+    file.and_then(|file| file.take(PEM_FILE_BYTES + 1).read_to_end(&mut bytes)).map_err(|error| {
         let cure = match error.kind() {
             io::ErrorKind::PermissionDenied => "; it must be readable by the user that starts the program",
             _ => "",
         };
         format!("cannot open {}: {error}{cure}", quoted(path))
-    })
+    })?;
+    if bytes.len() as u64 > PEM_FILE_BYTES {
+        return Err(format!("{} is larger than {PEM_FILE_BYTES} bytes: no certificate or key is", quoted(path)));
+    }
+    Ok(bytes)
 }
 
 fn pem_fault(error: &pem::Error) -> String {

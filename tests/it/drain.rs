@@ -52,6 +52,8 @@ fn answers(client: &mut Wire, code: u16, reason: &str) {
 #[track_caller]
 fn ends(mut proxy: Proxy) -> String {
     assert!(proxy.running().wait().success(), "{}", proxy.log());
+    // What it said last may still be in the pipe.
+    proxy.logged(&["closed: "]);
     proxy.log()
 }
 

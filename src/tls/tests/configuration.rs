@@ -36,6 +36,16 @@ fn missing_files_are_all_named() {
 }
 
 #[test]
+fn files_without_an_end_are_refused() {
+    let identity = Identity::new("a.example");
+    let endless = || "/dev/zero".into();
+    let options = ServerTlsOptions { certificates: vec![(endless(), endless())], ..identity.options() };
+    for (error, directive) in errors(&options).iter().zip(["ssl_certificate", "ssl_certificate_key"]) {
+        assert_says(error, directive, &["\"/dev/zero\" is larger than 4194304 bytes"]);
+    }
+}
+
+#[test]
 fn exchanged_files_are_recognised() {
     let identity = Identity::new("a.example");
     let exchanged = (identity.key(), identity.certificate());

@@ -22,6 +22,8 @@ use crate::{
 enum Step {
     /// A far end writes so much of its stream, or what its socket takes.
     Write(Side, usize),
+    /// A far end writes until nobody takes anything: what is on its way fills every buffer.
+    Flood(Side),
     /// A far end reads at most so much.
     Read(Side, usize),
     /// A far end sends FIN (behind close_notify, if it speaks TLS).
@@ -55,6 +57,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         12 => (side(), amount(20)).prop_map(|(side, bytes)| Step::Write(side, bytes)),
         10 => (side(), amount(20)).prop_map(|(side, bytes)| Step::Read(side, bytes)),
+        3 => side().prop_map(Step::Flood),
         12 => (1u8..4).prop_map(Step::Turns),
         2 => side().prop_map(Step::Finish),
         1 => side().prop_map(Step::Reset),
@@ -80,8 +83,9 @@ struct Case {
 fn case(tls: bool) -> impl Strategy<Value = Case> {
     let ends =
         if tls { [any::<bool>().boxed(), any::<bool>().boxed()] } else { [Just(false).boxed(), Just(false).boxed()] };
-    let lengths = || prop::collection::vec(amount(19).prop_map(|length| length - 1), 1..16);
-    let buffers = prop_oneof![Just(None), Just(Some(8 << 10)), Just(Some(64 << 10))];
+    let lengths =
+        || prop::collection::vec(prop_oneof![amount(19).prop_map(|length| length - 1), 0usize..400_000], 1..16);
+    let buffers = prop_oneof![1 => Just(None), 2 => Just(Some(8 << 10)), 2 => Just(Some(64 << 10))];
     (ends, buffers, [lengths(), lengths()], prop::collection::vec(step(), 1..80))
         .prop_map(|(tls, buffers, lengths, steps)| Case { tls, buffers, lengths, steps })
 }
@@ -260,6 +264,7 @@ impl Model {
     fn take(&mut self, step: Step) {
         match step {
             Step::Write(side, bytes) => self.end(side).write(bytes),
+            Step::Flood(side) => self.flood(side),
             Step::Read(side, bytes) => drop(self.end(side).read(bytes)),
             Step::Finish(side) => {
                 self.end(side).finish();
@@ -284,6 +289,16 @@ impl Model {
             }
             Step::Move => self.bench.moves(),
             Step::Settle => self.settle(),
+        }
+    }
+
+    fn flood(&mut self, side: Side) {
+        let mut quiet = 0;
+        while quiet < 3 {
+            let sent = self.end(side).sent;
+            self.end(side).write(1 << 18);
+            self.turn();
+            quiet = if self.end(side).sent > sent { 0 } else { quiet + 1 };
         }
     }
 
