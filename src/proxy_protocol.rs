@@ -70,8 +70,9 @@ fn version_1(bytes: &[u8]) -> Result<Parsed, Refusal> {
         return if bytes.len() < V1_BYTES { Ok(Parsed::Partial) } else { Err(TOO_LONG) };
     };
     let line = bytes.get(..=end).unwrap_or_default();
-    // `u16::from_str` takes "+80" for a number.
-    if line.contains(&b'+') {
+    // ppp takes a CR for a space, needs none before the LF of an UNKNOWN line, and "+80" for a number.
+    let is_line = line.ends_with(b"\r\n") && line.iter().filter(|byte| **byte == b'\r').count() == 1;
+    if !is_line || line.contains(&b'+') {
         return Err(BROKEN);
     }
     let ends = match v1::Header::try_from(line).map_err(|_| BROKEN)?.addresses {

@@ -137,6 +137,10 @@ fn broken_text_headers_are_refused() {
     ] {
         assert_eq!(reason(line.as_bytes()), "proxy_protocol_broken", "{line:?}");
     }
+    // CR is no space, and no line ends without it.
+    for line in ["PROXY UNKNOWN ffff::1 \n", "PROXY TCP4 192.0.2.1\r198.51.100.2 1 2\r\n", "PROXY UNKNOWN\r\r\n"] {
+        assert_eq!(reason(line.as_bytes()), "proxy_protocol_broken", "{line:?}");
+    }
     assert_eq!(reason(b"PROXY TCP4 \xff\xfe 198.51.100.2 1 2\r\n"), "proxy_protocol_broken");
 }
 

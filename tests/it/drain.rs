@@ -53,7 +53,7 @@ fn answers(client: &mut Wire, code: u16, reason: &str) {
 fn ends(mut proxy: Proxy) -> String {
     assert!(proxy.running().wait().success(), "{}", proxy.log());
     // What it said last may still be in the pipe.
-    proxy.logged(&["closed: "]);
+    proxy.logged(&[" connections, ", " requests, "]);
     proxy.log()
 }
 
@@ -259,6 +259,8 @@ fn listeners_close_last() {
     let mut proxy = setup(&backend, "drain_timeout 0;", Driver::Epoll).start();
     let mut client = proxy.connect();
     client.websocket("/");
+    // A tunnel for certain, and no handshake any more.
+    client.echoes("x");
     let http = proxy.http();
     proxy.running().signal(SIGQUIT);
     assert_eq!(client.frame().0, frames::CLOSE);
