@@ -46,6 +46,10 @@ fn normalised(path: &[u8], merge: bool) -> Option<Vec<u8>> {
     while let Some(at) = memchr::memmem::find(&text, b"//").filter(|_| merge) {
         text.remove(at);
     }
+    // Beyond nginx's: a backend that knows parameters would read these as dot segments.
+    if text.split(|byte| *byte == b'/').any(|segment| segment.starts_with(b".;") || segment.starts_with(b"..;")) {
+        return None;
+    }
     // A slash at the end makes a segment of every last word.
     let open = [&b"/.."[..], b"/."].into_iter().any(|end| text.ends_with(end));
     if open {
