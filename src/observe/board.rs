@@ -225,7 +225,7 @@ mod tests {
         let (one, other) = (board.join(0, None), board.join(1, None));
         assert_eq!(board.tunnels_left(), 0);
         one.gauges.handshakes_pending.store(1, Relaxed);
-        assert_eq!(board.tunnels_left(), 1);
+        assert_eq!((board.tunnels_left(), told(&board).handshakes.pending), (1, 1));
         Counters::bump(&one.tunnels);
         one.gauges.handshakes_pending.store(0, Relaxed);
         // On its way to the other worker it is in no table.
