@@ -54,6 +54,14 @@ impl Fault {
         (client, backends.recv_timeout(PATIENCE).expect("the backend's end"))
     }
 
+    /// A proxy of its own with one tunnel, whose ends are the client's and the backend's; the listening backend is to be held.
+    fn in_a_tunnel(tls: bool, directives: &str, driver: Driver) -> (Backend, Self, Wire, Wire) {
+        let (backend, backends) = Backend::accepting();
+        let fault = Self::before(&backend, directives, driver);
+        let (client, server) = fault.ends(tls, &backends);
+        (backend, fault, client, server)
+    }
+
     fn figure(&self, series: &str) -> i64 {
         leaks::figure(&self.proxy, series)
     }

@@ -1,30 +1,23 @@
 //! Another configuration into the running process: what takes, what stays, and what must not change anything.
 
+mod certificates;
+mod crowd;
+mod drained;
+mod workers;
+
 use std::{
     net::{SocketAddr, TcpListener, TcpStream},
-    path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
-    },
-    thread,
     time::{Duration, Instant},
 };
 
 use nix::sys::signal::Signal;
 
+use self::crowd::{Stream, all_echo, tunnels};
 use crate::util::{
-    Backend, Driver, PATIENCE, Proxy, Wire, beyond_nginx, eventually, frames, on_both_drivers, ports,
-    process::finish,
-    proxy::{Setup, executable},
-    tls::{self, Client, names},
+    Backend, Driver, Proxy, Wire, beyond_nginx, eventually, on_both_drivers, ports, process::finish, proxy::executable,
 };
 
-on_both_drivers![
-    reloads_in_a_row_cost_no_tunnel_and_refuse_nobody,
-    workers_come_and_go_and_no_tunnel_is_lost,
-    certificates_are_swapped_and_sessions_resumed,
-];
+on_both_drivers![reloads_in_a_row_cost_no_tunnel_and_refuse_nobody];
 
 /// Reloads, and waits until configuration `number` is the present one.
 #[track_caller]
@@ -71,83 +64,6 @@ fn start_as(main: &str, text: &str, backend: &Backend) -> Proxy {
 
 /// Where a test makes files beside the configuration at a reload: the user of the tests may, and `nobody` may not.
 const SAME_USER: &str = "user root;";
-
-/// Opens tunnels until it is told to stop, sends a message through each, and asks for the version; how often, and how often in vain.
-struct Stream {
-    over: Arc<AtomicBool>,
-    done: Arc<AtomicUsize>,
-    thread: thread::JoinHandle<Vec<String>>,
-}
-
-impl Stream {
-    fn start(address: SocketAddr) -> Self {
-        let (over, done) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
-        let (is_over, count) = (Arc::clone(&over), Arc::clone(&done));
-        let thread = thread::spawn(move || {
-            let mut failures = Vec::new();
-            while !is_over.load(Relaxed) {
-                if let Err(why) = one_client(address) {
-                    failures.push(why);
-                }
-                count.fetch_add(1, Relaxed);
-            }
-            failures
-        });
-        Self { over, done, thread }
-    }
-
-    /// How many clients there were.
-    #[track_caller]
-    fn end(self) -> usize {
-        self.over.store(true, Relaxed);
-        let failures = self.thread.join().expect("the stream of clients");
-        assert!(failures.is_empty(), "{} of {:?} clients: {failures:?}", failures.len(), self.done);
-        self.done.load(Relaxed)
-    }
-}
-
-fn one_client(address: SocketAddr) -> Result<(), String> {
-    let failed = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
-    let connect = || TcpStream::connect_timeout(&address, PATIENCE).map(Wire::over).map_err(failed("connect"));
-    let mut client = connect()?;
-    client.try_send("GET /version HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").map_err(failed("send"))?;
-    let (answer, _) = client.ending();
-    if !answer.starts_with(b"HTTP/1.1 200") {
-        return Err(format!("answer: {:?}", String::from_utf8_lossy(&answer)));
-    }
-    let mut client = connect()?;
-    client.try_send(frames::request("/", "x")).map_err(failed("send"))?;
-    match client.try_head() {
-        Some(head) if head.status() == 101 => {}
-        head => return Err(format!("handshake: {head:?}")),
-    }
-    client.try_send(frames::client(frames::TEXT, "hello")).map_err(failed("send"))?;
-    match client.frame() {
-        (frames::TEXT, echo) if echo == b"hello" => Ok(()),
-        other => Err(format!("echo: {other:?}")),
-    }
-}
-
-/// Tunnels that live through it all.
-fn tunnels(proxy: &Proxy, count: usize) -> Vec<Wire> {
-    let open = |_| {
-        let mut client = proxy.connect();
-        client.websocket("/");
-        client
-    };
-    (0..count).map(open).collect()
-}
-
-/// A message through each: all are on their way before the first echo is read.
-#[track_caller]
-fn all_echo(tunnels: &mut [Wire], text: &str) {
-    for client in &mut *tunnels {
-        client.send(frames::client(frames::TEXT, text));
-    }
-    for client in tunnels {
-        assert_eq!(client.frame(), (frames::TEXT, text.as_bytes().to_vec()));
-    }
-}
 
 fn reloads_in_a_row_cost_no_tunnel_and_refuse_nobody(driver: Driver) {
     beyond_nginx!();
@@ -309,167 +225,6 @@ fn nobody_who_waits_at_a_listener_that_goes_is_lost() {
     drop(live);
 }
 
-fn workers(count: usize) -> String {
-    format!("worker_processes {count};")
-}
-
-/// Threads of the process that are workers.
-fn worker_threads(proxy: &Proxy) -> usize {
-    let tasks = std::fs::read_dir(format!("/proc/{}/task", proxy.pid())).expect("the process lives").flatten();
-    let name = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
-    tasks.map(name).filter(|name| name.starts_with("worker")).count()
-}
-
-fn workers_come_and_go_and_no_tunnel_is_lost(driver: Driver) {
-    beyond_nginx!();
-    let backend = Backend::echo();
-    let text = |version: usize| answering(&format!("v{version}"));
-    let mut proxy = Proxy::config(&text(1)).main(&workers(1)).set("backend", backend.address()).on(driver).start();
-    let mut live = tunnels(&proxy, 300);
-    let stream = Stream::start(proxy.http());
-    for (number, count) in [(2, 4), (3, 2), (4, 1), (5, 4), (6, 3)] {
-        proxy.rewrite(&workers(count), &text(number));
-        reload(&mut proxy, number);
-        assert!(eventually(|| worker_threads(&proxy) == count), "{} workers, not {count}", worker_threads(&proxy));
-        all_echo(&mut live, &format!("with {count}"));
-        live.extend(tunnels(&proxy, 50));
-        assert_eq!(proxy.get("/version").text(), format!("v{number}"));
-    }
-    stream.end();
-    all_echo(&mut live, "at last");
-    let log = proxy.log();
-    for reason in ["shutdown", "internal_error", "client_reset", "upstream_reset"] {
-        assert!(!log.contains(&format!("({reason})")), "{reason}:\n{log}");
-    }
-}
-
-#[test]
-fn bulk_in_flight_changes_its_worker_whole() {
-    beyond_nginx!();
-    let backend = Backend::echo();
-    let mut proxy = start(&answering("v1"), &backend);
-    let mut clients = tunnels(&proxy, 4);
-    let payload = crate::util::pattern(8 << 20, 9);
-    let frame = Arc::new(frames::client(frames::BINARY, &payload));
-    let senders: Vec<_> = clients
-        .iter()
-        .map(|client| {
-            let (mut writer, frame) = (client.writer(), Arc::clone(&frame));
-            thread::spawn(move || writer.try_send(&*frame).expect("a tunnel that lives"))
-        })
-        .collect();
-    thread::sleep(Duration::from_millis(50));
-    for (number, count) in [(2, 1), (3, 4), (4, 1), (5, 2)] {
-        proxy.rewrite(&workers(count), &answering("v"));
-        reload(&mut proxy, number);
-    }
-    for client in &mut clients {
-        let (opcode, echo) = client.frame();
-        assert_eq!((opcode, crate::util::checksum(&echo)), (frames::BINARY, crate::util::checksum(&payload)));
-    }
-    senders.into_iter().for_each(|sender| sender.join().expect("a sender"));
-}
-
-const TLS: &str =
-    "server { listen %https% ssl; server_name x; ssl_certificate %dir%/x.crt; ssl_certificate_key %dir%/x.key;
-    location / { proxy_pass http://%backend%; } }";
-
-fn wss(backend: &Backend, more: &str) -> Setup {
-    let text = TLS.replace("location", &format!("{more} location"));
-    Proxy::config(&text).certificate("x", &["x", "first.example"]).set("backend", backend.address())
-}
-
-fn presented(address: SocketAddr) -> String {
-    names(&tls::handshake(address, "x", &Client::default()).expect("a handshake").certificate)
-}
-
-fn certificates_are_swapped_and_sessions_resumed(driver: Driver) {
-    beyond_nginx!();
-    let backend = Backend::echo();
-    let mut proxy = wss(&backend, "").on(driver).start();
-    let address = proxy.address("https");
-    let client = Client::default();
-    let resumed = |expected: bool, when: &str| {
-        let done = tls::handshake(address, "x", &client).expect("a handshake");
-        assert_eq!(done.resumed, expected, "{when}");
-        // The ticket comes with the first record.
-        let mut wire = done.wire();
-        wire.websocket("/");
-        wire
-    };
-    let mut live = resumed(false, "at first");
-    resumed(true, "before the reload");
-    proxy.renew_certificate("x", &["x", "second.example"]);
-    reload(&mut proxy, 2);
-    resumed(true, "across the reload");
-    assert!(presented(address).contains("second.example"), "{}", presented(address));
-    live.echoes("with the keys of a certificate that has gone");
-    // An unreadable key leaves all as it was.
-    std::fs::write(proxy.dir().join("x.key"), "no key").expect("write");
-    reload_in_vain(&mut proxy, &["x.key", "no usable private key"]);
-    assert!(presented(address).contains("second.example"));
-    resumed(true, "after a reload that failed");
-    live.echoes("still");
-}
-
-#[test]
-fn a_session_of_one_host_opens_no_other_after_a_reload() {
-    beyond_nginx!();
-    let backend = Backend::echo();
-    let mut proxy = wss(&backend, "").start();
-    let (address, client) = (proxy.address("https"), Client::default());
-    tls::handshake(address, "x", &client).expect("a handshake").wire().websocket("/");
-    // The same address, another name: not the same host.
-    proxy.rewrite("", &TLS.replace("server_name x", "server_name y"));
-    reload(&mut proxy, 2);
-    assert!(!tls::handshake(address, "x", &client).expect("a handshake").resumed);
-}
-
-#[test]
-fn ticket_keys_of_the_file_are_shared_and_read_again() {
-    beyond_nginx!();
-    let backend = Backend::echo();
-    let setup = wss(&backend, "ssl_session_ticket_key %dir%/a.keys; ssl_session_ticket_key %dir%/b.keys;");
-    let keys = |dir: &Path, name: &str, byte: u8| std::fs::write(dir.join(name), [byte; 80]).expect("write");
-    keys(setup.dir(), "a.keys", 1);
-    keys(setup.dir(), "b.keys", 2);
-    let mut proxy = setup.start();
-    let (address, client) = (proxy.address("https"), Client::default());
-    let resumed = || {
-        let done = tls::handshake(address, "x", &client).expect("a handshake");
-        let resumed = done.resumed;
-        done.wire().websocket("/");
-        resumed
-    };
-    assert!(!resumed() && resumed());
-    // The next key comes in front.
-    keys(proxy.dir(), "a.keys", 3);
-    keys(proxy.dir(), "b.keys", 1);
-    reload(&mut proxy, 2);
-    assert!(resumed());
-    keys(proxy.dir(), "a.keys", 7);
-    keys(proxy.dir(), "b.keys", 8);
-    reload(&mut proxy, 3);
-    assert!(!resumed());
-}
-
-#[test]
-fn a_certificate_that_changes_on_disk_is_read_without_a_signal() {
-    beyond_nginx!();
-    let backend = Backend::echo();
-    let proxy = wss(&backend, "ssl_certificate_watch on;").start();
-    let address = proxy.address("https");
-    let mut live = proxy.connect_tls("x");
-    live.websocket("/");
-    std::fs::write(proxy.dir().join("x.key"), "half a key").expect("write");
-    proxy.logged(&["[error]", "x.key", "the certificate of before"]);
-    assert!(presented(address).contains("first.example"));
-    proxy.renew_certificate("x", &["x", "second.example"]);
-    proxy.logged(&["certificates read again", "x.crt"]);
-    assert!(presented(address).contains("second.example"));
-    live.echoes("through it all");
-}
-
 #[test]
 fn what_cannot_change_in_a_running_process_is_named() {
     beyond_nginx!();
@@ -563,82 +318,4 @@ fn a_reload_after_root_was_given_up_says_so() {
     reload_in_vain(&mut proxy, &["b.log", "Permission denied"]);
     proxy.logged(&["given up root", "-s upgrade"]);
     assert_eq!(proxy.get("/version").text(), "old");
-}
-
-#[test]
-fn tunnels_of_routes_that_have_gone_are_drained_where_the_file_says_so() {
-    beyond_nginx!();
-    let (one, other) = (Backend::echo(), Backend::echo());
-    let text = |first: &str, second: &str| {
-        let location = |path: &str, group: &str| format!("location {path} {{ proxy_pass http://{group}; }}");
-        format!(
-            "upstream one {{ server %one%; server %other%; }} upstream other {{ server %other%; }}
-             server {{ listen %http%; {} {} }}",
-            location("/first", first),
-            location("/second", second)
-        )
-    };
-    for drains in [true, false] {
-        let main = if drains { "drain_on_reload on; drain_timeout 1s; drain_close_code 1012;" } else { "" };
-        let mut proxy = Proxy::config(&text("one", "one"))
-            .main(&format!("{main} worker_processes 3;"))
-            .set("one", one.address())
-            .set("other", other.address())
-            .start();
-        let open = |target: &str| {
-            let mut client = proxy.connect();
-            client.websocket(target);
-            client
-        };
-        let [mut stay, mut go] = ["/first", "/second"].map(|target| (0..8).map(|_| open(target)).collect::<Vec<_>>());
-        // Fewer workers at the same time: tunnels that change their worker are asked as well.
-        proxy.rewrite(&format!("{main} worker_processes 1;"), &text("one", "other"));
-        reload(&mut proxy, 2);
-        all_echo(&mut stay, "what has not changed stays");
-        if drains {
-            for client in &mut go {
-                assert_eq!(client.closed_with(), Some(1012));
-            }
-            proxy.logged(&["(drain)"]);
-            all_echo(&mut stay, "and goes on");
-        } else {
-            thread::sleep(Duration::from_millis(500));
-            all_echo(&mut go, "nobody is asked to go");
-        }
-        go.into_iter().for_each(Wire::reset);
-    }
-}
-
-#[test]
-fn tunnels_to_a_backend_that_is_let_go_are_drained() {
-    beyond_nginx!();
-    let (one, other) = (Backend::echo(), Backend::echo());
-    for word in ["drain", "down"] {
-        let text = |word: &str| {
-            format!(
-                "upstream app {{ server %one% {word}; server %other%; }}
-                 server {{ listen %http%; location / {{ proxy_pass http://app; }} }}"
-            )
-        };
-        let main = "drain_timeout 1s; worker_processes 2;";
-        let mut proxy =
-            Proxy::config(&text("")).main(main).set("one", one.address()).set("other", other.address()).start();
-        let mut clients: Vec<_> = (0..8)
-            .map(|_| {
-                let mut client = proxy.connect();
-                client.websocket("/");
-                client
-            })
-            .collect();
-        proxy.rewrite(main, &text(word));
-        reload(&mut proxy, 2);
-        // Behind the window everybody who goes has got a close frame. Round robin gave each backend every second tunnel.
-        thread::sleep(Duration::from_millis(1500));
-        for client in &mut clients {
-            client.send(frames::client(frames::TEXT, "still there?"));
-        }
-        let (closed, open): (Vec<_>, Vec<_>) =
-            clients.into_iter().map(|mut client| client.frame().0).partition(|opcode| *opcode == frames::CLOSE);
-        assert_eq!((closed.len(), open.len()), (4, 4), "{word}");
-    }
 }

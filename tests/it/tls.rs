@@ -239,11 +239,7 @@ fn a_handshake_in_small_pieces_succeeds(driver: Driver) {
 }
 
 fn close_notify_ends_both_directions_of_a_tunnel(driver: Driver) {
-    let (sender, backends) = mpsc::channel();
-    let backend = Backend::serve(move |mut wire, _| {
-        wire.accept_websocket();
-        let _ = sender.send(wire);
-    });
+    let (backend, backends) = Backend::accepting();
     let proxy = before(&backend, "", driver);
     let open = || {
         let mut client = proxy.connect_tls("x");
@@ -267,11 +263,7 @@ fn close_notify_ends_both_directions_of_a_tunnel(driver: Driver) {
 #[test]
 fn a_clients_fin_without_close_notify_is_no_clean_end() {
     beyond_nginx!();
-    let (sender, backends) = mpsc::channel();
-    let backend = Backend::serve(move |mut wire, _| {
-        wire.accept_websocket();
-        let _ = sender.send(wire);
-    });
+    let (backend, backends) = Backend::accepting();
     let proxy = Proxy::config(
         "log_format reason '$status $close_reason'; server { listen %https% ssl; ssl_certificate %dir%/x.crt; ssl_certificate_key %dir%/x.key;
          access_log %dir%/reason.log reason; location / { proxy_pass http://%backend%; } }",
@@ -355,11 +347,7 @@ fn a_backend_whose_certificate_is_not_trusted_is_a_502_where_the_file_asks_for_i
 
 fn a_tunnel_may_run_through_two_proxies_with_tls_between(driver: Driver) {
     const TOTAL: usize = 8 << 20;
-    let (sender, backends) = mpsc::channel();
-    let backend = Backend::serve(move |mut wire, _| {
-        wire.accept_websocket();
-        let _ = sender.send(wire);
-    });
+    let (backend, backends) = Backend::accepting();
     let inner = before(&backend, "", driver);
     let outer = Proxy::config(
         "server { listen %http%; location / { proxy_pass https://%inner%; proxy_http_version 1.1;

@@ -6,7 +6,6 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
-        mpsc,
     },
     thread,
     time::Duration,
@@ -36,16 +35,6 @@ on_both_drivers![
     one_that_is_killed_and_comes_back,
     one_of_two_that_is_killed,
 ];
-
-/// A backend that accepts the WebSocket and hands the connection over.
-pub fn accepting() -> (Backend, mpsc::Receiver<Wire>) {
-    let (sender, receiver) = mpsc::channel();
-    let backend = Backend::serve(move |mut wire, _| {
-        wire.accept_websocket();
-        let _ = sender.send(wire);
-    });
-    (backend, receiver)
-}
 
 /// What a client, by ws and by wss, gets of an upgrade that comes to nothing.
 #[track_caller]
@@ -115,9 +104,7 @@ fn one_that_resets_the_handshake(driver: Driver) {
 fn one_that_resets_a_tunnel(driver: Driver) {
     beyond_nginx!();
     for tls in [false, true] {
-        let (backend, backends) = accepting();
-        let fault = Fault::before(&backend, "", driver);
-        let (mut client, mut server) = fault.ends(tls, &backends);
+        let (_backend, fault, mut client, mut server) = Fault::in_a_tunnel(tls, "", driver);
         // Within a frame.
         let frame = frames::server(frames::BINARY, vec![7; 1000]);
         server.send(&frame[..500]);
@@ -133,9 +120,7 @@ fn one_that_resets_a_tunnel(driver: Driver) {
 fn one_that_stops_within_a_frame(driver: Driver) {
     beyond_nginx!();
     for tls in [false, true] {
-        let (backend, backends) = accepting();
-        let fault = Fault::before(&backend, "websocket_timeout 1s;", driver);
-        let (mut client, mut server) = fault.ends(tls, &backends);
+        let (_backend, fault, mut client, mut server) = Fault::in_a_tunnel(tls, "websocket_timeout 1s;", driver);
         let frame = frames::server(frames::BINARY, vec![7; 1000]);
         server.send(&frame[..500]);
         let (bytes, ending) = client.ending();
@@ -149,9 +134,7 @@ fn one_that_stops_within_a_frame(driver: Driver) {
 fn one_that_floods(driver: Driver) {
     beyond_nginx!();
     for tls in [false, true] {
-        let (backend, backends) = accepting();
-        let fault = Fault::before(&backend, "", driver);
-        let (mut client, mut server) = fault.ends(tls, &backends);
+        let (_backend, fault, mut client, mut server) = Fault::in_a_tunnel(tls, "", driver);
         let flood = Arc::new(frames::stream(40 << 20, 5, false));
         let (sent, bytes) = (Arc::new(AtomicUsize::new(0)), flood.clone());
         let count = sent.clone();

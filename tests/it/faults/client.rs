@@ -2,7 +2,7 @@
 
 use std::{net::Shutdown, sync::mpsc, thread, time::Duration};
 
-use super::{Fault, backend::accepting};
+use super::Fault;
 use crate::util::{
     Backend, Driver, Ending, PATIENCE, Wire, beyond_nginx, eventually, frames, on_both_drivers, pattern,
 };
@@ -21,7 +21,7 @@ on_both_drivers![
 
 fn one_that_resets_within_its_head(driver: Driver) {
     beyond_nginx!();
-    let (backend, _backends) = accepting();
+    let (backend, _backends) = Backend::accepting();
     let fault = Fault::before(&backend, "", driver);
     for tls in [false, true] {
         let mut client = fault.client(tls);
@@ -78,7 +78,7 @@ fn one_that_leaves_as_the_backend_agrees(driver: Driver) {
 
 fn one_that_resets_within_its_tls_handshake(driver: Driver) {
     beyond_nginx!();
-    let (backend, _backends) = accepting();
+    let (backend, _backends) = Backend::accepting();
     let fault = Fault::before(&backend, "", driver);
     // The first bytes of a ClientHello that would go on; then a whole one, whose answer is never read.
     let hello = client_hello();
@@ -111,9 +111,7 @@ fn client_hello() -> Vec<u8> {
 fn one_that_resets_a_tunnel(driver: Driver) {
     beyond_nginx!();
     for tls in [false, true] {
-        let (backend, backends) = accepting();
-        let fault = Fault::before(&backend, "", driver);
-        let (mut client, mut server) = fault.ends(tls, &backends);
+        let (_backend, fault, mut client, mut server) = Fault::in_a_tunnel(tls, "", driver);
         let frame = frames::client(frames::BINARY, vec![7; 1000]);
         client.send(&frame[..500]);
         assert_eq!(server.exactly(500), frame[..500]);
@@ -127,9 +125,7 @@ fn one_that_resets_a_tunnel(driver: Driver) {
 fn one_that_resets_a_tunnel_it_has_half_closed(driver: Driver) {
     beyond_nginx!();
     for tls in [false, true] {
-        let (backend, backends) = accepting();
-        let fault = Fault::before(&backend, "", driver);
-        let (mut client, mut server) = fault.ends(tls, &backends);
+        let (_backend, fault, mut client, mut server) = Fault::in_a_tunnel(tls, "", driver);
         client.finish();
         assert_eq!(server.rest(), b"", "the FIN was passed on");
         let writing = thread::spawn(move || {
@@ -150,9 +146,7 @@ fn one_that_sends_no_tls_within_a_tunnel(driver: Driver) {
     beyond_nginx!();
     let record = [&[23, 3, 3, 0, 64][..], &pattern(64, 7)].concat();
     for garbage in [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(), record] {
-        let (backend, backends) = accepting();
-        let fault = Fault::before(&backend, "", driver);
-        let (mut client, mut server) = fault.ends(true, &backends);
+        let (_backend, fault, mut client, mut server) = Fault::in_a_tunnel(true, "", driver);
         let said = frames::client(frames::TEXT, "before it");
         client.send(&said);
         assert_eq!(server.exactly(said.len()), said);
@@ -168,9 +162,7 @@ fn one_that_sends_no_tls_within_a_tunnel(driver: Driver) {
 
 fn one_that_ends_without_close_notify(driver: Driver) {
     beyond_nginx!();
-    let (backend, backends) = accepting();
-    let fault = Fault::before(&backend, "", driver);
-    let (client, mut server) = fault.ends(true, &backends);
+    let (_backend, fault, client, mut server) = Fault::in_a_tunnel(true, "", driver);
     client.tcp().shutdown(Shutdown::Write).expect("FIN");
     assert_ne!(server.ending().1, Ending::Open);
     drop(client);
@@ -180,9 +172,7 @@ fn one_that_ends_without_close_notify(driver: Driver) {
 fn one_that_half_closes_and_goes_on_reading(driver: Driver) {
     beyond_nginx!();
     for tls in [false, true] {
-        let (backend, backends) = accepting();
-        let fault = Fault::before(&backend, "", driver);
-        let (mut client, mut server) = fault.ends(tls, &backends);
+        let (_backend, fault, mut client, mut server) = Fault::in_a_tunnel(tls, "", driver);
         client.finish();
         assert_eq!(server.rest(), b"");
         let late = frames::stream(3 << 20, 2, false);

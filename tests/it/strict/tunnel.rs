@@ -30,16 +30,6 @@ on_both_drivers![
     a_thousand_tunnels_echo_right,
 ];
 
-/// A backend that accepts the WebSocket and hands the connection over.
-fn accepting() -> (Backend, mpsc::Receiver<Wire>) {
-    let (sender, receiver) = mpsc::channel();
-    let backend = Backend::serve(move |mut wire, _| {
-        wire.accept_websocket();
-        let _ = sender.send(wire);
-    });
-    (backend, receiver)
-}
-
 /// Both ends of a tunnel: the client's and the backend's.
 fn ends(proxy: &Proxy, backends: &mpsc::Receiver<Wire>) -> (Wire, Wire) {
     let mut client = proxy.connect();
@@ -75,7 +65,7 @@ fn echoes_of_every_size_come_back_in_order(driver: Driver) {
 
 fn both_directions_run_at_once(driver: Driver) {
     const TOTAL: usize = 24 << 20;
-    let (backend, backends) = accepting();
+    let (backend, backends) = Backend::accepting();
     let proxy = Proxy::before(backend.address(), driver);
     let (mut client, mut server) = ends(&proxy, &backends);
     let (up, down) = (Arc::new(frames::stream(TOTAL, 1, true)), Arc::new(frames::stream(TOTAL, 2, false)));
@@ -161,7 +151,7 @@ fn fragments_and_control_frames_between_them_pass(driver: Driver) {
 
 fn late_data_arrives_after_the_clients_fin(driver: Driver) {
     beyond_nginx!();
-    let (backend, backends) = accepting();
+    let (backend, backends) = Backend::accepting();
     let proxy = Proxy::before(backend.address(), driver);
     let (mut client, mut server) = ends(&proxy, &backends);
     let last = frames::client(frames::TEXT, "last");
@@ -176,7 +166,7 @@ fn late_data_arrives_after_the_clients_fin(driver: Driver) {
 
 fn late_data_arrives_after_the_backends_fin(driver: Driver) {
     beyond_nginx!();
-    let (backend, backends) = accepting();
+    let (backend, backends) = Backend::accepting();
     let proxy = Proxy::before(backend.address(), driver);
     let (mut client, mut server) = ends(&proxy, &backends);
     let last = frames::server(frames::TEXT, "last");
@@ -191,7 +181,7 @@ fn late_data_arrives_after_the_backends_fin(driver: Driver) {
 
 fn a_clients_reset_reaches_the_backend(driver: Driver) {
     beyond_nginx!();
-    let (backend, backends) = accepting();
+    let (backend, backends) = Backend::accepting();
     let proxy = Proxy::before(backend.address(), driver);
     let (client, mut server) = ends(&proxy, &backends);
     client.reset();
@@ -200,7 +190,7 @@ fn a_clients_reset_reaches_the_backend(driver: Driver) {
 
 fn a_backends_reset_reaches_the_client(driver: Driver) {
     beyond_nginx!();
-    let (backend, backends) = accepting();
+    let (backend, backends) = Backend::accepting();
     let proxy = Proxy::before(backend.address(), driver);
     let (mut client, server) = ends(&proxy, &backends);
     server.reset();
@@ -208,7 +198,7 @@ fn a_backends_reset_reaches_the_client(driver: Driver) {
 }
 
 fn silence_ends_a_tunnel(driver: Driver) {
-    let (backend, backends) = accepting();
+    let (backend, backends) = Backend::accepting();
     let proxy = Proxy::in_location("proxy_read_timeout 1s;", backend.address(), driver);
     let (mut client, mut server) = ends(&proxy, &backends);
     let started = Instant::now();
@@ -230,14 +220,14 @@ fn one_side_keeps_the_tunnel(speaker: &mut Wire, listener: &mut Wire, frame: &[u
 
 fn the_clients_activity_keeps_a_tunnel(driver: Driver) {
     beyond_nginx!();
-    let (backend, backends) = accepting();
+    let (backend, backends) = Backend::accepting();
     let proxy = Proxy::in_location("websocket_timeout 1s;", backend.address(), driver);
     let (mut client, mut server) = ends(&proxy, &backends);
     one_side_keeps_the_tunnel(&mut client, &mut server, &frames::client(frames::PING, "up"));
 }
 
 fn the_backends_activity_keeps_a_tunnel(driver: Driver) {
-    let (backend, backends) = accepting();
+    let (backend, backends) = Backend::accepting();
     let proxy = Proxy::in_location("proxy_read_timeout 1s;", backend.address(), driver);
     let (mut client, mut server) = ends(&proxy, &backends);
     one_side_keeps_the_tunnel(&mut server, &mut client, &frames::server(frames::PING, "down"));
@@ -277,14 +267,14 @@ fn a_stopped_reader_stops_its_writer(proxy: &Proxy, writer: &mut Wire, mut reade
 }
 
 fn a_backend_that_stops_reading_stops_its_client(driver: Driver) {
-    let (backend, backends) = accepting();
+    let (backend, backends) = Backend::accepting();
     let proxy = Proxy::before(backend.address(), driver);
     let (mut client, server) = ends(&proxy, &backends);
     a_stopped_reader_stops_its_writer(&proxy, &mut client, server, frames::stream(WRITTEN_AT_MOST, 3, true));
 }
 
 fn a_client_that_stops_reading_stops_its_backend(driver: Driver) {
-    let (backend, backends) = accepting();
+    let (backend, backends) = Backend::accepting();
     let proxy = Proxy::before(backend.address(), driver);
     let (client, mut server) = ends(&proxy, &backends);
     a_stopped_reader_stops_its_writer(&proxy, &mut server, client, frames::stream(WRITTEN_AT_MOST, 4, false));

@@ -8,6 +8,7 @@ use std::{
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
+        mpsc,
     },
     thread,
     time::Duration,
@@ -125,6 +126,16 @@ impl Backend {
     /// A WebSocket server that sends back every message; requests that are no upgrade are mirrored.
     pub fn echo() -> Self {
         Self::serve(|wire, _| echo(wire))
+    }
+
+    /// Accepts every WebSocket and hands the connection over.
+    pub fn accepting() -> (Self, mpsc::Receiver<Wire>) {
+        let (sender, receiver) = mpsc::channel();
+        let backend = Self::serve(move |mut wire, _| {
+            wire.accept_websocket();
+            let _ = sender.send(wire);
+        });
+        (backend, receiver)
     }
 
     pub fn address(&self) -> SocketAddr {
