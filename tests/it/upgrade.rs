@@ -279,7 +279,7 @@ fn a_socket_of_systemd_is_matched_by_its_address() {
     let text = "server { listen %http%; return 200 served; }";
     let address = format!("127.0.0.1:{}", ports::free());
     // It starts the program when the first client comes.
-    let proxy = Proxy::config(text).set("http", &address).started_by(&activate, &["--listen", &address]).start();
+    let proxy = Proxy::config(text).set("http", &address).started_by(&activate, &["--listen", &address]).begin();
     assert!(eventually(|| ports::listened_on(proxy.http().port())));
     let (first, second) = (proxy.get("/").text(), proxy.get("/").text());
     assert_eq!((first.as_str(), second.as_str()), ("served", "served"));
