@@ -117,7 +117,7 @@ fn main(workers: u64) -> String {
     // Whose limits are changed while it runs must be of the same user (prlimit(2)).
     format!(
         "user root; worker_processes {workers}; error_log %dir%/error.log info;
-         drain_timeout 2s; worker_shutdown_timeout 20s;"
+         drain_timeout 500ms; worker_shutdown_timeout 20s;"
     )
 }
 
@@ -130,7 +130,7 @@ impl Drop for Over<'_> {
     }
 }
 
-/// What happens: of a hundred times how often, what it is called, and how it is done.
+/// What happens: of 120 times how often, what it is called, and how it is done.
 type Happening = (u64, &'static str, fn(&mut Soak, &Shortage));
 
 const HAPPENINGS: [Happening; 9] = [
@@ -138,11 +138,11 @@ const HAPPENINGS: [Happening; 9] = [
     (15, "reloads", Soak::reload_as_it_is),
     (15, "numbers of workers", Soak::change_workers),
     (5, "logs reopened", Soak::reopen),
-    (15, "drains by hand", Soak::drain),
-    (10, "upgrades", Soak::upgrade),
-    (7, "stops of a second", Soak::stop),
+    (22, "drains by hand", Soak::drain),
+    (8, "stops of a second", Soak::stop),
     (8, "shortages of descriptors", Soak::take_descriptors),
-    (5, "full disks", Soak::fill_disk),
+    (7, "full disks", Soak::fill_disk),
+    (20, "upgrades", Soak::upgrade),
 ];
 
 /// Whether the program is replaced now and then.
@@ -208,16 +208,14 @@ impl Soak {
     }
 
     fn happen(&mut self, upgrades: Upgrades, shortage: &Shortage) {
-        let mut rest = self.random.below(100);
+        // Upgrades stand last.
+        let mut rest = self.random.below(if upgrades == Upgrades::Yes { 120 } else { 100 });
         let is_it = |(weight, ..): &&Happening| {
             let found = rest < *weight;
             rest = rest.saturating_sub(*weight);
             found
         };
-        let &(_, what, act) = HAPPENINGS.iter().find(is_it).expect("a hundred in sum");
-        if upgrades == Upgrades::No && what == "upgrades" {
-            return;
-        }
+        let &(_, what, act) = HAPPENINGS.iter().find(is_it).expect("that many in sum");
         act(self, shortage);
         self.did.push(what);
     }
@@ -338,6 +336,6 @@ impl Soak {
         assert_eq!(leaks::figure(proxy, "longsplice_panics_total"), 0);
         let count = |what: &str| self.did.iter().filter(|did| **did == what).count();
         let did: Vec<String> = HAPPENINGS.iter().map(|(_, what, _)| format!("{} {what}", count(what))).collect();
-        eprintln!("soak: {}; {} ends told early; {}", logs.summary(), cut_short.len(), did.join(", "));
+        eprintln!("soak: {}; {} cut short; {}", logs.summary(), cut_short.len(), did.join(", "));
     }
 }

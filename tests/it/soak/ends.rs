@@ -39,7 +39,7 @@ impl Plan {
         let (up, down) = (total(random), total(random));
         let mut cut = |of: u64| random.percent(15).then(|| random.below(of.max(1)));
         let (client_cut, backend_cut) = (cut(up), cut(down));
-        let rest_ms = if random.percent(20) { random.below(1500) } else { 0 };
+        let rest_ms = if random.percent(30) { random.below(3000) } else { 0 };
         Self { seed: random.next(), up, down, client_cut, backend_cut, rest_ms, slow: random.percent(10) }
     }
 
