@@ -99,6 +99,11 @@ impl Board {
         let _ = self.sandbox.set(in_force);
     }
 
+    /// What the process has given up, in words; empty before [`Self::set_sandbox`].
+    pub fn sandbox(&self) -> &str {
+        self.sandbox.get().map_or("", String::as_str)
+    }
+
     /// What the process is about now.
     pub fn set_state(&self, state: State) {
         self.state.store(state as u8, Relaxed);

@@ -37,7 +37,7 @@ impl Board {
         status.state = self.state();
         status.config = self.generations();
         status.process = process(&self.files);
-        status.sandbox = self.sandbox.get().cloned().unwrap_or_default();
+        status.sandbox = self.sandbox().to_owned();
         let now = Instant::now();
         let mut workers = self.workers();
         status.workers = workers.present.iter_mut().map(|present| present.told(now)).collect();
