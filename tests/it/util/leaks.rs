@@ -174,7 +174,7 @@ impl Probe {
 
     fn look(&mut self, proxy: &Proxy) -> Leaks {
         let told = self.ask();
-        let mut counts = descriptors(proxy.pid());
+        let mut counts = descriptors(proxy.serving());
         let mut kept_pipes = 0;
         self.work = 0;
         for line in told.lines().filter(|line| !line.starts_with('#')) {
@@ -211,7 +211,8 @@ fn descriptors(pid: u32) -> BTreeMap<String, i64> {
         let target = target.display().to_string();
         let kind = match target.split_once(':') {
             Some((kind @ ("socket" | "pipe"), _)) => kind.to_owned(),
-            _ => target,
+            // Its own, the same for each process that serves in place of another.
+            _ => target.replace(&format!("/proc/{pid}/"), "/proc/self/"),
         };
         *kinds.entry(kind).or_default() += 1;
     }
