@@ -153,19 +153,22 @@ fn the_page_shows_zones_and_local_ports() {
     browser.open(&format!("http://{}/look", proxy.http()));
     assert!(browser.becomes("document.querySelectorAll('#zones tbody tr').length == 2"));
     let row = |browser: &mut Browser, table: &str, place: usize| -> Vec<String> {
-        let cells = format!("[...document.querySelectorAll('#{table} tbody tr')[{place}].cells].map(c => c.textContent)");
+        let cells =
+            format!("[...document.querySelectorAll('#{table} tbody tr')[{place}].cells].map(c => c.textContent)");
         serde_json::from_value(browser.evaluate(&cells)).expect("texts")
     };
-    // Keys, room for, places taken, rejected, delayed, what a dry run would have done.
-    assert_eq!(row(&mut browser, "zones", 0), ["addr", "1", "16,384", "1", "0", "0", "0 / 0"]);
-    assert_eq!(row(&mut browser, "zones", 1), ["rare", "1", "256", "\u{2013}", "2", "0", "0 / 0"]);
+    // Keys, room for, places taken, passed, rejected, delayed, what a dry run would have done.
+    assert_eq!(row(&mut browser, "zones", 0), ["addr", "1", "16,384", "1", "1", "0", "0", "0 / 0"]);
+    assert_eq!(row(&mut browser, "zones", 1), ["rare", "1", "256", "\u{2013}", "1", "2", "0", "0 / 0"]);
     let pair = json(&mut browser)["limits"]["ports"]["pairs"][0].clone();
     let max: u64 = pair["max"].as_u64().expect("a number");
     let shown = row(&mut browser, "pairs", 0);
     assert_eq!(shown[..3], [pair["address"].as_str().expect("a text"), "any", "1"]);
     assert_eq!(shown[3].replace(',', ""), max.to_string());
     let tone = |used: u64| {
-        format!("(pairsTable([{{ address: 'x', used: {used}, max: 100 }}]), $('pairs').rows[1].cells[2].dataset.tone ?? '')")
+        format!(
+            "(pairsTable([{{ address: 'x', used: {used}, max: 100 }}]), $('pairs').rows[1].cells[2].dataset.tone ?? '')"
+        )
     };
     let tones = [79, 80, 95].map(|used| browser.evaluate(&tone(used)));
     assert_eq!(tones, ["", "warn", "bad"]);

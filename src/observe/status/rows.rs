@@ -177,6 +177,8 @@ pub struct Zone {
     pub keys_max: u64,
     /// Of `limit_conn`: requests and tunnels that have a place in it.
     pub connections: Option<u64>,
+    /// Requests let through at once; another zone may have refused them.
+    pub passed: u64,
     /// Requests refused.
     pub rejected: u64,
     /// Requests that had to wait.
