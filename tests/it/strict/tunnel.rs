@@ -153,30 +153,28 @@ fn late_data_arrives_after_the_clients_fin(driver: Driver) {
     beyond_nginx!();
     let (backend, backends) = Backend::accepting();
     let proxy = Proxy::before(backend.address(), driver);
-    let (mut client, mut server) = ends(&proxy, &backends);
-    let last = frames::client(frames::TEXT, "last");
-    client.send(&last).finish();
-    assert_eq!(server.rest(), last, "the client's last words and its FIN");
+    let (client, server) = ends(&proxy, &backends);
     let late = frames::server(frames::BINARY, pattern(1 << 20, 8));
-    server.send(&late);
-    thread::sleep(Duration::from_millis(300));
-    server.send(&late).finish();
-    assert!(client.rest() == [late.clone(), late].concat(), "what the backend said after the client's FIN");
+    late_data_arrives((client, frames::client(frames::TEXT, "last")), (server, late));
 }
 
 fn late_data_arrives_after_the_backends_fin(driver: Driver) {
     beyond_nginx!();
     let (backend, backends) = Backend::accepting();
     let proxy = Proxy::before(backend.address(), driver);
-    let (mut client, mut server) = ends(&proxy, &backends);
-    let last = frames::server(frames::TEXT, "last");
-    server.send(&last).finish();
-    assert_eq!(client.rest(), last, "the backend's last words and its FIN");
+    let (client, server) = ends(&proxy, &backends);
     let late = frames::client(frames::BINARY, pattern(1 << 20, 8));
-    client.send(&late);
+    late_data_arrives((server, frames::server(frames::TEXT, "last")), (client, late));
+}
+
+/// One end says its last words and ends its half; what the other says behind that arrives whole.
+fn late_data_arrives((mut one, last): (Wire, Vec<u8>), (mut other, late): (Wire, Vec<u8>)) {
+    one.send(&last).finish();
+    assert_eq!(other.rest(), last, "the last words and the FIN");
+    other.send(&late);
     thread::sleep(Duration::from_millis(300));
-    client.send(&late).finish();
-    assert!(server.rest() == [late.clone(), late].concat(), "what the client said after the backend's FIN");
+    other.send(&late).finish();
+    assert!(one.rest() == [late.clone(), late].concat(), "what was said behind the FIN");
 }
 
 fn a_clients_reset_reaches_the_backend(driver: Driver) {
