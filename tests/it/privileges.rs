@@ -152,8 +152,7 @@ fn who_never_was_root_is_upgraded_too() {
     nix::unistd::chown(&dir, Some(65_534.into()), Some(65_534.into())).expect("it is root's");
     let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups", "--"];
     let proxy = setup.started_by_file(&setpriv, &nobody, &program).start();
-    let mut client = proxy.connect();
-    client.websocket("/");
+    let mut client = proxy.tunnel("/");
     let tell = |order: &str| {
         let mut command = std::process::Command::new(&setpriv);
         command

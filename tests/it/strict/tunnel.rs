@@ -32,17 +32,14 @@ on_both_drivers![
 
 /// Both ends of a tunnel: the client's and the backend's.
 fn ends(proxy: &Proxy, backends: &mpsc::Receiver<Wire>) -> (Wire, Wire) {
-    let mut client = proxy.connect();
-    client.websocket("/");
-    (client, backends.recv_timeout(PATIENCE).expect("the backend's end"))
+    (proxy.tunnel("/"), backends.recv_timeout(PATIENCE).expect("the backend's end"))
 }
 
 fn echoes_of_every_size_come_back_in_order(driver: Driver) {
     const SIZES: [usize; 9] = [0, 1, 125, 126, 127, 65_535, 65_536, 1 << 20, 16 << 20];
     let backend = Backend::echo();
     let proxy = Proxy::before(backend.address(), driver);
-    let mut client = proxy.connect();
-    client.websocket("/");
+    let mut client = proxy.tunnel("/");
     for size in SIZES {
         let payload = pattern(size, size as u64);
         let message = frames::client(frames::BINARY, &payload);
@@ -136,8 +133,7 @@ fn bytes_behind_the_101_reach_the_client(driver: Driver) {
 fn fragments_and_control_frames_between_them_pass(driver: Driver) {
     let backend = Backend::echo();
     let proxy = Proxy::before(backend.address(), driver);
-    let mut client = proxy.connect();
-    client.websocket("/");
+    let mut client = proxy.tunnel("/");
     client.send(frames::raw(frames::TEXT, true, "frag"));
     client.send(frames::client(frames::PING, "in between"));
     client.send(frames::raw(frames::CONTINUATION, true, "men"));
