@@ -187,8 +187,9 @@ impl Turns {
     fn start(plan: Plan, inbox: Arc<Inbox>, bell: OwnedFd, has_ring: bool) -> io::Result<Self> {
         let in_force = sandbox::confine_worker(&plan.generation.config);
         let worker = Worker::new(plan.id, plan.generation, plan.counters, plan.balance)?;
-        if let Some(reason) = in_force.missing().first().filter(|_| worker.id == 0) {
-            worker.log(Level::Warn, format_args!("sandbox: workers are not confined: {reason}"));
+        let missing = in_force.missing_besides(worker.generation().board.sandbox());
+        if let Some(missing) = missing.filter(|_| worker.id == 0) {
+            worker.log(Level::Warn, format_args!("sandbox: workers: missing on this host: {missing}"));
         }
         let reactor = &worker.reactor;
         let desk = Desk { worker: Rc::clone(&worker), doors: Doors::default(), heirs: Rc::default() };

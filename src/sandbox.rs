@@ -20,6 +20,8 @@ mod tests;
 
 use std::{fmt, path::PathBuf};
 
+use nix::errno::Errno;
+
 use crate::{
     config::{Config, Driver, Sandbox},
     observe::os_error,
@@ -46,6 +48,12 @@ impl InForce {
     /// What this host could not give.
     pub fn missing(&self) -> &[String] {
         &self.missing
+    }
+
+    /// Of that, what was not missing where the text `told` was made of.
+    pub fn missing_besides(&self, told: &str) -> Option<String> {
+        let news: Vec<_> = self.missing.iter().filter(|missing| !told.contains(*missing)).cloned().collect();
+        (!news.is_empty()).then(|| news.join(", "))
     }
 }
 
@@ -120,6 +128,10 @@ fn denial(mode: Sandbox) -> Denial {
     if mode == Sandbox::Log { Denial::IsLogged } else { Denial::Fails }
 }
 
+/// Kernels without CONFIG_SECCOMP have no seccomp(2), those without CONFIG_SECCOMP_FILTER no such operation.
 fn from_io(result: std::io::Result<()>) -> Result<(), String> {
-    result.map_err(|error| os_error(&error))
+    result.map_err(|error| match Errno::from_raw(error.raw_os_error().unwrap_or_default()) {
+        Errno::ENOSYS | Errno::EINVAL => "kernel without CONFIG_SECCOMP_FILTER".to_owned(),
+        _ => os_error(&error),
+    })
 }

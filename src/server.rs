@@ -177,13 +177,16 @@ struct Server {
 }
 
 /// What the workers were last told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 enum Phase {
     Serving,
     /// Nothing yet, but at this time to quit.
     Leaving(Instant),
-    /// To let their tunnels go; new connections still come. They have until then.
-    Draining(Instant),
+    /// To let their tunnels go; new connections still come. They have until then, and each drops its own pulse when it has heard.
+    Draining {
+        until: Instant,
+        pulse: Arc<()>,
+    },
     /// To accept nothing more, either.
     Quitting(Instant),
     /// To stop. They have until then.
@@ -215,7 +218,7 @@ impl Server {
         identity.as_ref().map_or(Ok(()), Identity::assume).map_err(one)?;
         let in_force = sandbox.confine_process();
         logs.start().map_err(one)?;
-        say_what_is_missing(logs, &in_force);
+        say_what_is_in_force(logs, &in_force);
         let board = Arc::<Board>::default();
         board.set_sandbox(in_force.to_string());
         let workers = config.main.workers;
@@ -373,9 +376,10 @@ impl Server {
 }
 
 /// Nobody asked for a sandbox that this kernel does not have: it is said, and no reason not to serve.
-fn say_what_is_missing(logs: &Logs, in_force: &InForce) {
-    error_log::event(logs, Level::Notice, &About::Process, format_args!("sandbox: {in_force}"));
-    if !in_force.missing().is_empty() {
+fn say_what_is_in_force(logs: &Logs, in_force: &InForce) {
+    if in_force.missing().is_empty() {
+        error_log::event(logs, Level::Notice, &About::Process, format_args!("sandbox: {in_force}"));
+    } else {
         say(logs, Level::Warn, &format!("sandbox: {in_force}; see \"Privileges\" in README"));
     }
 }

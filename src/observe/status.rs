@@ -167,6 +167,8 @@ pub struct Handshakes {
     pub refused: u64,
     /// No backend answered, or the client left.
     pub failed: u64,
+    /// Nothing yet: under way now.
+    pub pending: u64,
 }
 
 /// A distribution of times.
@@ -269,6 +271,8 @@ pub struct Worker {
     pub timers: u64,
     /// Entries of its table of tunnels: as many as `tunnels`, which is reckoned from what came and went.
     pub tunnel_slots: u64,
+    /// Upgrade requests under way.
+    pub handshakes_pending: u64,
     /// Sockets and the like that its tasks wait for, those of tunnels not counted.
     pub sockets: u64,
     /// Connections to backends that wait for another request.

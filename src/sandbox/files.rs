@@ -11,8 +11,8 @@ use std::{
 };
 
 use landlock::{
-    ABI, Access, AccessFs, BitFlags, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr,
-    RulesetError, RulesetStatus, Scope,
+    ABI, Access, AccessFs, BitFlags, LandlockStatus, PathBeneath, PathFd, RestrictionStatus, Ruleset, RulesetAttr,
+    RulesetCreated, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
 
 use crate::{
@@ -25,6 +25,11 @@ const FILES: ABI = ABI::V5;
 /// Where logs are wont to be, named by the file or not: a reload may name another. What may be written there is a question of `user`,
 /// as ever.
 const LOGS: &str = "/var/log";
+
+/// EOPNOTSUPP (landlock(7)).
+pub(super) const SWITCHED_OFF: &str = "not in the kernel's lsm= list";
+/// ENOSYS, also where a container's filter knows no calls of it.
+pub(super) const NOT_BUILT_IN: &str = "kernel before 5.13, or without it";
 
 /// The directories in which a configuration has files written: logs, the pid file, unix sockets.
 pub(super) fn writable(config: &Config) -> Vec<PathBuf> {
@@ -46,7 +51,7 @@ pub(super) fn writable(config: &Config) -> Vec<PathBuf> {
 /// The calling thread and those it starts read as before, write below these directories, and execute nothing. No signal leaves the
 /// process (Linux 6.12).
 pub(super) fn confine_process(writable: &[PathBuf]) -> Result<(), String> {
-    let confine = || -> Result<RulesetStatus, RulesetError> {
+    let confine = || -> Result<RestrictionStatus, RulesetError> {
         let read = AccessFs::ReadFile | AccessFs::ReadDir;
         let handled = Ruleset::default().handle_access(AccessFs::from_all(FILES))?.scope(Scope::Signal)?;
         let mut rules = beneath(handled.create()?, "/", read)?;
@@ -57,15 +62,14 @@ pub(super) fn confine_process(writable: &[PathBuf]) -> Result<(), String> {
         for directory in writable {
             rules = beneath(rules, directory, write)?;
         }
-        Ok(rules.restrict_self()?.ruleset)
+        rules.restrict_self()
     };
     in_words(confine())
 }
 
 /// The calling thread opens nothing at all.
 pub(super) fn confine_worker() -> Result<(), String> {
-    let confine =
-        || Ok(Ruleset::default().handle_access(AccessFs::from_all(FILES))?.create()?.restrict_self()?.ruleset);
+    let confine = || Ruleset::default().handle_access(AccessFs::from_all(FILES))?.create()?.restrict_self();
     in_words(confine())
 }
 
@@ -81,11 +85,12 @@ fn beneath(
     }
 }
 
-fn in_words(status: Result<RulesetStatus, RulesetError>) -> Result<(), String> {
-    match status {
+fn in_words(status: Result<RestrictionStatus, RulesetError>) -> Result<(), String> {
+    let status = status.map_err(|error| error.to_string())?;
+    match (status.ruleset, status.landlock) {
         // Older kernels deny less; what they cannot deny they could not grant to others, either.
-        Ok(RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced) => Ok(()),
-        Ok(RulesetStatus::NotEnforced) => Err("Linux 5.13, lsm=landlock".to_owned()),
-        Err(error) => Err(error.to_string()),
+        (RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced, _) => Ok(()),
+        (RulesetStatus::NotEnforced, LandlockStatus::NotEnabled) => Err(SWITCHED_OFF.to_owned()),
+        (RulesetStatus::NotEnforced, _) => Err(NOT_BUILT_IN.to_owned()),
     }
 }

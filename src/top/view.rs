@@ -17,7 +17,7 @@ const SPARKLINES: usize = 24;
 /// Of what a reload failed by: what is wrong, and where. The rest is in the log.
 const ERROR_LINES: usize = 2;
 /// What stands behind a sparkline.
-const BESIDE: usize = 32;
+const BESIDE: usize = 36;
 const NARROWEST_SPARKLINE: usize = 8;
 const WIDEST_SPARKLINE: usize = 80;
 
@@ -65,6 +65,7 @@ pub(super) fn summary(history: &History, width: usize, plots: Plots) -> Vec<Line
         plotted("Traffic", speed(last.bytes()), history, Sample::bytes, room)
             .and(Style::Soft, format!("{} in, {} out", speed(last.bytes_in), speed(last.bytes_out))),
         plotted("Handshakes", rate(last.handshakes()), history, Sample::handshakes, room)
+            .and(Style::Soft, format!("{} pending, ", grouped(now.handshakes.pending)))
             .and(Style::Soft, format!("{} refused, {} failed", rate(last.refused), rate(last.failed))),
     ];
     lines.push(times(history));

@@ -16,6 +16,7 @@ mod drain;
 mod faults;
 mod host_faults;
 mod http;
+mod kernels;
 mod life;
 mod limits;
 mod logs;

@@ -194,6 +194,8 @@ impl Families<'_> {
         self.gauges("longsplice_worker_timers", "Deadlines on the wheel.", each(|worker| worker.timers))?;
         let help = "Entries of the table of tunnels.";
         self.gauges("longsplice_worker_tunnel_slots", help, each(|worker| worker.tunnel_slots))?;
+        let help = "Upgrade requests under way.";
+        self.gauges("longsplice_worker_handshakes_pending", help, each(|worker| worker.handshakes_pending))?;
         let help = "Sockets that handshakes, requests and listeners wait for.";
         self.gauges("longsplice_worker_sockets", help, each(|worker| worker.sockets))?;
         let help = "Connections to backends that wait for another request.";

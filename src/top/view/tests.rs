@@ -31,7 +31,7 @@ fn the_snapshot_has_every_figure_and_every_table() {
         "300/s opened",
         "2.50k/s in",
         "2.00 MiB/s out",
-        "2/s refused",
+        "41 pending, 2/s refused",
         "24,130/65,536",
     ] {
         assert!(text.contains(word), "no {word:?} in:\n{text}");
