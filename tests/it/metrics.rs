@@ -93,8 +93,7 @@ fn what_is_scraped_while_traffic_runs_is_well_formed(driver: Driver) {
         for _ in 0..2 {
             scope.spawn(|| {
                 while !stop.load(Relaxed) {
-                    let mut tunnel = proxy.connect();
-                    tunnel.websocket("/ws");
+                    let mut tunnel = proxy.tunnel("/ws");
                     (0..20).for_each(|_| tunnel.echoes("traffic"));
                 }
             });

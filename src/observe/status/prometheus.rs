@@ -7,7 +7,9 @@ use std::{collections::HashSet, fmt};
 
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeLabelSet, NoLabelSet, text},
+    encoding::{
+        DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeLabelSet, MetricEncoder, NoLabelSet, text,
+    },
     metrics::MetricType,
     registry::Registry,
 };
@@ -311,20 +313,14 @@ impl Families<'_> {
         self.0.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
     }
 
-    /// A family with labels; nothing of it where it has no samples.
     fn counters<L: EncodeLabelSet, V: EncodeCounterValue>(
         &mut self,
         name: &str,
         help: &str,
         samples: impl IntoIterator<Item = (L, V)>,
     ) -> fmt::Result {
-        let mut samples = samples.into_iter().peekable();
-        if samples.peek().is_none() {
-            return Ok(());
-        }
-        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
-        samples.try_for_each(|(labels, value)| {
-            family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&value, None)
+        self.family((name, help, MetricType::Counter), samples, |mut metric, value| {
+            metric.encode_counter::<NoLabelSet, _, f64>(&value, None)
         })
     }
 
@@ -334,12 +330,22 @@ impl Families<'_> {
         help: &str,
         samples: impl IntoIterator<Item = (L, V)>,
     ) -> fmt::Result {
+        self.family((name, help, MetricType::Gauge), samples, |mut metric, value| metric.encode_gauge(&value))
+    }
+
+    /// A family with labels; nothing of it where it has no samples.
+    fn family<L: EncodeLabelSet, V>(
+        &mut self,
+        (name, help, kind): (&str, &str, MetricType),
+        samples: impl IntoIterator<Item = (L, V)>,
+        encode: impl Fn(MetricEncoder<'_>, V) -> fmt::Result,
+    ) -> fmt::Result {
         let mut samples = samples.into_iter().peekable();
         if samples.peek().is_none() {
             return Ok(());
         }
-        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        samples.try_for_each(|(labels, value)| family.encode_family(&labels)?.encode_gauge(&value))
+        let mut family = self.0.encode_descriptor(name, help, None, kind)?;
+        samples.try_for_each(|(labels, value)| encode(family.encode_family(&labels)?, value))
     }
 }
 
