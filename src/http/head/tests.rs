@@ -157,7 +157,7 @@ fn absolute_target_of_options_without_path_is_the_server_as_a_whole() {
         ("http://example.com/a", "/a"),
     ] {
         let host = if target.contains(":80") { "example.com:80" } else { "example.com" };
-        let head = request(&format!("OPTIONS {target} HTTP/1.1\r\nHost: {host}\r\n\r\n")).expect("allowed");
+        let head = request(format!("OPTIONS {target} HTTP/1.1\r\nHost: {host}\r\n\r\n")).expect("allowed");
         assert_eq!(String::from_utf8_lossy(&head.origin_form()), expected, "{target}");
     }
 }
