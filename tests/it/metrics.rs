@@ -156,6 +156,7 @@ fn every_series_moves_by_what_was_done() {
         ("longsplice_limit_zone_keys_max{zone=\"slow\"}", 8192.0),
         ("longsplice_limit_connections{zone=\"few\"}", 0.0),
         ("longsplice_limit_zone_requests_total{zone=\"slow\",result=\"rejected\"}", 1.0),
+        ("longsplice_limit_zone_requests_total{zone=\"slow\",result=\"passed\"}", 1.0),
         ("longsplice_limit_zone_requests_total{zone=\"few\",result=\"rejected\"}", 0.0),
         ("longsplice_tls_handshakes_total{version=\"TLSv1.3\"}", 3.0),
         ("longsplice_tls_handshakes_total{version=\"TLSv1.2\"}", 0.0),

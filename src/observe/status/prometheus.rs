@@ -280,6 +280,7 @@ impl Families<'_> {
         self.gauges("longsplice_limit_connections", help, connections)?;
         let results = status.zones.iter().flat_map(|zone| {
             [
+                ("passed", zone.passed),
                 ("rejected", zone.rejected),
                 ("delayed", zone.delayed),
                 ("rejected_dry_run", zone.rejected_dry_run),
@@ -287,7 +288,7 @@ impl Families<'_> {
             ]
             .map(|(result, count)| ([("zone", zone.name.as_str()), ("result", result)], count))
         });
-        self.counters("longsplice_limit_zone_requests", "Requests a zone kept out or held up.", results)
+        self.counters("longsplice_limit_zone_requests", "Requests by what a zone made of them.", results)
     }
 
     fn config(&mut self, status: &Status) -> fmt::Result {
