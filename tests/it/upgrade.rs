@@ -44,7 +44,10 @@ struct Line {
 
 impl Line {
     fn start(setup: Setup) -> Self {
-        Self { proxy: setup.linked().start() }
+        let line = Self { proxy: setup.linked().start() };
+        // Written behind its listening.
+        assert!(eventually(|| line.pid_file().exists()), "{}", line.proxy.log());
+        line
     }
 
     /// Tunnels of a process that has been replaced stay for the length of a test.
