@@ -38,7 +38,7 @@ use crate::{
     route::server_name::ServerId,
     stream::Stream,
     tunnel::{self, Pair},
-    worker::Worker,
+    worker::{Pending, Worker},
 };
 
 /// Serial numbers of connections, over all workers.
@@ -70,54 +70,18 @@ struct Session {
     /// It was there before the one before it was answered.
     pipelined: bool,
     counted: Counted,
+    /// The current request is an upgrade.
+    pending: Option<Pending>,
 }
 
 /// Serves a connection from accept to close (or to its tunnel).
 pub async fn serve(worker: Rc<Worker>, connection: Accepted) {
-    let Accepted { fd, peer, generation, listener } = connection;
-    let config = &generation.config;
-    let client = ClientConnection {
-        serial: SERIAL.fetch_add(1, Relaxed),
-        local: local_address(&config.listeners[listener].address, &fd),
-        remote: peer,
-        proxied: None,
-        tls: None,
-        accepted: worker.reactor.now(),
-    };
-    let io = match worker.reactor.watch(fd) {
-        Ok(io) => io,
-        Err(error) => {
-            return worker.lacks("epoll_ctl", &error, "new connections are closed");
-        }
-    };
-    let stream = Stream::new(io, Rc::clone(&worker.scratch));
-    let counted = Counted::new(&worker.counters);
-    let mut session = Session {
-        head_began: client.accepted,
-        worker,
-        stream,
-        client: Arc::new(client),
-        buffer: RefCell::default(),
-        server: config.listeners[listener].default,
-        proxy_header_due: config.listeners[listener].proxy_protocol,
-        plain_on_tls: false,
-        generation,
-        listener,
-        ordinal: 0,
-        keepalive_timeout: Duration::ZERO,
-        head_bytes: 0,
-        pipelined: false,
-        counted,
-    };
+    let Some(mut session) = Session::open(worker, connection) else { return };
     loop {
-        let (request, next) = match session.next_head().await {
-            // Boxed, so that a connection that waits for its request does not hold the room that answering it takes.
-            Ok(head) => {
-                session.counted.enter(Stage::Writing);
-                Box::pin(session.answer(head)).await
-            }
-            Err(Gone::Quietly) => return session.stream.finish().await,
-            Err(Gone::Refused(refusal)) => Box::pin(session.refuse_head(&refusal)).await,
+        let head = session.next_head().await;
+        // Boxed, so that a connection that waits for its request does not hold the room that answering it takes.
+        let Some((request, next)) = Box::pin(session.respond(head)).await else {
+            return session.stream.finish().await;
         };
         session.ordinal += 1;
         match next {
@@ -136,6 +100,56 @@ pub async fn serve(worker: Rc<Worker>, connection: Accepted) {
 }
 
 impl Session {
+    fn open(worker: Rc<Worker>, connection: Accepted) -> Option<Self> {
+        let Accepted { fd, peer, generation, listener: index } = connection;
+        let listener = &generation.config.listeners[index];
+        let client = ClientConnection {
+            serial: SERIAL.fetch_add(1, Relaxed),
+            local: local_address(&listener.address, &fd),
+            remote: peer,
+            proxied: None,
+            tls: None,
+            accepted: worker.reactor.now(),
+        };
+        let io = match worker.reactor.watch(fd) {
+            Ok(io) => io,
+            Err(error) => {
+                worker.lacks("epoll_ctl", &error, "new connections are closed");
+                return None;
+            }
+        };
+        Some(Self {
+            head_began: client.accepted,
+            stream: Stream::new(io, Rc::clone(&worker.scratch)),
+            client: Arc::new(client),
+            buffer: RefCell::default(),
+            server: listener.default,
+            proxy_header_due: listener.proxy_protocol,
+            plain_on_tls: false,
+            listener: index,
+            ordinal: 0,
+            keepalive_timeout: Duration::ZERO,
+            head_bytes: 0,
+            pipelined: false,
+            counted: Counted::new(&worker.counters),
+            pending: None,
+            generation,
+            worker,
+        })
+    }
+
+    /// What follows the wait for a request, which `head` ended. None: nothing is to be said.
+    async fn respond(&mut self, head: Result<RequestHead, Gone>) -> Option<(Box<Request>, Next)> {
+        match head {
+            Ok(head) => {
+                self.counted.enter(Stage::Writing);
+                Some(self.answer(head).await)
+            }
+            Err(Gone::Refused(refusal)) => Some(self.refuse_head(&refusal).await),
+            Err(Gone::Quietly) => None,
+        }
+    }
+
     fn request(&self, head: RequestHead) -> Request {
         let version = if head.version == Version::Http10 { "HTTP/1.0" } else { "HTTP/1.1" };
         let line = [head.method.as_bytes(), b" ", &head.target, b" ", version.as_bytes()].concat();
@@ -148,6 +162,7 @@ impl Session {
     }
 
     fn request_ended(&mut self, mut request: Box<Request>) {
+        self.pending = None;
         self.keepalive_timeout = request.settings().keepalive_timeout;
         Counters::bump(&self.worker.counters.requests);
         if let Some(tally) = self.generation.tallies.server(request.server) {
@@ -178,6 +193,8 @@ impl Session {
             record: Record::of(request, self.generation, leg),
         };
         Counters::bump(&self.worker.counters.tunnels);
+        // Behind that: at no moment it is neither, or whoever ends the process might take it for the last one.
+        drop(self.pending);
         let scratch = &mut self.worker.scratch.borrow_mut();
         match self.worker.tunnels.borrow_mut().carry(pair, scratch) {
             Ok(()) => generation.tunnel_opened(server),

@@ -2,7 +2,7 @@
 
 use std::{fs, time::Duration};
 
-use crate::util::{Backend, Driver, Proxy, Wire, beyond_nginx, eventually, frames, on_both_drivers, ports::Refusing};
+use crate::util::{Backend, Driver, Proxy, beyond_nginx, eventually, frames, on_both_drivers, ports::Refusing};
 
 on_both_drivers![requests_and_tunnels_are_logged_when_they_end];
 
@@ -34,8 +34,7 @@ fn requests_and_tunnels_are_logged_when_they_end(driver: Driver) {
     assert!(fields[12].parse::<f64>().is_ok(), "{line}");
     assert_eq!(fields[13..], ["b", "-", "/a", "HTTP/1.1"], "{line}");
 
-    let mut tunnel = proxy.connect();
-    tunnel.websocket("/chat");
+    let mut tunnel = proxy.tunnel("/chat");
     for _ in 0..10 {
         tunnel.echoes(&"x".repeat(1000));
     }
@@ -149,16 +148,11 @@ fn the_reason_of_a_tunnels_end_is_logged() {
         server { listen %http%; access_log %dir%/reason.log reason; location / { proxy_pass http://%backend%; } location /idle { websocket_timeout 1s; proxy_pass http://%backend%; } }";
     let backend = Backend::echo();
     let proxy = Proxy::config(text).set("backend", backend.address()).start();
-    let open = |target: &str| -> Wire {
-        let mut client = proxy.connect();
-        client.websocket(target);
-        client
-    };
-    let _idle = open("/idle");
-    open("/reset").reset();
-    let mut bad = open("/bad");
+    let _idle = proxy.tunnel("/idle");
+    proxy.tunnel("/reset").reset();
+    let mut bad = proxy.tunnel("/bad");
     bad.send(frames::raw(0x81, false, "unmasked"));
-    let mut closing = open("/closing");
+    let mut closing = proxy.tunnel("/closing");
     closing.send(frames::client(frames::CLOSE, [3, 232])).finish();
     assert_eq!(closing.frame().0, frames::CLOSE, "the backend's close comes back");
     for line in ["/idle idle_timeout", "/reset client_reset", "/bad protocol_error", "/closing client_closed"] {

@@ -171,8 +171,7 @@ fn who_never_was_root_is_upgraded_too() {
     nix::unistd::chown(&dir, Some(65_534.into()), Some(65_534.into())).expect("it is root's");
     let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups", "--"];
     let proxy = setup.started_by_file(&setpriv, &nobody, &program).start();
-    let mut client = proxy.connect();
-    client.websocket("/");
+    let mut client = proxy.tunnel("/");
     let tell = |order: &str| {
         let mut command = std::process::Command::new(&setpriv);
         command
@@ -201,6 +200,17 @@ mod taken_over {
         intruder::{Argument, Intruder},
         *,
     };
+
+    /// A process of root's; none where the tests are not.
+    fn started(main: &str) -> Option<Proxy> {
+        is_root().then(|| Proxy::config(SERVER).main(main).start())
+    }
+
+    /// Lets the thread go: the process serves on.
+    fn let_go(intruder: Intruder, proxy: &Proxy) {
+        drop(intruder);
+        assert_eq!(proxy.get("/").body, b"ok", "and it goes on");
+    }
 
     fn in_worker(proxy: &Proxy) -> Intruder {
         let threads = threads(proxy, 2);
@@ -276,10 +286,7 @@ mod taken_over {
     #[test]
     fn without_a_sandbox_a_worker_of_root_reads_and_runs_what_root_may() {
         beyond_nginx!();
-        if !is_root() {
-            return;
-        }
-        let proxy = Proxy::config(SERVER).main("user root; sandbox off;").start();
+        let Some(proxy) = started("user root; sandbox off;") else { return };
         let worker = in_worker(&proxy);
         let shadow = open(&worker, "/etc/shadow", libc::O_RDONLY).expect("root reads it");
         close(&worker, shadow);
@@ -287,17 +294,13 @@ mod taken_over {
         assert_eq!(worker.call(libc::SYS_execve, &["/nonexistent".into()]), Err(Errno::ENOENT));
         let raw = socket(&worker, libc::AF_PACKET, libc::SOCK_RAW).expect("root may");
         close(&worker, raw);
-        drop(worker);
-        assert_eq!(proxy.get("/").body, b"ok", "and the worker goes on");
+        let_go(worker, &proxy);
     }
 
     #[test]
     fn a_worker_reads_no_file_and_runs_no_program_even_as_root() {
         beyond_nginx!();
-        if !is_root() {
-            return;
-        }
-        let proxy = Proxy::config(SERVER).main("user root;").start();
+        let Some(proxy) = started("user root;") else { return };
         let worker = in_worker(&proxy);
         assert_denied_to_all(&worker);
         for (path, flags) in [
@@ -318,17 +321,13 @@ mod taken_over {
         // What it is there for.
         let client = socket(&worker, libc::AF_INET, libc::SOCK_STREAM).expect("a socket");
         close(&worker, client);
-        drop(worker);
-        assert_eq!(proxy.get("/").body, b"ok", "and the worker goes on");
+        let_go(worker, &proxy);
     }
 
     #[test]
     fn the_control_plane_runs_no_program_and_writes_where_the_file_says() {
         beyond_nginx!();
-        if !is_root() {
-            return;
-        }
-        let proxy = Proxy::config(SERVER).main("user root;").start();
+        let Some(proxy) = started("user root;") else { return };
         let control = in_control_plane(&proxy);
         assert_denied_to_all(&control);
         if lacks_landlock(&proxy) {
@@ -343,8 +342,7 @@ mod taken_over {
         opened.push(open(&control, &proxy.dir().join("another.log").display().to_string(), write));
         opened.push(socket(&control, libc::AF_NETLINK, libc::SOCK_RAW));
         opened.into_iter().for_each(|descriptor| close(&control, descriptor.expect("it is allowed")));
-        drop(control);
-        assert_eq!(proxy.get("/").body, b"ok");
+        let_go(control, &proxy);
     }
 
     /// A ring takes calls past the filter (io_uring(7)): no worker gets a second one, and files are Landlock's.
@@ -355,22 +353,16 @@ mod taken_over {
             return;
         }
         let proxy = Proxy::config(SERVER).on(Driver::IoUring).start();
-        let threads = threads(&proxy, 2);
-        let worker = threads.iter().find(|thread| thread.is_worker()).expect("a worker");
-        let worker = Intruder::in_thread(proxy.pid(), worker.number);
+        let worker = in_worker(&proxy);
         assert_eq!(worker.call(libc::SYS_io_uring_setup, &[8.into()]), Err(Errno::EPERM));
         assert_eq!(open(&worker, "/etc/hostname", libc::O_RDONLY), Err(Errno::EPERM));
-        drop(worker);
-        assert_eq!(proxy.get("/").body, b"ok");
+        let_go(worker, &proxy);
     }
 
     #[test]
     fn a_sandbox_that_only_logs_denies_nothing() {
         beyond_nginx!();
-        if !is_root() {
-            return;
-        }
-        let proxy = Proxy::config(SERVER).main("user root; sandbox log;").start();
+        let Some(proxy) = started("user root; sandbox log;") else { return };
         let worker = in_worker(&proxy);
         let shadow = open(&worker, "/etc/shadow", libc::O_RDONLY).expect("it is only logged");
         close(&worker, shadow);

@@ -37,8 +37,8 @@ fn two_thousand_slow_clients_are_cheap_and_end_in_408(driver: Driver) {
     assert_eq!(proxy.get("/").status(), 204);
     let each = proxy.private_bytes().saturating_sub(before) / SLOW;
     assert!(began.elapsed() < Duration::from_secs(11), "this machine is too slow to tell");
-    // Measured: 1,980 to 2,052. Pages that the allocator shares among them, and what else the process does meanwhile, are a few percent.
-    assert!(each < 2_200, "{each} bytes a slow client");
+    // Measured: 1,750 to 1,800, once 1,960. Pages that the allocator shares among them, and what else the process does meanwhile, are a few percent.
+    assert!(each < 2_048, "{each} bytes a slow client");
     for client in &mut slow {
         assert_eq!(client.response().status(), 408);
     }

@@ -7,11 +7,11 @@ use std::{
         fd::OwnedFd,
         linux::net::SocketAddrExt,
         unix::{
-            fs::{PermissionsExt, symlink},
+            fs::PermissionsExt,
             net::{SocketAddr, UnixDatagram},
         },
     },
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
     sync::{
         Arc,
@@ -21,14 +21,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use nix::sys::signal::Signal;
 
 use crate::util::{
-    Backend, Driver, Proxy, Wire, beyond_nginx, eventually, external, on_both_drivers, ports,
-    process::{Finished, Running, finish},
+    Backend, Driver, Proxy, Wire, beyond_nginx, eventually, external,
+    line::{Line, lives, pid_in, send},
+    on_both_drivers, ports,
+    process::Running,
     proxy::{Setup, executable},
 };
 
@@ -37,95 +36,10 @@ on_both_drivers![upgrades_in_a_storm];
 const SERVER: &str = "server { listen %http%; location / {
     proxy_pass http://%backend%; proxy_set_header Host $host; } location = /pid { return 200 $pid; } }";
 
-/// One that a new program can follow: started by a link, and ended to the last process.
-struct Line {
-    proxy: Proxy,
-}
-
-impl Line {
-    fn start(setup: Setup) -> Self {
-        let line = Self { proxy: setup.linked().start() };
-        // Written behind its listening.
-        assert!(eventually(|| line.pid_file().exists()), "{}", line.proxy.log());
-        line
-    }
-
-    /// Tunnels of a process that has been replaced stay for the length of a test.
-    fn before(backend: &Backend) -> Setup {
-        let drain = "drain_timeout 1h; worker_shutdown_timeout 2h;";
-        Proxy::config(SERVER).set("backend", backend.address()).main(drain)
-    }
-
-    fn pid_file(&self) -> PathBuf {
-        self.proxy.dir().join("proxy.pid")
-    }
-
-    /// Whom the pid file names.
-    fn current(&self) -> u32 {
-        pid_in(&self.pid_file()).expect("a pid file")
-    }
-
-    fn tell(&self, order: &str) -> Finished {
-        let (dir, file) = (self.proxy.dir(), self.proxy.dir().join("nginx.conf"));
-        finish(Command::new(executable()).arg("-c").arg(file).arg("-p").arg(dir).args(["-s", order]))
-    }
-
-    /// Puts another program, or nothing, where this one was started from.
-    fn replace_by(&self, program: Option<&Path>) {
-        let link = self.proxy.dir().join("longsplice");
-        let _ = fs::remove_file(&link);
-        if let Some(program) = program {
-            symlink(program, &link).expect("a link");
-        }
-    }
-
-    /// A script in its place.
-    fn replace_by_script(&self, text: &str) {
-        let script = self.proxy.dir().join("script");
-        fs::write(&script, format!("#!/bin/sh\n{text}\n")).expect("a script");
-        fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).expect("its mode");
-        self.replace_by(Some(&script));
-    }
-}
-
-impl Drop for Line {
-    /// The first process ends with its [`Proxy`]; the others here, whatever became of the test: they hold its pipes.
-    fn drop(&mut self) {
-        let first = self.proxy.pid();
-        let others = || processes_with(self.proxy.dir()).into_iter().filter(move |pid| *pid != first);
-        let passed = !thread::panicking();
-        others().for_each(|pid| send(pid, Signal::SIGTERM));
-        let ended = eventually(|| others().next().is_none());
-        others().for_each(|pid| send(pid, Signal::SIGKILL));
-        assert!(ended || !passed, "a process does not end by SIGTERM");
-    }
-}
-
-/// Processes that were started with a file in this directory, and live. Launchers end with the process they belong to.
-fn processes_with(dir: &Path) -> Vec<u32> {
-    let numbers = fs::read_dir("/proc").expect("/proc").flatten();
-    let numbers = numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let needle = dir.to_str().expect("a name").as_bytes();
-    let is_ours = |pid: &u32| {
-        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        line.windows(needle.len()).any(|words| words == needle) && !name.starts_with("longsplice-") && lives(*pid)
-    };
-    numbers.filter(is_ours).collect()
-}
-
-fn pid_in(file: &Path) -> Option<u32> {
-    fs::read_to_string(file).ok()?.trim().parse().ok()
-}
-
-fn send(pid: u32, signal: Signal) {
-    let _ = kill(Pid::from_raw(pid.cast_signed()), signal);
-}
-
-/// Exists, and is no zombie that nobody has waited for.
-fn lives(pid: u32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| stat.rsplit(") ").next().is_some_and(|rest| !rest.starts_with('Z')))
+/// Tunnels of a process that has been replaced stay for the length of a test.
+fn before(backend: &Backend) -> Setup {
+    let drain = "drain_timeout 1h; worker_shutdown_timeout 2h;";
+    Proxy::config(SERVER).set("backend", backend.address()).main(drain)
 }
 
 /// Clients that connect, make a handshake, echo and go, again and again, until they are told to stop.
@@ -168,7 +82,7 @@ fn upgrades_in_a_storm(driver: Driver) {
     beyond_nginx!();
     const UPGRADES: usize = 50;
     let backend = Backend::echo();
-    let line = Line::start(Line::before(&backend).on(driver));
+    let line = Line::start(before(&backend).on(driver));
     let began = Instant::now();
     let storm = Storm::on(&line.proxy, 3);
     let (mut tunnels, mut processes) = (Vec::new(), vec![line.current()]);
@@ -201,7 +115,7 @@ fn upgrades_in_a_storm(driver: Driver) {
 fn nginx_dance_by_hand() {
     beyond_nginx!();
     let backend = Backend::echo();
-    let line = Line::start(Line::before(&backend));
+    let line = Line::start(before(&backend));
     let (old, old_pid_file) = (line.current(), line.proxy.dir().join("proxy.pid.oldbin"));
     let mut tunnel = line.proxy.connect();
     tunnel.websocket("/");
@@ -252,7 +166,7 @@ fn nginx_dance_by_hand() {
 fn a_new_program_that_fails_leaves_the_old_one_as_it_was() {
     beyond_nginx!();
     let backend = Backend::echo();
-    let line = Line::start(Line::before(&backend).main("upgrade_timeout 1s;"));
+    let line = Line::start(before(&backend).main("upgrade_timeout 1s;"));
     let old = line.current();
     let mut tunnel = line.proxy.connect();
     tunnel.websocket("/");
@@ -365,7 +279,7 @@ fn a_socket_of_systemd_is_matched_by_its_address() {
     let text = "server { listen %http%; return 200 served; }";
     let address = format!("127.0.0.1:{}", ports::free());
     // It starts the program when the first client comes.
-    let proxy = Proxy::config(text).set("http", &address).started_by(&activate, &["--listen", &address]).start();
+    let proxy = Proxy::config(text).set("http", &address).started_by(&activate, &["--listen", &address]).begin();
     assert!(eventually(|| ports::listened_on(proxy.http().port())));
     let (first, second) = (proxy.get("/").text(), proxy.get("/").text());
     assert_eq!((first.as_str(), second.as_str()), ("served", "served"));
@@ -439,7 +353,7 @@ impl Manager {
 #[test]
 fn systemd_is_told_of_every_step() {
     beyond_nginx!();
-    let setup = Line::before(&Backend::echo()).env("NOTIFY_SOCKET", "%dir%/notify");
+    let setup = before(&Backend::echo()).env("NOTIFY_SOCKET", "%dir%/notify");
     let mut manager = Manager::new(&SocketAddr::from_pathname(setup.dir().join("notify")).expect("a path"));
     let line = Line::start(setup);
     let old = line.current();
@@ -464,7 +378,7 @@ fn the_watchdog_is_fed_through_an_abstract_socket() {
     beyond_nginx!();
     let name = format!("longsplice-test-{}", std::process::id());
     let mut manager = Manager::new(&SocketAddr::from_abstract_name(&name).expect("a name"));
-    let setup = Line::before(&Backend::echo()).env("NOTIFY_SOCKET", &format!("@{name}")).env("WATCHDOG_USEC", "400000");
+    let setup = before(&Backend::echo()).env("NOTIFY_SOCKET", &format!("@{name}")).env("WATCHDOG_USEC", "400000");
     let _proxy = setup.start();
     manager.is_told("READY=1");
     for _ in 0..4 {

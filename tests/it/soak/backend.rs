@@ -2,8 +2,9 @@
 
 use std::{
     env,
-    net::{SocketAddr, TcpListener},
+    net::{SocketAddr, TcpListener, TcpStream},
     process::Command,
+    sync::Arc,
     thread,
     time::Duration,
 };
@@ -12,26 +13,26 @@ use super::{
     ends::{self, End, Plan},
     script::{Random, payload},
 };
-use crate::util::{Head, Wire, checksum, eventually, frames, ports, process::Running};
+use crate::util::{Head, Wire, checksum, eventually, frames, ports, process::Running, tls::Server};
 
-/// Says where a backend listens.
+/// Says where a backend listens,
 const ADDRESS: &str = "LONGSPLICE_SOAK_BACKEND";
-/// What a backend says of what must not be.
+/// and where it does by TLS.
+const TLS_ADDRESS: &str = "LONGSPLICE_SOAK_TLS_BACKEND";
+/// What a backend says of what must not be,
 const WRONG: &str = "soak: wrong:";
+/// and of a tunnel whose client did not come to its end: the target.
+const CUT_SHORT: &str = "soak: cut short: ";
 
 /// No test: what [`Process::start`] starts.
 #[test]
 #[ignore = "a part of the soak"]
 fn of_the_soak() {
-    let Ok(address) = env::var(ADDRESS) else { return };
-    let listener = TcpListener::bind(address).expect("bind");
-    thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let _ = stream.set_nodelay(true);
-            let serve = move || serve(Wire::over(stream));
-            thread::Builder::new().stack_size(512 << 10).spawn(serve).expect("a thread");
-        }
-    });
+    let (Ok(plain), Ok(tls)) = (env::var(ADDRESS), env::var(TLS_ADDRESS)) else { return };
+    listen(&plain, |stream| Some(Wire::over(stream)));
+    let server = Server::new(&["x"]);
+    // One that goes away within the handshake is nobody's fault.
+    listen(&tls, move |stream| server.accept(stream).ok().map(|(wire, _)| wire));
     // The test that started it may have been ended by somebody.
     let parent = nix::unistd::getppid();
     while nix::unistd::getppid() == parent {
@@ -39,14 +40,28 @@ fn of_the_soak() {
     }
 }
 
+/// Serves whoever comes, each by a thread.
+fn listen(address: &str, accept: impl Fn(TcpStream) -> Option<Wire> + Send + Sync + 'static) {
+    let listener = TcpListener::bind(address).expect("bind");
+    let accept = Arc::new(accept);
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let _ = stream.set_nodelay(true);
+            let accept = Arc::clone(&accept);
+            let serve = move || accept(stream).into_iter().for_each(serve);
+            thread::Builder::new().stack_size(512 << 10).spawn(serve).expect("a thread");
+        }
+    });
+}
+
 /// Requests, until one asks for a WebSocket.
 fn serve(mut wire: Wire) {
     wire.patience(Duration::from_secs(120));
     while let Some(head) = wire.try_head() {
-        let Some(plan) = head.target().split_once('?').and_then(|(_, query)| Plan::parse(query)) else { return };
+        let Some(plan) = Plan::of(head.target()) else { return };
         if head.get("sec-websocket-key").is_some() {
             if wire.try_send(frames::switching(&head)).is_ok() {
-                tunnel(wire, &plan);
+                tunnel(wire, &plan, head.target());
             }
             return;
         }
@@ -56,11 +71,9 @@ fn serve(mut wire: Wire) {
     }
 }
 
-fn tunnel(wire: Wire, plan: &Plan) {
+fn tunnel(wire: Wire, plan: &Plan, target: &str) {
     match ends::run(wire, plan.backend()) {
-        Ok((End::Short | End::Reset, _)) if plan.is_whole() => {
-            eprintln!("{WRONG} a backend heard too little of {plan:?}");
-        }
+        Ok((end, _)) if end != End::Whole && plan.is_whole() => eprintln!("{CUT_SHORT}{target}"),
         Ok(_) => {}
         // One that misbehaves may send anything.
         Err(_) if plan.client_cut == Some(0) => {}
@@ -89,21 +102,33 @@ fn answer(wire: &mut Wire, head: &Head, plan: &Plan) -> std::io::Result<()> {
 pub struct Process {
     running: Option<Running>,
     pub address: SocketAddr,
+    pub tls_address: SocketAddr,
 }
 
 impl Process {
-    pub fn start(address: SocketAddr) -> Self {
+    pub fn start(address: SocketAddr, tls_address: SocketAddr) -> Self {
         let mut command = Command::new(env::current_exe().expect("this program"));
         command.args(["--ignored", "--exact", "--nocapture", "soak::backend::of_the_soak"]);
-        let running = Running::spawn(command.env(ADDRESS, address.to_string()));
-        assert!(eventually(|| ports::listened_on(address.port())), "no backend: {}", running.said());
-        Self { running: Some(running), address }
+        command.env(ADDRESS, address.to_string()).env(TLS_ADDRESS, tls_address.to_string());
+        let running = Running::spawn(&mut command);
+        let listens = || [address, tls_address].iter().all(|address| ports::listened_on(address.port()));
+        assert!(eventually(listens), "no backend: {}", running.said());
+        Self { running: Some(running), address, tls_address }
+    }
+
+    fn said(&self) -> String {
+        self.running.as_ref().map(Running::said).unwrap_or_default()
     }
 
     /// What it found wrong.
     pub fn complaints(&self) -> Vec<String> {
-        let said = self.running.as_ref().map(Running::said).unwrap_or_default();
+        let said = self.said();
         said.lines().filter(|line| line.contains(WRONG) || line.contains("panicked")).map(str::to_owned).collect()
+    }
+
+    /// Targets of tunnels of which it heard too little, though neither end was to break off.
+    pub fn cut_short(&self) -> Vec<String> {
+        self.said().lines().filter_map(|line| line.strip_prefix(CUT_SHORT)).map(str::to_owned).collect()
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::script::{Check, Random, Script};
-use crate::util::Wire;
+use crate::util::{Wire, frames};
 
 /// Longest time in which nothing moves.
 const STUCK: Duration = Duration::from_secs(30);
@@ -39,7 +39,7 @@ impl Plan {
         let (up, down) = (total(random), total(random));
         let mut cut = |of: u64| random.percent(15).then(|| random.below(of.max(1)));
         let (client_cut, backend_cut) = (cut(up), cut(down));
-        let rest_ms = if random.percent(20) { random.below(1500) } else { 0 };
+        let rest_ms = if random.percent(30) { random.below(3000) } else { 0 };
         Self { seed: random.next(), up, down, client_cut, backend_cut, rest_ms, slow: random.percent(10) }
     }
 
@@ -51,7 +51,9 @@ impl Plan {
         format!("{seed},{up},{down},{client},{backend},{rest_ms},{slow}")
     }
 
-    pub fn parse(query: &str) -> Option<Self> {
+    /// The plan in a request's target.
+    pub fn of(target: &str) -> Option<Self> {
+        let (_, query) = target.split_once('?')?;
         let numbers: Vec<i64> = query.split(',').map(|number| number.parse().ok()).collect::<Option<_>>()?;
         let [seed, up, down, client, backend, rest_ms, slow] = numbers[..] else { return None };
         Some(Self {
@@ -71,12 +73,14 @@ impl Plan {
     }
 
     pub fn client(&self) -> (Script, Check, Manner) {
-        let manner = Manner { cut: self.client_cut, rest_ms: self.rest_ms, slow: self.slow, seed: self.seed ^ 2 };
+        let manner =
+            Manner { cut: self.client_cut, rest_ms: self.rest_ms, slow: self.slow, masked: true, seed: self.seed ^ 2 };
         (self.says_up(), Check::new(self.says_down()), manner)
     }
 
     pub fn backend(&self) -> (Script, Check, Manner) {
-        let manner = Manner { cut: self.backend_cut, rest_ms: self.rest_ms, slow: false, seed: self.seed ^ 3 };
+        let manner =
+            Manner { cut: self.backend_cut, rest_ms: self.rest_ms, slow: false, masked: false, seed: self.seed ^ 3 };
         (self.says_down(), Check::new(self.says_up()), manner)
     }
 
@@ -94,6 +98,7 @@ pub struct Manner {
     cut: Option<u64>,
     rest_ms: u64,
     slow: bool,
+    masked: bool,
     seed: u64,
 }
 
@@ -102,12 +107,24 @@ pub struct Manner {
 pub enum End {
     /// The other side said all, and FIN behind it.
     Whole,
+    /// It was told to go before that, or went because the other was: a close frame in good order.
+    Parted,
     /// It said FIN before that,
     Short,
     /// or RST.
     Reset,
     /// We cut it.
     Cut,
+}
+
+/// What who is told to go away is told (RFC 6455 section 7.4.1), and answers.
+const GOING_AWAY: u16 = 1001;
+
+impl Check {
+    /// How it went, where nothing more comes.
+    fn end(&self, otherwise: End) -> End {
+        if self.parted().is_some() { End::Parted } else { otherwise }
+    }
 }
 
 /// Says and hears everything; also how many bytes were said and heard.
@@ -118,7 +135,7 @@ pub fn run(mut wire: Wire, (mut script, mut check, manner): (Script, Check, Mann
     wire.tcp().set_nonblocking(true).map_err(|error| error.to_string())?;
     let mut random = Random::new(manner.seed);
     let (mut frame, mut at, mut said) = (Vec::new(), 0, 0);
-    let (mut finished, mut heard_all) = (false, false);
+    let (mut finished, mut flushed, mut heard_all, mut answered) = (false, false, false, false);
     let mut moved = Instant::now();
     let mut buffer = vec![0; if manner.slow { 4096 } else { 128 << 10 }];
     loop {
@@ -126,7 +143,14 @@ pub fn run(mut wire: Wire, (mut script, mut check, manner): (Script, Check, Mann
         if !finished {
             if at == frame.len() {
                 at = 0;
-                frame = script.next_frame().unwrap_or_default();
+                frame = match check.parted() {
+                    None => script.next_frame().unwrap_or_default(),
+                    Some(code) if !answered => {
+                        answered = true;
+                        frames::raw(0x80 | frames::CLOSE, manner.masked, code.to_be_bytes())
+                    }
+                    Some(_) => Vec::new(),
+                };
                 if frame.is_empty() {
                     wire.finish();
                     finished = true;
@@ -152,11 +176,18 @@ pub fn run(mut wire: Wire, (mut script, mut check, manner): (Script, Check, Mann
                 return Ok((End::Cut, check.received + said));
             }
         }
+        if finished && !flushed {
+            flushed = wire.try_flush();
+        }
         match if heard_all { Err(ErrorKind::TimedOut.into()) } else { wire.read_some(&mut buffer) } {
             Ok(0) if check.is_complete() => heard_all = true,
+            Ok(0) if check.parted().is_some() => heard_all = true,
             Ok(0) => return Ok((End::Short, check.received + said)),
             Ok(length) => {
                 check.take(&buffer[..length])?;
+                if check.parted().is_some_and(|code| code != GOING_AWAY) {
+                    return Err(format!("closed with {:?}", check.parted()));
+                }
                 moved = Instant::now();
                 if manner.slow {
                     thread::sleep(Duration::from_micros(random.below(1000)));
@@ -164,16 +195,16 @@ pub fn run(mut wire: Wire, (mut script, mut check, manner): (Script, Check, Mann
                 continue;
             }
             Err(error) if error.kind() == ErrorKind::TimedOut => {}
-            Err(_) => return Ok((End::Reset, check.received + said)),
+            Err(_) => return Ok((check.end(End::Reset), check.received + said)),
         }
-        if finished && heard_all {
-            return Ok((End::Whole, check.received + said));
+        if finished && flushed && heard_all {
+            return Ok((check.end(End::Whole), check.received + said));
         }
         if moved.elapsed() > STUCK {
             return Err(format!("nothing moves: {said} bytes said, {} heard", check.received));
         }
         if finished || is_full {
-            let wanted = [(finished, PollFlags::POLLOUT), (heard_all, PollFlags::POLLIN)];
+            let wanted = [(finished && flushed, PollFlags::POLLOUT), (heard_all, PollFlags::POLLIN)];
             let wanted = wanted.iter().filter(|(done, _)| !done).map(|(_, flags)| *flags).collect();
             let _ = poll(&mut [PollFd::new(wire.tcp().as_fd(), wanted)], PollTimeout::from(10u8));
         }

@@ -82,18 +82,20 @@ impl Script {
     }
 }
 
-/// Holds what arrives against a script.
+/// Holds what arrives against a script, which a close frame may end early.
 pub struct Check {
     script: Script,
     frame: Vec<u8>,
     at: usize,
+    /// A close frame, as far as it has come.
+    parting: Vec<u8>,
     /// Bytes that were right.
     pub received: u64,
 }
 
 impl Check {
     pub fn new(script: Script) -> Self {
-        Self { script, frame: Vec::new(), at: 0, received: 0 }
+        Self { script, frame: Vec::new(), at: 0, parting: Vec::new(), received: 0 }
     }
 
     /// # Errors
@@ -101,6 +103,9 @@ impl Check {
     pub fn take(&mut self, mut bytes: &[u8]) -> Result<(), String> {
         while !bytes.is_empty() {
             if !self.is_within_frame() {
+                if !self.parting.is_empty() || bytes[0] == 0x80 | frames::CLOSE {
+                    return self.part(bytes);
+                }
                 let Some(frame) = self.script.next_frame() else {
                     return Err(format!("{} bytes too many behind {}", bytes.len(), self.received));
                 };
@@ -119,12 +124,31 @@ impl Check {
         Ok(())
     }
 
+    /// No script has a close frame: it is one of the program's, or the answer to that.
+    fn part(&mut self, bytes: &[u8]) -> Result<(), String> {
+        self.parting.extend_from_slice(bytes);
+        match self.parting.get(1).map(|length| usize::from(length & 0x7f) + if length & 0x80 == 0 { 2 } else { 6 }) {
+            Some(whole) if self.parting.len() > whole => {
+                Err(format!("bytes behind a close frame: {:x?}", self.parting))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The code of the close frame that came in place of the rest.
+    pub fn parted(&self) -> Option<u16> {
+        let (masked, payload) = (self.parting.get(1)? & 0x80 != 0, self.parting.get(2..)?);
+        let (key, payload) = if masked { payload.split_at_checked(4)? } else { payload.split_at(0) };
+        let byte = |index: usize| Some(payload.get(index)? ^ key.get(index).copied().unwrap_or(0));
+        Some(u16::from_be_bytes([byte(0)?, byte(1)?]))
+    }
+
     fn is_within_frame(&self) -> bool {
         self.at < self.frame.len()
     }
 
     /// Everything has come.
     pub fn is_complete(&self) -> bool {
-        !self.is_within_frame() && self.script.clone().next_frame().is_none()
+        !self.is_within_frame() && self.parting.is_empty() && self.script.clone().next_frame().is_none()
     }
 }

@@ -25,7 +25,7 @@ impl Limit {
 /// Sets a limit of the running process; none: the hard one.
 pub fn set_limit(proxy: &Proxy, limit: Limit, value: Option<usize>) {
     let option = limit.option();
-    let status = fs::read_to_string(format!("/proc/{}/limits", proxy.pid())).expect("the process lives");
+    let status = fs::read_to_string(format!("/proc/{}/limits", proxy.serving())).expect("the process lives");
     let name = match limit {
         Limit::Descriptors => "Max open files",
         Limit::AddressSpace => "Max address space",
@@ -35,7 +35,7 @@ pub fn set_limit(proxy: &Proxy, limit: Limit, value: Option<usize>) {
     let hard = line.split_whitespace().nth(1).expect("its hard value");
     let soft = value.map_or_else(|| hard.to_owned(), |value| value.to_string());
     let done = Command::new("prlimit")
-        .arg(format!("--pid={}", proxy.pid()))
+        .arg(format!("--pid={}", proxy.serving()))
         .arg(format!("--{option}={soft}:"))
         .output()
         .expect("prlimit(1) of util-linux");
@@ -45,7 +45,7 @@ pub fn set_limit(proxy: &Proxy, limit: Limit, value: Option<usize>) {
 /// The process may open so many descriptors more than it has: numbers count (RLIMIT_NOFILE), and it may have gaps.
 pub fn leave_descriptors(proxy: &Proxy, more: usize) {
     let look = || -> BTreeSet<usize> {
-        let entries = fs::read_dir(format!("/proc/{}/fd", proxy.pid())).expect("the process lives");
+        let entries = fs::read_dir(format!("/proc/{}/fd", proxy.serving())).expect("the process lives");
         entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
     };
     // Connections of before are closed first.

@@ -42,6 +42,7 @@ const FAMILIES: &[&str] = &[
     "longsplice_worker_tunnels",
     "longsplice_worker_tunnel_slots",
     "longsplice_worker_timers",
+    "longsplice_worker_handshakes_pending",
     "longsplice_worker_sockets",
     "longsplice_worker_pipes_in_use",
     "longsplice_worker_held_bytes",
@@ -173,7 +174,7 @@ impl Probe {
 
     fn look(&mut self, proxy: &Proxy) -> Leaks {
         let told = self.ask();
-        let mut counts = descriptors(proxy.pid());
+        let mut counts = descriptors(proxy.serving());
         let mut kept_pipes = 0;
         self.work = 0;
         for line in told.lines().filter(|line| !line.starts_with('#')) {
@@ -210,7 +211,8 @@ fn descriptors(pid: u32) -> BTreeMap<String, i64> {
         let target = target.display().to_string();
         let kind = match target.split_once(':') {
             Some((kind @ ("socket" | "pipe"), _)) => kind.to_owned(),
-            _ => target,
+            // Its own, the same for each process that serves in place of another.
+            _ => target.replace(&format!("/proc/{pid}/"), "/proc/self/"),
         };
         *kinds.entry(kind).or_default() += 1;
     }

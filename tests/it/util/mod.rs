@@ -7,6 +7,7 @@ pub mod external;
 pub mod frames;
 pub mod host;
 pub mod leaks;
+pub mod line;
 pub mod ports;
 pub mod process;
 pub mod proxy;

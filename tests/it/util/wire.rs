@@ -102,6 +102,11 @@ impl Wire {
         self
     }
 
+    /// As [`Self::flush`], of one that does not block: true when all has gone, or nothing can go any more.
+    pub fn try_flush(&mut self) -> bool {
+        self.stream.flush().err().is_none_or(|error| error.kind() != ErrorKind::WouldBlock)
+    }
+
     /// Sends `bytes` in writes of `size` bytes.
     pub fn send_in_pieces(&mut self, bytes: impl AsRef<[u8]>, size: usize) -> &mut Self {
         for piece in bytes.as_ref().chunks(size) {
