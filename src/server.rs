@@ -177,13 +177,16 @@ struct Server {
 }
 
 /// What the workers were last told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 enum Phase {
     Serving,
     /// Nothing yet, but at this time to quit.
     Leaving(Instant),
-    /// To let their tunnels go; new connections still come. They have until then.
-    Draining(Instant),
+    /// To let their tunnels go; new connections still come. They have until then, and each drops its own pulse when it has heard.
+    Draining {
+        until: Instant,
+        pulse: Arc<()>,
+    },
     /// To accept nothing more, either.
     Quitting(Instant),
     /// To stop. They have until then.

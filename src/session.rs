@@ -38,7 +38,7 @@ use crate::{
     route::server_name::ServerId,
     stream::Stream,
     tunnel::{self, Pair},
-    worker::Worker,
+    worker::{Pending, Worker},
 };
 
 /// Serial numbers of connections, over all workers.
@@ -70,6 +70,8 @@ struct Session {
     /// It was there before the one before it was answered.
     pipelined: bool,
     counted: Counted,
+    /// The current request is an upgrade.
+    pending: Option<Pending>,
 }
 
 /// Serves a connection from accept to close (or to its tunnel).
@@ -130,6 +132,7 @@ impl Session {
             head_bytes: 0,
             pipelined: false,
             counted: Counted::new(&worker.counters),
+            pending: None,
             generation,
             worker,
         })
@@ -159,6 +162,7 @@ impl Session {
     }
 
     fn request_ended(&mut self, mut request: Box<Request>) {
+        self.pending = None;
         self.keepalive_timeout = request.settings().keepalive_timeout;
         Counters::bump(&self.worker.counters.requests);
         if let Some(tally) = self.generation.tallies.server(request.server) {
@@ -189,6 +193,8 @@ impl Session {
             record: Record::of(request, self.generation, leg),
         };
         Counters::bump(&self.worker.counters.tunnels);
+        // Behind that: at no moment it is neither, or whoever ends the process might take it for the last one.
+        drop(self.pending);
         let scratch = &mut self.worker.scratch.borrow_mut();
         match self.worker.tunnels.borrow_mut().carry(pair, scratch) {
             Ok(()) => generation.tunnel_opened(server),

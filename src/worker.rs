@@ -108,7 +108,7 @@ impl Worker {
             reactor,
             scratch: Rc::default(),
             pool: Pool::default(),
-            brake: Rc::default(),
+            brake: Rc::new(Brake::counting_in(Arc::clone(&counters))),
             counters,
             reserve: RefCell::default(),
             balance: RefCell::new(balance),

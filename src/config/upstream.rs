@@ -53,6 +53,23 @@ pub struct UpstreamServer {
     pub drain: bool,
 }
 
+impl UpstreamServer {
+    /// With the defaults of nginx for everything else.
+    pub fn new(address: BackendAddress, name: &str) -> Self {
+        Self {
+            address,
+            name: name.into(),
+            weight: 1,
+            max_fails: 1,
+            fail_timeout: Duration::from_secs(10),
+            max_conns: 0,
+            backup: false,
+            down: false,
+            drain: false,
+        }
+    }
+}
+
 /// A backend's address before names are resolved.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum BackendAddress {

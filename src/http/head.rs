@@ -78,11 +78,13 @@ pub struct RequestHead {
 
 impl RequestHead {
     /// Path and query as sent, without scheme and authority: what nginx calls `$request_uri` and what is forwarded.
-    /// An absolute target whose path is empty has the path `/` (RFC 9112 section 3.2.1).
+    /// An absolute target whose path is empty has the path `/` (RFC 9112 section 3.2.1), but with OPTIONS and without a query it means the
+    /// server as a whole (section 3.2.4).
     pub fn origin_form(&self) -> Cow<'_, [u8]> {
         match request::split_target(&self.target) {
             request::Target::Origin(target) => Cow::Borrowed(target),
             request::Target::Asterisk => Cow::Borrowed(b"*"),
+            request::Target::Absolute { rest: b"", .. } if &*self.method == "OPTIONS" => Cow::Borrowed(b"*"),
             request::Target::Absolute { rest, .. } if rest.starts_with(b"/") => Cow::Borrowed(rest),
             request::Target::Absolute { rest, .. } => Cow::Owned([b"/", rest].concat()),
             request::Target::Other => Cow::Borrowed(b"/"),

@@ -64,6 +64,7 @@ fn zone_row(name: &str, keys: usize, most_keys: usize, tally: &Tally) -> Zone {
         keys: keys as u64,
         keys_max: most_keys as u64,
         connections: None,
+        passed: tally.count(Limited::Passed),
         rejected: tally.count(Limited::Rejected),
         delayed: tally.count(Limited::Delayed),
         rejected_dry_run: tally.count(Limited::RejectedDryRun),

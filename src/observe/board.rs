@@ -7,7 +7,10 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
-        atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
+        atomic::{
+            AtomicU8, AtomicU64,
+            Ordering::{Acquire, Relaxed},
+        },
     },
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
@@ -145,6 +148,18 @@ impl Board {
         Counters::sum(workers.present.iter().map(|present| &*present.counters).chain([&workers.past]))
     }
 
+    /// Tunnels, and upgrades under way, which may become some: none is missed, wherever it is on its way from one to the other, or from
+    /// one worker to the next.
+    pub fn tunnels_left(&self) -> u64 {
+        let workers = self.workers();
+        let pending = |present: &Present| present.counters.gauges.handshakes_pending.load(Acquire);
+        // First: what is an upgrade no more has been counted as a tunnel by then.
+        let pending: u64 = workers.present.iter().map(pending).sum();
+        drop(workers);
+        let sum = self.sum();
+        pending + sum.tunnels.load(Relaxed).saturating_sub(sum.tunnels_ended.load(Relaxed))
+    }
+
     /// The configuration of this number, a text of so many bytes, is in use from now on.
     pub fn load(&self, number: u64, bytes: u64) -> Arc<Loaded> {
         let mut loads = self.loads();
@@ -207,6 +222,25 @@ mod tests {
         assert_eq!((status.requests, status.closes.get("drain")), (3, Some(&3)));
         assert_eq!(status.workers.iter().map(|worker| worker.id).collect::<Vec<_>>(), [1]);
         assert_eq!(board.sum().requests.load(Relaxed), 3);
+    }
+
+    #[test]
+    fn a_tunnel_is_left_from_its_upgrade_to_its_end_wherever_it_is() {
+        let board = Board::default();
+        let (one, other) = (board.join(0, None), board.join(1, None));
+        assert_eq!(board.tunnels_left(), 0);
+        one.gauges.handshakes_pending.store(1, Relaxed);
+        assert_eq!((board.tunnels_left(), told(&board).handshakes.pending), (1, 1));
+        Counters::bump(&one.tunnels);
+        one.gauges.handshakes_pending.store(0, Relaxed);
+        // On its way to the other worker it is in no table.
+        Counters::bump(&one.tunnels_moved_out);
+        assert_eq!((board.sum().tunnels_open(), board.tunnels_left()), (0, 1));
+        board.leave(&one);
+        Counters::bump(&other.tunnels_moved_in);
+        assert_eq!(board.tunnels_left(), 1);
+        Counters::bump(&other.tunnels_ended);
+        assert_eq!(board.tunnels_left(), 0);
     }
 
     #[test]

@@ -78,6 +78,8 @@ pub struct Gauges {
     pub sessions: AtomicU64,
     /// Sessions by what they are at, see [`Stage`].
     pub stages: [AtomicU64; 3],
+    /// Upgrade requests under way. One that becomes a tunnel is counted in [`Counters::tunnels`] before it leaves here.
+    pub handshakes_pending: AtomicU64,
     /// Deadlines on the wheel.
     pub timers: AtomicU64,
     /// Pipes of bulk transfers, in use or kept.

@@ -229,17 +229,7 @@ fn settings_are_the_servers_until_a_location_is_chosen() {
 
 /// A group of these addresses.
 pub(crate) fn upstream(addresses: &[&str]) -> Upstream {
-    let server = |address: &&str| UpstreamServer {
-        address: BackendAddress::Ip(address.parse().unwrap()),
-        name: (*address).into(),
-        weight: 1,
-        max_fails: 1,
-        fail_timeout: Duration::from_secs(10),
-        max_conns: 0,
-        backup: false,
-        down: false,
-        drain: false,
-    };
+    let server = |address: &&str| UpstreamServer::new(BackendAddress::Ip(address.parse().unwrap()), address);
     Upstream {
         name: "backend".into(),
         place: "test:1:1".into(),

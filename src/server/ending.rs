@@ -1,6 +1,9 @@
 //! How the process ends: quickly, or when its tunnels have been let go.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{Phase, Server};
 use crate::{
@@ -53,12 +56,18 @@ impl Server {
 
     /// What its phase brings with time.
     pub(super) fn go_on(&mut self) {
-        match self.phase {
-            Phase::Leaving(until) if Instant::now() >= until => self.drain(),
-            // With the last tunnel nobody is left who could come back at once.
-            Phase::Draining(until) if self.tunnels() == 0 => {
-                self.phase = Phase::Quitting(until);
-                self.tell(|| Message::Listen(Vec::new()));
+        match &mut self.phase {
+            Phase::Leaving(until) if Instant::now() >= *until => self.drain(),
+            Phase::Draining { until, pulse } => {
+                let until = *until;
+                // Who has heard takes no more tunnels: all there is to wait for has been counted. (`strong_count` would do, but orders
+                // nothing: what the workers counted before they heard might not be seen yet.)
+                let all_have_heard = Arc::get_mut(pulse).is_some();
+                // With the last tunnel nobody is left who could come back at once.
+                if all_have_heard && self.board.tunnels_left() == 0 {
+                    self.phase = Phase::Quitting(until);
+                    self.tell(|| Message::Listen(Vec::new()));
+                }
             }
             _ => {}
         }
@@ -68,7 +77,6 @@ impl Server {
         let drain = self.generation.config.main.drain;
         let until = Instant::now() + drain.timeout + Duration::from_secs(STOP_WAIT_SECS);
         let keep_listeners = !self.is_accompanied();
-        self.phase = if keep_listeners { Phase::Draining(until) } else { Phase::Quitting(until) };
         self.tell(|| {
             Message::Quit(Quit {
                 keep_listeners,
@@ -78,14 +86,14 @@ impl Server {
                 code: drain.code,
             })
         });
-    }
-
-    fn tunnels(&self) -> u64 {
-        self.board.sum().tunnels_open()
+        let pulse = Arc::new(());
+        // Messages are obeyed in their order.
+        self.tell(|| Message::Pulse(Arc::clone(&pulse)));
+        self.phase = if keep_listeners { Phase::Draining { until, pulse } } else { Phase::Quitting(until) };
     }
 
     pub(super) fn has_ended(&self) -> bool {
-        let late = matches!(self.phase, Phase::Draining(until) | Phase::Quitting(until) | Phase::Stopping(until) if Instant::now() >= until);
+        let late = matches!(self.phase, Phase::Draining { until, .. } | Phase::Quitting(until) | Phase::Stopping(until) if Instant::now() >= until);
         late || self.workers.iter().all(Option::is_none) && self.leaving.is_empty()
     }
 
@@ -96,7 +104,7 @@ impl Server {
             Phase::Serving if self.reloads.are_under_way() => Duration::from_millis(RELOAD_POLL_MS),
             Phase::Serving => most,
             Phase::Leaving(until) => most.min(until.saturating_duration_since(Instant::now())),
-            Phase::Draining(_) | Phase::Quitting(_) | Phase::Stopping(_) => Duration::from_millis(STOP_POLL_MS),
+            Phase::Draining { .. } | Phase::Quitting(_) | Phase::Stopping(_) => Duration::from_millis(STOP_POLL_MS),
         };
         self.watchdog.as_ref().map_or(patience, |watchdog| patience.min(watchdog.patience()))
     }

@@ -28,13 +28,13 @@ impl Session {
     /// Routes a request and answers it, error pages and all.
     pub(super) async fn answer(&mut self, head: RequestHead) -> (Box<Request>, Next) {
         let mut request = Box::new(self.request(head));
-        let _pending = match self.brake(&request) {
-            Ok(pending) => pending,
+        match self.brake(&request) {
+            Ok(pending) => self.pending = pending,
             Err(braked) => {
                 let next = self.refuse_braked(&mut request, braked).await;
                 return (request, next);
             }
-        };
+        }
         let mut routed = if self.plain_on_tls { Routed::Refuse(497) } else { routing::route(&mut request) };
         loop {
             let refusal = match routed {

@@ -16,12 +16,14 @@ use crate::{
 const BRAKED: Refusal = Refusal::new(503, "handshake_brake", "too many upgrade requests at once");
 
 impl Session {
-    /// Whether this worker takes a request now; an upgrade is under way for as long as what is returned lives.
+    /// Whether this worker takes a request now; an upgrade is under way for as long as what is returned lives. One that comes when no
+    /// more tunnels are taken is not: it will be refused, and the end of the process must not wait for it.
     pub(super) fn brake(&self, request: &Request) -> Result<Option<Pending>, Braked> {
         if !request.head.fields.lists("Connection", "upgrade") {
             return Ok(None);
         }
-        self.worker.brake.admit(self.generation.config.upgrade_rate, self.now_ms(), random()).map(Some)
+        let pending = self.worker.brake.admit(self.generation.config.upgrade_rate, self.now_ms(), random())?;
+        Ok((!self.worker.refuses_tunnels()).then_some(pending))
     }
 
     /// No page of the file, which might be a backend's, and no line in the log for each: both would cost what is to be spared.

@@ -38,6 +38,7 @@ impl Session {
         }
         let (limited, wait_ms, excess, at) = match judge(&paced, self.now_ms()) {
             Verdict::Pass => {
+                paced.iter().for_each(|paced| paced.zone.tally.bump(Limited::Passed));
                 request.limit_req_status = Some(Limited::Passed);
                 return Ok(());
             }
@@ -107,6 +108,7 @@ impl Session {
             let zone = &self.generation.zones.connections[*number];
             let why = match zone.enter(Key::of(&key), *most) {
                 Ok(place) => {
+                    zone.tally.bump(Limited::Passed);
                     request.limit_conn_status = Some(Limited::Passed);
                     request.places.push(place);
                     continue;

@@ -2,12 +2,17 @@
 
 mod tables;
 
+use std::cmp::Reverse;
+
 use super::{
     history::{History, Sample},
     lines::{Line, Style, nearness, sparkline},
     units::{count, millis, percent, rate, span, speed},
 };
-use crate::{host::finding::grouped, observe::status::State};
+use crate::{
+    host::finding::grouped,
+    observe::status::{State, Used, Zone},
+};
 
 pub(super) use self::tables::Kind;
 
@@ -16,8 +21,10 @@ const FIGURES: usize = 12;
 const SPARKLINES: usize = 24;
 /// Of what a reload failed by: what is wrong, and where. The rest is in the log.
 const ERROR_LINES: usize = 2;
+/// Of what there may be many of: more than the widest terminal has room for.
+const MOST_IN_A_LINE: usize = 16;
 /// What stands behind a sparkline.
-const BESIDE: usize = 32;
+const BESIDE: usize = 36;
 const NARROWEST_SPARKLINE: usize = 8;
 const WIDEST_SPARKLINE: usize = 80;
 
@@ -65,11 +72,14 @@ pub(super) fn summary(history: &History, width: usize, plots: Plots) -> Vec<Line
         plotted("Traffic", speed(last.bytes()), history, Sample::bytes, room)
             .and(Style::Soft, format!("{} in, {} out", speed(last.bytes_in), speed(last.bytes_out))),
         plotted("Handshakes", rate(last.handshakes()), history, Sample::handshakes, room)
+            .and(Style::Soft, format!("{} pending, ", grouped(now.handshakes.pending)))
             .and(Style::Soft, format!("{} refused, {} failed", rate(last.refused), rate(last.failed))),
     ];
     lines.push(times(history));
     lines.push(workers(history));
     lines.push(limits(history));
+    lines.push(ports(history));
+    lines.extend(zones(history));
     lines.into_iter().map(|line| line.cut(width)).collect()
 }
 
@@ -109,21 +119,48 @@ fn workers(history: &History) -> Line {
 }
 
 fn limits(history: &History) -> Line {
-    let limits = &history.now.limits;
-    let (descriptors, ports) = (&limits.descriptors, &limits.ports);
-    let near = |used: u64, max: u64| nearness(if max > 0 { used as f64 / max as f64 } else { 0.0 });
-    let of = |used, max| format!("{}/{}", grouped(used), grouped(max));
-    let to = ports.busiest.as_deref().map(|backend| format!(" to {backend}")).unwrap_or_default();
-    let line = labelled("Limits")
-        .and(Style::Plain, "descriptors ")
-        .and(near(descriptors.used, descriptors.max), of(descriptors.used, descriptors.max))
-        .and(Style::Plain, ", ports ")
-        .and(near(ports.used, ports.max), of(ports.used, ports.max))
-        .and(Style::Soft, to);
+    let Used { used, max } = history.now.limits.descriptors;
+    let line = labelled("Limits").and(Style::Plain, "descriptors ").and(near(used, max), of(used, max));
     match history.now.log.lost {
         0 => line,
         lost => line.and(Style::Bad, format!(", {} log lines lost", grouped(lost))),
     }
+}
+
+/// Local ports by backend address, those of which the most are used first: as many as the line has room for.
+fn ports(history: &History) -> Line {
+    let ports = &history.now.limits.ports;
+    let line = labelled("Ports");
+    if ports.pairs.is_empty() {
+        return line.and(near(ports.used, ports.max), of(ports.used, ports.max));
+    }
+    ports.pairs.iter().take(MOST_IN_A_LINE).fold(line, |line, pair| {
+        let from = pair.source.as_deref().map(|source| format!(" from {source}")).unwrap_or_default();
+        line.and(near(pair.used, pair.max), of(pair.used, pair.max))
+            .and(Style::Soft, format!(" to {}{from}  ", pair.address))
+    })
+}
+
+/// What `limit_conn` and `limit_req` do, where the file has any: the zones that kept out or held up the most first.
+fn zones(history: &History) -> Option<Line> {
+    let mut zones: Vec<&Zone> = history.now.zones.iter().collect();
+    zones.sort_by_key(|zone| Reverse(zone.rejected.saturating_add(zone.delayed)));
+    let line = zones.iter().take(MOST_IN_A_LINE).fold(labelled("Zones"), |line, zone| {
+        line.and(Style::Plain, format!("{} ", zone.name))
+            .and(near(zone.keys, zone.keys_max), of(zone.keys, zone.keys_max))
+            .and(Style::Plain, " keys")
+            .and(Style::Soft, format!(", {} rejected, {} delayed  ", grouped(zone.rejected), grouped(zone.delayed)))
+    });
+    (!zones.is_empty()).then_some(line)
+}
+
+/// How near a limit is.
+fn near(used: u64, max: u64) -> Style {
+    nearness(if max > 0 { used as f64 / max as f64 } else { 0.0 })
+}
+
+fn of(used: u64, max: u64) -> String {
+    format!("{}/{}", grouped(used), grouped(max))
 }
 
 fn mean_and_highest(values: &[f64]) -> (f64, f64) {

@@ -150,20 +150,13 @@ mod tests {
     }
 
     fn upstream(name: &str, servers: &[BackendAddress]) -> Upstream {
-        let server = |address: &BackendAddress| UpstreamServer {
-            address: address.clone(),
-            name: match address {
-                BackendAddress::Ip(ip) => ip.to_string().into(),
-                BackendAddress::Name(name, port) => format!("{name}:{port}").into(),
-                BackendAddress::Unix(path) => format!("unix:{}", path.display()).into(),
-            },
-            weight: 1,
-            max_fails: 1,
-            fail_timeout: Duration::from_secs(10),
-            max_conns: 0,
-            backup: false,
-            down: false,
-            drain: false,
+        let server = |address: &BackendAddress| {
+            let name = match address {
+                BackendAddress::Ip(ip) => ip.to_string(),
+                BackendAddress::Name(name, port) => format!("{name}:{port}"),
+                BackendAddress::Unix(path) => format!("unix:{}", path.display()),
+            };
+            UpstreamServer::new(address.clone(), &name)
         };
         Upstream {
             name: name.into(),

@@ -1,10 +1,21 @@
 //! The brake of a worker against crowds that reconnect: `upgrade_rate`, and how many handshakes may be under way.
 
-use std::{cell::Cell, rc::Rc};
+use std::{
+    cell::Cell,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{
+            AtomicU64,
+            Ordering::{Relaxed, Release},
+        },
+    },
+};
 
 use crate::{
     config::{ONE_REQUEST, UpgradeRate},
     limits::{BRAKE_LINE_MS, HANDSHAKES_PENDING, RETRY_SPREAD_SECS},
+    observe::counters::Counters,
     zone::Bucket,
 };
 
@@ -13,7 +24,8 @@ use crate::{
 pub struct Brake {
     /// None before the first request.
     bucket: Cell<Option<Bucket>>,
-    pending: Cell<usize>,
+    /// Its gauge says how many handshakes are under way: the control plane must not see it a turn late.
+    counters: Arc<Counters>,
     /// Refused since the crowd began to come.
     crowd: Cell<u64>,
     /// Refused since the log last had a line about it, and when that was.
@@ -35,16 +47,27 @@ pub struct Braked {
 }
 
 impl Brake {
+    /// One that has let nothing in yet.
+    pub fn counting_in(counters: Arc<Counters>) -> Self {
+        Self { counters, ..Self::default() }
+    }
+
     /// Lets a handshake begin, or not. `random`: at least 0, less than 1.
     ///
     /// # Errors
     /// Too many came.
     pub fn admit(self: &Rc<Self>, rate: Option<UpgradeRate>, now_ms: u64, random: f64) -> Result<Pending, Braked> {
-        if self.pending.get() >= HANDSHAKES_PENDING || rate.is_some_and(|rate| !self.within(rate, now_ms)) {
+        if self.pending().load(Relaxed) >= HANDSHAKES_PENDING as u64
+            || rate.is_some_and(|rate| !self.within(rate, now_ms))
+        {
             return Err(self.refuse(rate, now_ms, random));
         }
-        self.pending.set(self.pending.get() + 1);
+        Counters::grow(self.pending(), 1);
         Ok(Pending(Rc::clone(self)))
+    }
+
+    fn pending(&self) -> &AtomicU64 {
+        &self.counters.gauges.handshakes_pending
     }
 
     fn within(&self, UpgradeRate { rate, burst }: UpgradeRate, now_ms: u64) -> bool {
@@ -85,7 +108,9 @@ fn retry_after_secs(ahead: u64, rate: Option<UpgradeRate>, random: f64) -> u64 {
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        self.0.pending.set(self.0.pending.get() - 1);
+        let pending = self.0.pending();
+        // Whoever sees it gone sees the tunnel that it became.
+        pending.store(pending.load(Relaxed).wrapping_sub(1), Release);
     }
 }
 

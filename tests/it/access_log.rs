@@ -103,8 +103,7 @@ fn a_file_that_may_not_be_created_goes_on() {
 
 /// Echoes through a tunnel until the log has lost something, and says what the slowest took.
 fn slowest_echo(proxy: &Proxy, lines: usize) -> Duration {
-    let mut tunnel = proxy.connect();
-    tunnel.websocket("/ws/");
+    let mut tunnel = proxy.tunnel("/ws/");
     let mut asker = proxy.connect();
     let mut slowest = Duration::ZERO;
     let long = "x".repeat(4000);
@@ -247,8 +246,7 @@ fn a_tunnel_is_a_line_when_it_opens_as_it_goes_on_and_when_it_ends(driver: Drive
     let backend = Backend::echo();
     let proxy = Proxy::config(text).set("backend", backend.address()).on(driver).start();
     assert_eq!(proxy.get("/request").status(), 200);
-    let mut tunnel = proxy.connect();
-    tunnel.websocket("/ws");
+    let mut tunnel = proxy.tunnel("/ws");
     let open = proxy.written("all.log", &["/ws open/- 101 0 0 "]);
     tunnel.echoes("one");
     tunnel.echoes("two");
@@ -268,8 +266,7 @@ fn a_tunnel_is_a_line_when_it_opens_as_it_goes_on_and_when_it_ends(driver: Drive
     }
     assert!(numbers(&second)[0] > numbers(&first)[0] && numbers(&second)[1] > numbers(&first)[1]);
     assert!(numbers(&first)[2] >= 0.9, "{first}");
-    let mut quiet = proxy.connect();
-    quiet.websocket("/quiet");
+    let quiet = proxy.tunnel("/quiet");
     thread::sleep(Duration::from_millis(1500));
     drop(quiet);
     proxy.written("all.log", &["/quiet close"]);
@@ -293,8 +290,7 @@ fn the_predefined_json_is_there() {
     let backend = Backend::echo();
     let proxy = Proxy::config(text).set("backend", backend.address()).start();
     proxy.connect().ask("GET /ours?\"\\ HTTP/1.1\r\nHost: x\r\nUser-Agent: a\"b\\c\td\r\nOrigin: {}\r\n\r\n");
-    let mut tunnel = proxy.connect();
-    tunnel.websocket("/ws");
+    let mut tunnel = proxy.tunnel("/ws");
     tunnel.echoes("x");
     proxy.written("json.log", &["\"interval\""]);
     drop(tunnel);

@@ -39,15 +39,6 @@ fn proxy(listen: &str, connections: usize, backend: &Backend, driver: Driver) ->
         .start()
 }
 
-fn tunnels(proxy: &Proxy, count: usize) -> Vec<Wire> {
-    let tunnel = |_| {
-        let mut client = proxy.connect();
-        client.websocket("/");
-        client
-    };
-    (0..count).map(tunnel).collect()
-}
-
 /// By RST: the backend would never answer a FIN.
 fn leave(clients: impl IntoIterator<Item = Wire>) {
     clients.into_iter().for_each(Wire::reset);
@@ -108,14 +99,14 @@ fn tunnels_are_spread_evenly_and_again_after_a_worker_lost_its_own(driver: Drive
     const TUNNELS: usize = 1200;
     let backend = backend();
     let mut proxy = proxy("", 9000, &backend, driver);
-    let mut open = tunnels(&proxy, TUNNELS);
+    let mut open = proxy.tunnels("/", TUNNELS);
     let before = shares(&proxy);
     expect_even(before.iter().map(BTreeSet::len), TUNNELS);
     let gone = &before[0];
     let port = |client: &Wire| client.tcp().local_addr().expect("its address").port();
     leave(open.extract_if(.., |client| gone.contains(&port(client))));
     assert!(eventually(|| clients(&proxy).len() == open.len()), "the others stay");
-    open.extend(tunnels(&proxy, gone.len()));
+    open.extend(proxy.tunnels("/", gone.len()));
     // By hash alone the one would have a fourth of its own again, and the others the rest on top.
     expect_even(shares(&proxy).iter().map(BTreeSet::len), TUNNELS);
     // What was handed over lives as long as all the rest.
@@ -139,7 +130,7 @@ fn a_full_worker_leaves_the_next_connection_to_one_with_room(driver: Driver) {
     const EACH: usize = 10;
     let backend = backend();
     let proxy = proxy("", 2 * EACH, &backend, driver);
-    let open = tunnels(&proxy, WORKERS * EACH);
+    let open = proxy.tunnels("/", WORKERS * EACH);
     assert_eq!(shares(&proxy).iter().map(BTreeSet::len).collect::<Vec<_>>(), [EACH; WORKERS]);
     let mut late = proxy.connect();
     late.send(frames::request("/", "x")).patience(Duration::from_millis(300));

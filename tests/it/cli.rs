@@ -247,8 +247,7 @@ fn both_signals_end_it_with_status_0() {
 fn stop_ends_a_running_instance_at_once() {
     let backend = Backend::echo();
     let mut proxy = Proxy::before(backend.address(), crate::util::Driver::Epoll);
-    let mut client = proxy.connect();
-    client.websocket("/");
+    let mut client = proxy.tunnel("/");
     let stop = tell(&proxy, "stop");
     stop.expect_code(0);
     assert!(proxy.running().wait().success());
@@ -263,8 +262,7 @@ fn quit_lets_what_runs_end() {
         .main("drain_timeout 1h; worker_shutdown_timeout 2h;")
         .set("backend", backend.address())
         .start();
-    let mut client = proxy.connect();
-    client.websocket("/");
+    let mut client = proxy.tunnel("/");
     tell(&proxy, "quit").expect_code(0);
     client.echoes("until the end");
     assert!(proxy.running().ended().is_none(), "a tunnel is open");

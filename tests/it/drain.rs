@@ -11,8 +11,8 @@ use std::{
 use nix::sys::signal::Signal::{SIGQUIT, SIGTERM};
 
 use crate::util::{
-    Backend, Driver, Ending, PATIENCE, Proxy, Wire, beyond_nginx, eventually, frames, on_both_drivers, ports,
-    process::Running, proxy::Setup, python_module,
+    Backend, Driver, Ending, PATIENCE, Proxy, Wire, beyond_nginx, eventually, frames, leaks::figure, on_both_drivers,
+    ports, process::Running, proxy::Setup, python_module,
 };
 
 on_both_drivers![
@@ -20,6 +20,7 @@ on_both_drivers![
     a_message_under_way_comes_to_its_end,
     a_client_that_never_answers_is_closed_in_time,
     closes_are_spread_over_the_window,
+    a_handshake_under_way_keeps_the_listeners_open,
     a_stop_says_goodbye,
 ];
 
@@ -258,9 +259,8 @@ fn listeners_close_last() {
     let backend = Backend::echo();
     let mut proxy = setup(&backend, "drain_timeout 0;", Driver::Epoll).start();
     let mut client = proxy.connect();
+    // Whether its tunnel has been opened by the time of the signal, nobody knows.
     client.websocket("/");
-    // A tunnel for certain, and no handshake any more.
-    client.echoes("x");
     let http = proxy.http();
     proxy.running().signal(SIGQUIT);
     assert_eq!(client.frame().0, frames::CLOSE);
@@ -280,6 +280,91 @@ fn listeners_close_last() {
     client.finish();
     ends(proxy);
     assert!(!ports::listened_on(http.port()));
+}
+
+/// A backend that answers upgrades once it is told to, and everything else at once.
+fn hesitant() -> (Backend, mpsc::Sender<()>) {
+    let (grant, granted) = mpsc::channel::<()>();
+    let granted = std::sync::Mutex::new(granted);
+    let backend = Backend::serve(move |mut wire, _| {
+        while let Some(head) = wire.try_head() {
+            if head.get("upgrade").is_none() {
+                wire.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+            } else if granted.lock().unwrap().recv().is_ok() {
+                wire.send(frames::switching(&head));
+                wire.rest();
+                return;
+            }
+        }
+    });
+    (backend, grant)
+}
+
+fn a_handshake_under_way_keeps_the_listeners_open(driver: Driver) {
+    beyond_nginx!();
+    let (backend, grant) = hesitant();
+    let mut proxy = setup(&backend, "drain_timeout 0;", driver).start();
+    let mut client = proxy.connect();
+    client.send(frames::request("/", "x"));
+    assert!(eventually(|| backend.received(0).ends_with(b"\r\n\r\n")));
+    let http = proxy.http();
+    proxy.running().signal(SIGQUIT);
+    assert!(eventually(|| Wire::connect(http).get("/").get("connection") == Some("close")));
+    for _ in 0..20 {
+        assert_eq!(Wire::connect(http).get("/").status(), 200, "there is no tunnel yet, but there will be one");
+    }
+    grant.send(()).unwrap();
+    assert_eq!(client.head().status(), 101);
+    assert_eq!(Wire::connect(http).get("/").status(), 200, "there is one");
+    answers(&mut client, 1001, "drain");
+    client.finish();
+    ends(proxy);
+    assert!(!ports::listened_on(http.port()));
+}
+
+#[test]
+fn a_handshake_without_an_answer_holds_nothing_up_for_ever() {
+    beyond_nginx!();
+    let backend = Backend::silent();
+    let mut proxy = setup(&backend, "worker_shutdown_timeout 1s;", Driver::Epoll).start();
+    let mut client = proxy.connect();
+    client.send(frames::request("/", "x"));
+    assert!(eventually(|| backend.received(0).ends_with(b"\r\n\r\n")));
+    let start = Instant::now();
+    proxy.running().signal(SIGQUIT);
+    ends(proxy);
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    client.expect_gone();
+}
+
+/// It waits for its turn by `limit_req`, and will be refused then.
+#[test]
+fn an_upgrade_that_comes_too_late_is_not_waited_for() {
+    beyond_nginx!();
+    let backend = Backend::echo();
+    let text = "limit_req_zone $scheme zone=slow:1m rate=1r/m;
+        server { listen %http%; location / { limit_req zone=slow burst=9; proxy_pass http://%backend%; }
+          location /nothing { return 204; } }";
+    let setup = Proxy::config(text).main("worker_processes 1; drain_timeout 1h; worker_shutdown_timeout 2h;");
+    let mut proxy = setup.set("backend", backend.address()).watched().start();
+    let pending = "longsplice_worker_handshakes_pending{worker=\"0\"}";
+    let writing = "longsplice_connections{state=\"writing\"}";
+    let mut first = proxy.connect();
+    first.websocket("/");
+    let mut early = proxy.connect();
+    early.send(frames::request("/", "x"));
+    assert!(eventually(|| figure(&proxy, pending) == 1));
+    proxy.running().signal(SIGQUIT);
+    assert!(eventually(|| proxy.get("/nothing").get("connection") == Some("close")));
+    let mut late = proxy.connect();
+    late.send(frames::request("/", "x"));
+    // The two, and who asks.
+    assert!(eventually(|| figure(&proxy, writing) == 3));
+    assert_eq!(figure(&proxy, pending), 1);
+    drop(early);
+    assert!(eventually(|| figure(&proxy, pending) == 0));
+    proxy.running().signal(SIGTERM);
+    ends(proxy);
 }
 
 #[test]

@@ -15,8 +15,7 @@ fn a_lifetime_ends_a_tunnel_that_is_in_use(driver: Driver) {
     let backend = Backend::echo();
     let lifetime = "websocket_max_lifetime 2s jitter=20%;";
     let proxy = Proxy::in_location(lifetime, backend.address(), driver);
-    let mut client = proxy.connect();
-    client.websocket("/");
+    let mut client = proxy.tunnel("/");
     let start = Instant::now();
     let mut echoed = 0;
     let (opcode, said) = loop {
@@ -51,8 +50,7 @@ fn pings_come_between_frames(driver: Driver) {
         wire.rest();
     });
     let proxy = Proxy::in_location("websocket_ping 500ms;", backend.address(), driver);
-    let mut client = proxy.connect();
-    client.websocket("/");
+    let mut client = proxy.tunnel("/");
     let begun = client.exactly(LENGTH / 2);
     client.patience(Duration::from_millis(1200));
     assert!(client.read_some(&mut [0; 1]).is_err(), "a ping within a frame");
@@ -99,8 +97,7 @@ fn a_backend_that_vanished_is_noticed() {
     let backend =
         elsewhere.within(|| Backend::serve_at(elsewhere.there(19714), |wire, _| crate::util::backend::echo(wire)));
     let proxy = Proxy::in_location("tcp_user_timeout 2s;", backend.address(), Driver::Epoll);
-    let mut client = proxy.connect();
-    client.websocket("/");
+    let mut client = proxy.tunnel("/");
     client.echoes("here");
     elsewhere.vanish();
     let start = Instant::now();

@@ -5,20 +5,12 @@ mod places;
 
 use std::thread;
 
-use crate::util::{Backend, Driver, Proxy, Wire, beyond_nginx, eventually, frames, leaks::figure, on_both_drivers};
+use crate::util::{Backend, Driver, Proxy, beyond_nginx, eventually, frames, leaks::figure, on_both_drivers};
 
 on_both_drivers![who_leaves_while_delayed_is_not_waited_for, a_crowd_of_upgrades_is_told_to_come_back];
 
 const PASS: &str = "proxy_pass http://%backend%; proxy_http_version 1.1;
     proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $http_connection;";
-
-/// A tunnel.
-#[track_caller]
-fn opened(proxy: &Proxy, target: &str) -> Wire {
-    let mut wire = proxy.connect();
-    wire.websocket(target);
-    wire
-}
 
 #[test]
 fn a_full_zone_of_connections_refuses_new_keys_only() {
@@ -30,10 +22,10 @@ fn a_full_zone_of_connections_refuses_new_keys_only() {
     let backend = Backend::echo();
     let proxy =
         Proxy::config(&text).main("error_log stderr error;").set("backend", backend.address()).watched().start();
-    let mut open: Vec<_> = (0..512).map(|key| opened(&proxy, &format!("/?key={key}"))).collect();
+    let mut open: Vec<_> = (0..512).map(|key| proxy.tunnel(&format!("/?key={key}"))).collect();
     assert_eq!(proxy.connect().upgrade("/?key=new").status(), 503);
     proxy.logged(&["limiting connections, no memory in zone \"few\" (503 limit_conn)"]);
-    open.push(opened(&proxy, "/?key=7"));
+    open.push(proxy.tunnel("/?key=7"));
     assert_eq!(figure(&proxy, "longsplice_limit_zone_keys{zone=\"few\"}"), 512);
     assert_eq!(figure(&proxy, "longsplice_limit_connections{zone=\"few\"}"), 513);
     open.swap_remove(3);

@@ -2,7 +2,7 @@
 
 use std::{fs, time::Duration};
 
-use crate::util::{Backend, Driver, Proxy, Wire, beyond_nginx, eventually, frames, on_both_drivers, ports::Refusing};
+use crate::util::{Backend, Driver, Proxy, beyond_nginx, eventually, frames, on_both_drivers, ports::Refusing};
 
 on_both_drivers![requests_and_tunnels_are_logged_when_they_end];
 
@@ -34,8 +34,7 @@ fn requests_and_tunnels_are_logged_when_they_end(driver: Driver) {
     assert!(fields[12].parse::<f64>().is_ok(), "{line}");
     assert_eq!(fields[13..], ["b", "-", "/a", "HTTP/1.1"], "{line}");
 
-    let mut tunnel = proxy.connect();
-    tunnel.websocket("/chat");
+    let mut tunnel = proxy.tunnel("/chat");
     for _ in 0..10 {
         tunnel.echoes(&"x".repeat(1000));
     }
@@ -149,16 +148,11 @@ fn the_reason_of_a_tunnels_end_is_logged() {
         server { listen %http%; access_log %dir%/reason.log reason; location / { proxy_pass http://%backend%; } location /idle { websocket_timeout 1s; proxy_pass http://%backend%; } }";
     let backend = Backend::echo();
     let proxy = Proxy::config(text).set("backend", backend.address()).start();
-    let open = |target: &str| -> Wire {
-        let mut client = proxy.connect();
-        client.websocket(target);
-        client
-    };
-    let _idle = open("/idle");
-    open("/reset").reset();
-    let mut bad = open("/bad");
+    let _idle = proxy.tunnel("/idle");
+    proxy.tunnel("/reset").reset();
+    let mut bad = proxy.tunnel("/bad");
     bad.send(frames::raw(0x81, false, "unmasked"));
-    let mut closing = open("/closing");
+    let mut closing = proxy.tunnel("/closing");
     closing.send(frames::client(frames::CLOSE, [3, 232])).finish();
     assert_eq!(closing.frame().0, frames::CLOSE, "the backend's close comes back");
     for line in ["/idle idle_timeout", "/reset client_reset", "/bad protocol_error", "/closing client_closed"] {
@@ -175,6 +169,22 @@ fn nothing_a_client_sends_makes_a_line_of_its_own() {
     assert!(eventually(|| fs::read_to_string(proxy.dir().join("access.log")).unwrap_or_default().lines().count() >= 2));
     let log = fs::read_to_string(proxy.dir().join("access.log")).expect("the log");
     assert!(log.lines().all(|line| line.starts_with("127.0.0.1 - - [")), "{log}");
+}
+
+/// Also once workers may open no file.
+#[test]
+fn local_time_is_of_the_zone_that_the_program_was_started_in() {
+    beyond_nginx!();
+    let text = "log_format time '$time_local|$time_iso8601'; access_log %dir%/time.log time; server { listen %http%; return 204; }";
+    let proxy = Proxy::config(text).main("error_log %dir%/error.log info;").env("TZ", "EST5").start();
+    proxy.get("/");
+    let line = proxy.written("time.log", &["|"]);
+    assert!(line.contains(" -0500|") && line.ends_with("-05:00"), "{line}");
+    // 22/Nov/2026:06:31:05 -0500, and 2026/11/22 06:31:05 in the error log.
+    let hour = line.split(':').nth(1).expect("an hour");
+    let ready = proxy.written("error.log", &[" ready: "]);
+    let near = line[12..].split(' ').next().expect("a time");
+    assert!(ready[11..].starts_with(hour) || near.contains(":00:"), "{ready}: {line}");
 }
 
 #[test]

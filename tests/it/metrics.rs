@@ -93,8 +93,7 @@ fn what_is_scraped_while_traffic_runs_is_well_formed(driver: Driver) {
         for _ in 0..2 {
             scope.spawn(|| {
                 while !stop.load(Relaxed) {
-                    let mut tunnel = proxy.connect();
-                    tunnel.websocket("/ws");
+                    let mut tunnel = proxy.tunnel("/ws");
                     (0..20).for_each(|_| tunnel.echoes("traffic"));
                 }
             });
@@ -157,6 +156,7 @@ fn every_series_moves_by_what_was_done() {
         ("longsplice_limit_zone_keys_max{zone=\"slow\"}", 8192.0),
         ("longsplice_limit_connections{zone=\"few\"}", 0.0),
         ("longsplice_limit_zone_requests_total{zone=\"slow\",result=\"rejected\"}", 1.0),
+        ("longsplice_limit_zone_requests_total{zone=\"slow\",result=\"passed\"}", 1.0),
         ("longsplice_limit_zone_requests_total{zone=\"few\",result=\"rejected\"}", 0.0),
         ("longsplice_tls_handshakes_total{version=\"TLSv1.3\"}", 3.0),
         ("longsplice_tls_handshakes_total{version=\"TLSv1.2\"}", 0.0),

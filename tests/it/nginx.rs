@@ -466,8 +466,7 @@ fn the_access_log_says_the_same() {
             proxy.connect().ask(request);
         }
         proxy.connect().send("HEAD /own HTTP/1.1\r\nHost: x\r\n\r\n").response_to_head();
-        let mut tunnel = proxy.connect();
-        tunnel.websocket("/tunnel");
+        let mut tunnel = proxy.tunnel("/tunnel");
         tunnel.echoes("hello");
         drop(tunnel);
         proxy.written("all.log", &["/tunnel"]);

@@ -369,8 +369,7 @@ fn a_websocket_takes_a_kept_one_and_keeps_it(driver: Driver) {
         driver,
     );
     assert_eq!(proxy.get("/").status(), 200);
-    let mut tunnel = proxy.connect();
-    tunnel.websocket("/ws");
+    let mut tunnel = proxy.tunnel("/ws");
     tunnel.echoes("by a connection that was there");
     assert_eq!(backend.connections(), 1);
     assert_eq!(proxy.get("/").status(), 200);

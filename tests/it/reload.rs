@@ -12,7 +12,7 @@ use std::{
 
 use nix::sys::signal::Signal;
 
-use self::crowd::{Stream, all_echo, tunnels};
+use self::crowd::{Stream, all_echo};
 use crate::util::{
     Backend, Driver, Proxy, Wire, beyond_nginx, eventually, on_both_drivers, ports, process::finish, proxy::executable,
 };
@@ -72,7 +72,7 @@ fn reloads_in_a_row_cost_no_tunnel_and_refuse_nobody(driver: Driver) {
     let count = std::env::var("LONGSPLICE_TEST_TUNNELS").ok().and_then(|count| count.parse().ok()).unwrap_or(2_000);
     let backend = Backend::echo();
     let mut proxy = Proxy::config(&answering("v1")).set("backend", backend.address()).on(driver).start();
-    let mut live = tunnels(&proxy, count);
+    let mut live = proxy.tunnels("/", count);
     let stream = Stream::start(proxy.http());
     let mut settled = 0;
     for number in 2..=RELOADS + 1 {
@@ -131,7 +131,7 @@ fn a_file_that_cannot_be_used_changes_nothing() {
     beyond_nginx!();
     let backend = Backend::echo();
     let mut proxy = start(&answering("old"), &backend);
-    let mut live = tunnels(&proxy, 3);
+    let mut live = proxy.tunnels("/", 3);
     let taken = TcpListener::bind("127.0.0.1:0").expect("bind");
     let taken = taken.local_addr().expect("its address");
     let cases = [
@@ -173,7 +173,7 @@ fn listeners_come_and_go() {
     beyond_nginx!();
     let backend = Backend::echo();
     let (mut proxy, more) = (start_as(SAME_USER, &answering("old"), &backend), ports::free());
-    let mut live = tunnels(&proxy, 3);
+    let mut live = proxy.tunnels("/", 3);
     let added = SocketAddr::from(([127, 0, 0, 1], more));
     let both = answering("new")
         .replace("listen %http%;", &format!("listen %http%; listen {added}; listen unix:%dir%/x.sock;"));
@@ -211,7 +211,7 @@ fn nobody_who_waits_at_a_listener_that_goes_is_lost() {
     let connections = "worker_processes 1; events { worker_connections 8; }";
     let text = answering("old").replace("listen %http%;", "listen %http%; listen %other%;");
     let mut proxy = Proxy::config(&text).main(connections).set("backend", backend.address()).start();
-    let live = tunnels(&proxy, 3);
+    let live = proxy.tunnels("/", 3);
     let other = proxy.address("other");
     let mut waiting: Vec<Wire> = (0..20).map(|_| Wire::connect(other)).collect();
     for client in &mut waiting {
@@ -241,7 +241,7 @@ fn logs_follow_the_file() {
     beyond_nginx!();
     let backend = Backend::echo();
     let mut proxy = start_as(SAME_USER, &answering("old"), &backend);
-    let mut old = tunnels(&proxy, 1);
+    let old = proxy.tunnel("/");
     proxy.get("/version");
     proxy.written("access.log", &["GET /version"]);
     proxy.rewrite(
@@ -254,7 +254,7 @@ fn logs_follow_the_file() {
     proxy.get("/version");
     proxy.written("b.log", &["GET /version"]);
     // What began under the old file is logged by it.
-    old.remove(0).reset();
+    old.reset();
     proxy.written("access.log", &["\"GET / HTTP/1.1\" 101"]);
 }
 

@@ -180,8 +180,7 @@ fn what_another_site_could_send_does_nothing() {
     beyond_nginx!();
     let backend = Backend::echo();
     let proxy = site("location = /other { status; }", &backend, Driver::Epoll);
-    let mut tunnel = proxy.connect();
-    tunnel.websocket("/ws");
+    let mut tunnel = proxy.tunnel("/ws");
     let id = figure(&status(&proxy)["longest"][0], "id");
     let close = format!("close={id}");
     let refused = |fields: &str, reason: &str| {
@@ -226,18 +225,13 @@ fn a_drained_backend_gets_nothing_new_and_its_tunnels_end() {
     .set("other", other.address())
     .main("drain_timeout 1s; drain_close_code 1012;")
     .start();
-    let open = || {
-        let mut tunnel = proxy.connect();
-        tunnel.websocket("/ws");
-        tunnel
-    };
-    let mut tunnels: Vec<Wire> = (0..8).map(|_| open()).collect();
+    let mut tunnels = proxy.tunnels("/ws", 8);
     assert_eq!((one.connections(), other.connections()), (4, 4));
     // Nothing new, and none of what is there.
     let name = one.address().to_string().replace(':', "%3A");
     let done = act(&proxy, &format!("drain=app%2F{name}&percent=0"), MEANT);
     assert_eq!(done.status(), 202, "{}", done.text());
-    tunnels.extend((0..4).map(|_| open()));
+    tunnels.extend((0..4).map(|_| proxy.tunnel("/ws")));
     assert_eq!((one.connections(), other.connections()), (4, 8));
     tunnels.iter_mut().for_each(|tunnel| tunnel.echoes("all are here"));
     assert_eq!(status(&proxy)["upstreams"][0]["servers"][0]["state"], "drain");
@@ -256,7 +250,7 @@ fn a_drained_backend_gets_nothing_new_and_its_tunnels_end() {
     assert_eq!(codes, [1012; 4], "the code that the file says");
     proxy.logged(&["[notice]", "X-Longsplice-Admin: app/", "is drained"]);
     assert_eq!(act(&proxy, &format!("undrain=app/{name}"), MEANT).status(), 200);
-    let _back: Vec<Wire> = (0..2).map(|_| open()).collect();
+    let _back: Vec<Wire> = (0..2).map(|_| proxy.tunnel("/ws")).collect();
     assert_eq!(one.connections(), 5);
 }
 

@@ -22,8 +22,10 @@ const HOSTILE_TARGET: &str = "/ws/%3Cimg%20src=x%20onerror=document.title=0%3E";
 fn site(backends: [&Backend; 2]) -> Proxy {
     Proxy::config(&format!(
         "upstream app {{ server %one%; server %two%; server 127.0.0.1:1 down; }}
+         limit_conn_zone $binary_remote_addr zone=addr:1m; limit_req_zone $scheme zone=rare:32k rate=1r/m;
          server {{ listen %http%;
            location / {{ proxy_pass http://app; }}
+           location /counted/ {{ limit_conn addr 100; limit_req zone=rare; proxy_pass http://app; }}
            location \"/ws/{HOSTILE}\" {{ proxy_pass http://app; }}
            location = /status {{ status; status_admin on; }}
            location = /look {{ status; }} }}"
@@ -135,6 +137,42 @@ fn the_page_shows_what_the_json_says_and_asks_nobody_else() {
     assert!(browser.requests().len() > 3, "it asks again and again");
     assert!(browser.complaints().is_empty(), "{:?}", browser.complaints());
     drop(traffic);
+}
+
+#[test]
+fn the_page_shows_zones_and_local_ports() {
+    beyond_nginx!();
+    let Some(chromium) = external("chromium") else { return };
+    let (one, two) = (Backend::echo(), Backend::echo());
+    let proxy = site([&one, &two]);
+    let mut counted = proxy.connect();
+    counted.websocket("/counted/");
+    assert_eq!((proxy.get("/counted/").status(), proxy.get("/counted/").status()), (503, 503));
+    let mut browser = Browser::start(&chromium);
+    browser.watch();
+    browser.open(&format!("http://{}/look", proxy.http()));
+    assert!(browser.becomes("document.querySelectorAll('#zones tbody tr').length == 2"));
+    let row = |browser: &mut Browser, table: &str, place: usize| -> Vec<String> {
+        let cells =
+            format!("[...document.querySelectorAll('#{table} tbody tr')[{place}].cells].map(c => c.textContent)");
+        serde_json::from_value(browser.evaluate(&cells)).expect("texts")
+    };
+    // Keys, room for, places taken, passed, rejected, delayed, what a dry run would have done.
+    assert_eq!(row(&mut browser, "zones", 0), ["addr", "1", "16,384", "1", "1", "0", "0", "0 / 0"]);
+    assert_eq!(row(&mut browser, "zones", 1), ["rare", "1", "256", "\u{2013}", "1", "2", "0", "0 / 0"]);
+    let pair = json(&mut browser)["limits"]["ports"]["pairs"][0].clone();
+    let max: u64 = pair["max"].as_u64().expect("a number");
+    let shown = row(&mut browser, "pairs", 0);
+    assert_eq!(shown[..3], [pair["address"].as_str().expect("a text"), "any", "1"]);
+    assert_eq!(shown[3].replace(',', ""), max.to_string());
+    let tone = |used: u64| {
+        format!(
+            "(pairsTable([{{ address: 'x', used: {used}, max: 100 }}]), $('pairs').rows[1].cells[2].dataset.tone ?? '')"
+        )
+    };
+    let tones = [79, 80, 95].map(|used| browser.evaluate(&tone(used)));
+    assert_eq!(tones, ["", "warn", "bad"]);
+    assert!(browser.complaints().is_empty(), "{:?}", browser.complaints());
 }
 
 #[test]

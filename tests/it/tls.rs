@@ -310,8 +310,7 @@ fn backends_are_spoken_to_over_tls(driver: Driver) {
     assert_eq!(names.recv_timeout(PATIENCE).expect("a handshake"), None, "proxy_ssl_server_name is off by default");
     assert_eq!(proxy.get("/named/a").mirrored().target(), "/named/a");
     assert_eq!(names.recv_timeout(PATIENCE).expect("a handshake").as_deref(), Some("backend.example"));
-    let mut client = proxy.connect();
-    client.websocket("/");
+    let mut client = proxy.tunnel("/");
     for size in [1, 65_536, 2 << 20] {
         let payload = pattern(size, 9);
         client.send(frames::client(frames::BINARY, &payload));
@@ -356,8 +355,7 @@ fn a_tunnel_may_run_through_two_proxies_with_tls_between(driver: Driver) {
     .set("inner", inner.address("https"))
     .on(driver)
     .start();
-    let mut client = outer.connect();
-    client.websocket("/");
+    let mut client = outer.tunnel("/");
     let mut server: Wire = backends.recv_timeout(PATIENCE).expect("the backend's end");
     let (up, down) = (frames::stream(TOTAL, 1, true), frames::stream(TOTAL, 2, false));
     let (mut up_writer, mut down_writer) = (client.writer(), server.writer());

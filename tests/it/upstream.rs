@@ -98,8 +98,7 @@ fn tunnels_step_over_a_dead_server_too() {
     let backend = Backend::echo();
     let proxy = group(&format!("server {}; server {};", dead.address(), backend.address()), Driver::Epoll);
     for _ in 0..4 {
-        let mut client = proxy.connect();
-        client.websocket("/");
+        let mut client = proxy.tunnel("/");
         client.echoes("hello");
     }
 }
@@ -195,8 +194,7 @@ fn unix_backends_are_served(driver: Driver) {
     assert_eq!(proxy.get("/a").mirrored().target(), "/a");
     assert_eq!(proxy.get("/direct/a").mirrored().target(), "/uri/a");
     if !crate::util::proxy::nginx_stands_in() {
-        let mut client = proxy.connect();
-        client.websocket("/");
+        let mut client = proxy.tunnel("/");
         client.echoes("through a unix socket");
     }
 }
@@ -250,8 +248,7 @@ fn an_upgrade_whose_backend_closes_before_its_answer_goes_to_the_next() {
     let proxy =
         group(&format!("server {} max_fails=0; server {};", closing.address(), backend.address()), Driver::Epoll);
     for _ in 0..4 {
-        let mut client = proxy.connect();
-        client.websocket("/");
+        let mut client = proxy.tunnel("/");
         client.echoes("hello");
     }
     assert_eq!(closing.connections(), 2);

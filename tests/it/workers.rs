@@ -100,8 +100,7 @@ fn a_storm_of_broken_connections_leaves_it_serving(driver: Driver) {
     for thread in storm {
         thread.join().expect("a thread of the storm");
     }
-    let mut client = proxy.connect();
-    client.websocket("/");
+    let mut client = proxy.tunnel("/");
     client.echoes("after the storm");
 }
 
@@ -163,8 +162,7 @@ fn tunnels_of_a_quitting_process_end_with_their_time() {
             .main("drain_timeout 1h; worker_shutdown_timeout 2h;")
             .set("backend", backend.address())
             .start();
-    let mut client = proxy.connect();
-    client.websocket("/");
+    let mut client = proxy.tunnel("/");
     proxy.running().signal(nix::sys::signal::Signal::SIGQUIT);
     client.echoes("while it drains");
     client.expect_gone();

@@ -1,7 +1,5 @@
 //! `upstream` blocks, and the groups that `proxy_pass` to an address makes.
 
-use std::time::Duration;
-
 use super::{
     super::{
         BackendAddress, KeepIdle, Upstream, UpstreamServer,
@@ -87,7 +85,7 @@ impl Build<'_> {
                 return None;
             }
         };
-        let mut server = implicit_server(address, written);
+        let mut server = UpstreamServer::new(address, written);
         for index in 1..directive.args.len() {
             self.upstream_parameter(&mut server, directive, index);
         }
@@ -149,24 +147,9 @@ impl Build<'_> {
             return Some(index);
         }
         let place = self.report.place(span).into();
-        let servers = vec![implicit_server(address, &name)];
+        let servers = vec![UpstreamServer::new(address, &name)];
         self.upstreams.push(Upstream { name: name.into(), place, servers, declared: false, keepalive: None });
         Some(self.upstreams.len() - 1)
-    }
-}
-
-/// A server with nginx's defaults.
-fn implicit_server(address: BackendAddress, name: &str) -> UpstreamServer {
-    UpstreamServer {
-        address,
-        name: name.into(),
-        weight: 1,
-        max_fails: 1,
-        fail_timeout: Duration::from_secs(10),
-        max_conns: 0,
-        backup: false,
-        down: false,
-        drain: false,
     }
 }
 

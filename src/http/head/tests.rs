@@ -148,6 +148,21 @@ fn absolute_target_without_path_has_the_root() {
 }
 
 #[test]
+fn absolute_target_of_options_without_path_is_the_server_as_a_whole() {
+    for (target, expected) in [
+        ("http://example.com", "*"),
+        ("http://example.com:80", "*"),
+        ("http://example.com/", "/"),
+        ("http://example.com?", "/?"),
+        ("http://example.com/a", "/a"),
+    ] {
+        let host = if target.contains(":80") { "example.com:80" } else { "example.com" };
+        let head = request(format!("OPTIONS {target} HTTP/1.1\r\nHost: {host}\r\n\r\n")).expect("allowed");
+        assert_eq!(String::from_utf8_lossy(&head.origin_form()), expected, "{target}");
+    }
+}
+
+#[test]
 fn any_version_but_10_and_11_is_505() {
     for version in ["HTTP/2.0", "HTTP/1.2", "HTTP/0.9", "HTTP/3.0"] {
         assert_eq!(line(&format!("GET / {version}")).unwrap_err(), (505, "http_version"), "{version}");

@@ -98,6 +98,7 @@ impl Present {
             held_bytes: value(&counters.gauges.held_bytes),
             timers: value(&counters.gauges.timers),
             tunnel_slots: value(&counters.gauges.tunnel_slots),
+            handshakes_pending: value(&counters.gauges.handshakes_pending),
             sockets: value(&counters.gauges.sockets),
             upstream_idle: value(&counters.gauges.upstream_idle),
             // The workers' own knowledge: the board has none of it.
@@ -132,6 +133,7 @@ fn counts(sum: &Counters, status: &mut Status) {
         declined: value(&sum.upgrades_declined),
         refused: value(&sum.upgrades_refused),
         failed: value(&sum.upgrades_failed),
+        pending: status.workers.iter().map(|worker| worker.handshakes_pending).sum(),
     };
     status.handshake_ms = sum.upgrade_times.told();
     status.bytes =

@@ -7,7 +7,9 @@ use std::{collections::HashSet, fmt};
 
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeLabelSet, NoLabelSet, text},
+    encoding::{
+        DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeLabelSet, MetricEncoder, NoLabelSet, text,
+    },
     metrics::MetricType,
     registry::Registry,
 };
@@ -192,6 +194,8 @@ impl Families<'_> {
         self.gauges("longsplice_worker_timers", "Deadlines on the wheel.", each(|worker| worker.timers))?;
         let help = "Entries of the table of tunnels.";
         self.gauges("longsplice_worker_tunnel_slots", help, each(|worker| worker.tunnel_slots))?;
+        let help = "Upgrade requests under way.";
+        self.gauges("longsplice_worker_handshakes_pending", help, each(|worker| worker.handshakes_pending))?;
         let help = "Sockets that handshakes, requests and listeners wait for.";
         self.gauges("longsplice_worker_sockets", help, each(|worker| worker.sockets))?;
         let help = "Connections to backends that wait for another request.";
@@ -276,6 +280,7 @@ impl Families<'_> {
         self.gauges("longsplice_limit_connections", help, connections)?;
         let results = status.zones.iter().flat_map(|zone| {
             [
+                ("passed", zone.passed),
                 ("rejected", zone.rejected),
                 ("delayed", zone.delayed),
                 ("rejected_dry_run", zone.rejected_dry_run),
@@ -283,7 +288,7 @@ impl Families<'_> {
             ]
             .map(|(result, count)| ([("zone", zone.name.as_str()), ("result", result)], count))
         });
-        self.counters("longsplice_limit_zone_requests", "Requests a zone kept out or held up.", results)
+        self.counters("longsplice_limit_zone_requests", "Requests by what a zone made of them.", results)
     }
 
     fn config(&mut self, status: &Status) -> fmt::Result {
@@ -308,20 +313,14 @@ impl Families<'_> {
         self.0.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
     }
 
-    /// A family with labels; nothing of it where it has no samples.
     fn counters<L: EncodeLabelSet, V: EncodeCounterValue>(
         &mut self,
         name: &str,
         help: &str,
         samples: impl IntoIterator<Item = (L, V)>,
     ) -> fmt::Result {
-        let mut samples = samples.into_iter().peekable();
-        if samples.peek().is_none() {
-            return Ok(());
-        }
-        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
-        samples.try_for_each(|(labels, value)| {
-            family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&value, None)
+        self.family((name, help, MetricType::Counter), samples, |mut metric, value| {
+            metric.encode_counter::<NoLabelSet, _, f64>(&value, None)
         })
     }
 
@@ -331,12 +330,22 @@ impl Families<'_> {
         help: &str,
         samples: impl IntoIterator<Item = (L, V)>,
     ) -> fmt::Result {
+        self.family((name, help, MetricType::Gauge), samples, |mut metric, value| metric.encode_gauge(&value))
+    }
+
+    /// A family with labels; nothing of it where it has no samples.
+    fn family<L: EncodeLabelSet, V>(
+        &mut self,
+        (name, help, kind): (&str, &str, MetricType),
+        samples: impl IntoIterator<Item = (L, V)>,
+        encode: impl Fn(MetricEncoder<'_>, V) -> fmt::Result,
+    ) -> fmt::Result {
         let mut samples = samples.into_iter().peekable();
         if samples.peek().is_none() {
             return Ok(());
         }
-        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        samples.try_for_each(|(labels, value)| family.encode_family(&labels)?.encode_gauge(&value))
+        let mut family = self.0.encode_descriptor(name, help, None, kind)?;
+        samples.try_for_each(|(labels, value)| encode(family.encode_family(&labels)?, value))
     }
 }
 

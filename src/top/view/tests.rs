@@ -31,8 +31,10 @@ fn the_snapshot_has_every_figure_and_every_table() {
         "300/s opened",
         "2.50k/s in",
         "2.00 MiB/s out",
-        "2/s refused",
+        "41 pending, 2/s refused",
         "24,130/65,536",
+        "\nPorts       3,712/28,232 to 10.0.9.2:8443  920/1,000 to 10.0.9.1:8443 from 10.0.1.7\n",
+        "\nZones       fast 81,000/81,920 keys, 4,096 rejected, 71 delayed  addr 11,240/163,840 keys, 12 rejected, 0 delayed\n",
     ] {
         assert!(text.contains(word), "no {word:?} in:\n{text}");
     }
@@ -45,7 +47,17 @@ fn the_snapshot_has_every_figure_and_every_table() {
 #[test]
 fn a_server_that_has_nothing_yet_is_shown_too() {
     let text = texts(&snapshot(&History::default(), 80));
-    assert!(text.contains("Tunnels     0"), "{text}");
+    assert!(text.contains("Tunnels     0") && text.contains("Ports       0/0"), "{text}");
+    assert!(!text.contains("Zones"), "{text}");
+}
+
+#[test]
+fn what_is_near_its_limit_is_coloured() {
+    let history = history();
+    let style = |line: &Line, text: &str| line.pieces.iter().find(|(_, piece)| piece == text).map(|(style, _)| *style);
+    assert_eq!(style(&ports(&history), "3,712/28,232"), Some(Style::Plain));
+    assert_eq!(style(&ports(&history), "920/1,000"), Some(Style::Warn));
+    assert_eq!(style(&zones(&history).unwrap(), "81,000/81,920"), Some(Style::Bad));
 }
 
 #[test]

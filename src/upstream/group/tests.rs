@@ -4,17 +4,7 @@ use super::*;
 use crate::config::BackendAddress;
 
 fn server(weight: u32) -> UpstreamServer {
-    UpstreamServer {
-        address: BackendAddress::Name("app".into(), 80),
-        name: "app:80".into(),
-        weight,
-        max_fails: 1,
-        fail_timeout: Duration::from_secs(10),
-        max_conns: 0,
-        backup: false,
-        down: false,
-        drain: false,
-    }
+    UpstreamServer { weight, ..UpstreamServer::new(BackendAddress::Name("app".into(), 80), "app:80") }
 }
 
 fn backend(port: usize) -> Backend {

@@ -207,8 +207,7 @@ fn a_tunnel_that_cannot_be_served_says_so() {
     let Some(setup) = failing(setup, "ENOMEM", &[&format!("recvfrom:2={scratch}")]) else { return };
     let proxy = setup.start();
     let before = Leaks::of(&proxy);
-    let mut client = proxy.connect();
-    client.websocket("/");
+    let mut client = proxy.tunnel("/");
     client.send(crate::util::frames::client(1, "x"));
     client.expect_gone();
     proxy.logged(&["[crit]", "recv() failed (12: Out of memory) (host_shortage)"]);

@@ -22,8 +22,7 @@ const TEXT: &str = "log_format reasons '$uri $status $close_reason';
 
 fn tunnels(proxy: &Proxy, target: &str, count: usize) -> Vec<Wire> {
     let open = |_| {
-        let mut wire = proxy.connect();
-        wire.websocket(target);
+        let mut wire = proxy.tunnel(target);
         wire.echoes("before");
         wire
     };

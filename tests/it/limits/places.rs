@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use nix::sys::signal::Signal;
 
-use super::{PASS, is_free, opened};
+use super::{PASS, is_free};
 use crate::util::{
     Backend, Driver, Proxy, Wire, beyond_nginx, eventually, frames,
     leaks::{Leaks, figure},
@@ -137,7 +137,7 @@ fn workers_share_their_zones() {
            location /req {{ limit_req zone=fast burst=19 nodelay; {PASS} }} }}"
     );
     let proxy = Proxy::config(&text).main("worker_processes 2;").set("backend", backend.address()).start();
-    let open: Vec<_> = (0..8).map(|_| opened(&proxy, "/")).collect();
+    let open = proxy.tunnels("/", 8);
     for _ in 0..12 {
         assert_eq!(proxy.connect().upgrade("/").status(), 503, "whichever worker it is");
     }

@@ -1,4 +1,4 @@
-//! Clients that live through reloads, and clients that come meanwhile.
+//! Clients whose tunnels live through reloads, and clients that come meanwhile.
 
 use std::{
     net::{SocketAddr, TcpStream},
@@ -9,7 +9,7 @@ use std::{
     thread,
 };
 
-use crate::util::{PATIENCE, Proxy, Wire, frames};
+use crate::util::{PATIENCE, Wire, frames};
 
 /// Opens tunnels until it is told to stop, sends a message through each, and asks for the version; how often, and how often in vain.
 pub struct Stream {
@@ -65,16 +65,6 @@ fn one_client(address: SocketAddr) -> Result<(), String> {
         (frames::TEXT, echo) if echo == b"hello" => Ok(()),
         other => Err(format!("echo: {other:?}")),
     }
-}
-
-/// Tunnels that live through it all.
-pub fn tunnels(proxy: &Proxy, count: usize) -> Vec<Wire> {
-    let open = |_| {
-        let mut client = proxy.connect();
-        client.websocket("/");
-        client
-    };
-    (0..count).map(open).collect()
 }
 
 /// A message through each: all are on their way before the first echo is read.

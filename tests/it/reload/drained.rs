@@ -25,12 +25,7 @@ fn tunnels_of_routes_that_have_gone_are_drained_where_the_file_says_so() {
             .set("one", one.address())
             .set("other", other.address())
             .start();
-        let open = |target: &str| {
-            let mut client = proxy.connect();
-            client.websocket(target);
-            client
-        };
-        let [mut stay, mut go] = ["/first", "/second"].map(|target| (0..8).map(|_| open(target)).collect::<Vec<_>>());
+        let [mut stay, mut go] = ["/first", "/second"].map(|target| proxy.tunnels(target, 8));
         // Fewer workers at the same time: tunnels that change their worker are asked as well.
         proxy.rewrite(&format!("{main} worker_processes 1;"), &text("one", "other"));
         reload(&mut proxy, 2);
@@ -63,13 +58,7 @@ fn tunnels_to_a_backend_that_is_let_go_are_drained() {
         let main = "drain_timeout 1s; worker_processes 2;";
         let mut proxy =
             Proxy::config(&text("")).main(main).set("one", one.address()).set("other", other.address()).start();
-        let mut clients: Vec<_> = (0..8)
-            .map(|_| {
-                let mut client = proxy.connect();
-                client.websocket("/");
-                client
-            })
-            .collect();
+        let mut clients = proxy.tunnels("/", 8);
         proxy.rewrite(main, &text(word));
         reload(&mut proxy, 2);
         // Behind the window everybody who goes has got a close frame. Round robin gave each backend every second tunnel.

@@ -4,7 +4,7 @@ use std::{sync::Arc, thread, time::Duration};
 
 use super::{
     answering,
-    crowd::{Stream, all_echo, tunnels},
+    crowd::{Stream, all_echo},
     reload, start,
 };
 use crate::util::{Backend, Driver, Proxy, beyond_nginx, checksum, eventually, frames, on_both_drivers, pattern};
@@ -27,14 +27,14 @@ fn workers_come_and_go_and_no_tunnel_is_lost(driver: Driver) {
     let backend = Backend::echo();
     let text = |version: usize| answering(&format!("v{version}"));
     let mut proxy = Proxy::config(&text(1)).main(&workers(1)).set("backend", backend.address()).on(driver).start();
-    let mut live = tunnels(&proxy, 300);
+    let mut live = proxy.tunnels("/", 300);
     let stream = Stream::start(proxy.http());
     for (number, count) in [(2, 4), (3, 2), (4, 1), (5, 4), (6, 3)] {
         proxy.rewrite(&workers(count), &text(number));
         reload(&mut proxy, number);
         assert!(eventually(|| worker_threads(&proxy) == count), "{} workers, not {count}", worker_threads(&proxy));
         all_echo(&mut live, &format!("with {count}"));
-        live.extend(tunnels(&proxy, 50));
+        live.extend(proxy.tunnels("/", 50));
         assert_eq!(proxy.get("/version").text(), format!("v{number}"));
     }
     stream.end();
@@ -50,7 +50,7 @@ fn bulk_in_flight_changes_its_worker_whole() {
     beyond_nginx!();
     let backend = Backend::echo();
     let mut proxy = start(&answering("v1"), &backend);
-    let mut clients = tunnels(&proxy, 4);
+    let mut clients = proxy.tunnels("/", 4);
     let payload = pattern(8 << 20, 9);
     let frame = Arc::new(frames::client(frames::BINARY, &payload));
     let senders: Vec<_> = clients

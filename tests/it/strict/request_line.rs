@@ -85,6 +85,8 @@ fn an_absolute_target_agrees_with_host() -> Vec<Case> {
         refused("`http://x/` without Host", "GET http://x/ HTTP/1.1\r\n\r\n", 400, "no_host"),
         forwarded("`http://x/a`, Host `x`", line("GET http://x/a HTTP/1.1"), arrives("GET /a HTTP/1.1", "", "")),
         forwarded("`http://X?a`, Host `x`", line("GET http://X?a HTTP/1.1"), arrives("GET /?a HTTP/1.1", "", "")),
+        forwarded("`OPTIONS http://x`", line("OPTIONS http://x HTTP/1.1"), arrives("OPTIONS * HTTP/1.1", "", "")),
+        forwarded("`OPTIONS http://x/`", line("OPTIONS http://x/ HTTP/1.1"), arrives("OPTIONS / HTTP/1.1", "", "")),
     ]
 }
 

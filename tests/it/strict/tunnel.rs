@@ -32,17 +32,14 @@ on_both_drivers![
 
 /// Both ends of a tunnel: the client's and the backend's.
 fn ends(proxy: &Proxy, backends: &mpsc::Receiver<Wire>) -> (Wire, Wire) {
-    let mut client = proxy.connect();
-    client.websocket("/");
-    (client, backends.recv_timeout(PATIENCE).expect("the backend's end"))
+    (proxy.tunnel("/"), backends.recv_timeout(PATIENCE).expect("the backend's end"))
 }
 
 fn echoes_of_every_size_come_back_in_order(driver: Driver) {
     const SIZES: [usize; 9] = [0, 1, 125, 126, 127, 65_535, 65_536, 1 << 20, 16 << 20];
     let backend = Backend::echo();
     let proxy = Proxy::before(backend.address(), driver);
-    let mut client = proxy.connect();
-    client.websocket("/");
+    let mut client = proxy.tunnel("/");
     for size in SIZES {
         let payload = pattern(size, size as u64);
         let message = frames::client(frames::BINARY, &payload);
@@ -136,8 +133,7 @@ fn bytes_behind_the_101_reach_the_client(driver: Driver) {
 fn fragments_and_control_frames_between_them_pass(driver: Driver) {
     let backend = Backend::echo();
     let proxy = Proxy::before(backend.address(), driver);
-    let mut client = proxy.connect();
-    client.websocket("/");
+    let mut client = proxy.tunnel("/");
     client.send(frames::raw(frames::TEXT, true, "frag"));
     client.send(frames::client(frames::PING, "in between"));
     client.send(frames::raw(frames::CONTINUATION, true, "men"));
@@ -153,30 +149,28 @@ fn late_data_arrives_after_the_clients_fin(driver: Driver) {
     beyond_nginx!();
     let (backend, backends) = Backend::accepting();
     let proxy = Proxy::before(backend.address(), driver);
-    let (mut client, mut server) = ends(&proxy, &backends);
-    let last = frames::client(frames::TEXT, "last");
-    client.send(&last).finish();
-    assert_eq!(server.rest(), last, "the client's last words and its FIN");
+    let (client, server) = ends(&proxy, &backends);
     let late = frames::server(frames::BINARY, pattern(1 << 20, 8));
-    server.send(&late);
-    thread::sleep(Duration::from_millis(300));
-    server.send(&late).finish();
-    assert!(client.rest() == [late.clone(), late].concat(), "what the backend said after the client's FIN");
+    late_data_arrives((client, frames::client(frames::TEXT, "last")), (server, late));
 }
 
 fn late_data_arrives_after_the_backends_fin(driver: Driver) {
     beyond_nginx!();
     let (backend, backends) = Backend::accepting();
     let proxy = Proxy::before(backend.address(), driver);
-    let (mut client, mut server) = ends(&proxy, &backends);
-    let last = frames::server(frames::TEXT, "last");
-    server.send(&last).finish();
-    assert_eq!(client.rest(), last, "the backend's last words and its FIN");
+    let (client, server) = ends(&proxy, &backends);
     let late = frames::client(frames::BINARY, pattern(1 << 20, 8));
-    client.send(&late);
+    late_data_arrives((server, frames::server(frames::TEXT, "last")), (client, late));
+}
+
+/// One end says its last words and ends its half; what the other says behind that arrives whole.
+fn late_data_arrives((mut one, last): (Wire, Vec<u8>), (mut other, late): (Wire, Vec<u8>)) {
+    one.send(&last).finish();
+    assert_eq!(other.rest(), last, "the last words and the FIN");
+    other.send(&late);
     thread::sleep(Duration::from_millis(300));
-    client.send(&late).finish();
-    assert!(server.rest() == [late.clone(), late].concat(), "what the client said after the backend's FIN");
+    other.send(&late).finish();
+    assert!(one.rest() == [late.clone(), late].concat(), "what was said behind the FIN");
 }
 
 fn a_clients_reset_reaches_the_backend(driver: Driver) {

@@ -42,6 +42,7 @@ const FAMILIES: &[&str] = &[
     "longsplice_worker_tunnels",
     "longsplice_worker_tunnel_slots",
     "longsplice_worker_timers",
+    "longsplice_worker_handshakes_pending",
     "longsplice_worker_sockets",
     "longsplice_worker_pipes_in_use",
     "longsplice_worker_held_bytes",

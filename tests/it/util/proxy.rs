@@ -387,6 +387,19 @@ impl Proxy {
         tls::connect(self.address("https"), name, &tls::Client::default())
     }
 
+    /// A tunnel through this path, over plain TCP.
+    #[track_caller]
+    pub fn tunnel(&self, target: &str) -> Wire {
+        let mut client = self.connect();
+        client.websocket(target);
+        client
+    }
+
+    #[track_caller]
+    pub fn tunnels(&self, target: &str, count: usize) -> Vec<Wire> {
+        (0..count).map(|_| self.tunnel(target)).collect()
+    }
+
     pub fn get(&self, target: &str) -> super::Response {
         self.connect().get(target)
     }
