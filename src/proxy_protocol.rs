@@ -48,8 +48,8 @@ const TOO_LONG: Refusal = Refusal::new(444, "proxy_protocol_too_long", "the PROX
 /// Reads the header at the front of `bytes`, of either version.
 ///
 /// # Errors
-/// There is none, it is broken, or it is longer than 107 bytes (version 1) or [`PROXY_HEADER_BYTES`] (version 2). Status 444: such a connection is closed without a word, as in nginx, since nobody knows to whom
-/// an answer would go.
+/// There is none, it is broken, or it is longer than 107 bytes (version 1) or [`PROXY_HEADER_BYTES`] (version 2). Status 444: such a
+/// connection is closed without a word, as in nginx, since nobody knows to whom an answer would go.
 pub fn parse(bytes: &[u8]) -> Result<Parsed, Refusal> {
     if may_begin(bytes, v2::PROTOCOL_PREFIX) {
         version_2(bytes)
