@@ -45,11 +45,11 @@ const MISSING: Refusal =
 const BROKEN: Refusal = Refusal::new(444, "proxy_protocol_broken", "the PROXY protocol header is broken");
 const TOO_LONG: Refusal = Refusal::new(444, "proxy_protocol_too_long", "the PROXY protocol header is too long");
 
-/// Reads the header at the front of `bytes`.
+/// Reads the header at the front of `bytes`, of either version.
 ///
 /// # Errors
-/// There is none, or it is broken. Status 444: such a connection is closed without a word, as in nginx, since nobody knows to whom
-/// an answer would go.
+/// There is none, it is broken, or it is longer than 107 bytes (version 1) or [`PROXY_HEADER_BYTES`] (version 2). Status 444: such a
+/// connection is closed without a word, as in nginx, since nobody knows to whom an answer would go.
 pub fn parse(bytes: &[u8]) -> Result<Parsed, Refusal> {
     if may_begin(bytes, v2::PROTOCOL_PREFIX) {
         version_2(bytes)
@@ -113,7 +113,7 @@ fn ipv6_ends(ip: &v2::IPv6) -> (SocketAddr, SocketAddr) {
     ((ip.source_address, ip.source_port).into(), (ip.destination_address, ip.destination_port).into())
 }
 
-/// What a sender may say of a connection beyond its addresses: `$proxy_protocol_tlv_NAME`.
+/// What a sender may say of a connection beyond its addresses (section 2.2 of the specification): `$proxy_protocol_tlv_NAME`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tlv {
     /// A value of this type.
@@ -189,17 +189,17 @@ fn value(tlvs: &[u8], kind: u8) -> Option<&[u8]> {
 /// A version of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Version {
-    /// A line of text.
+    /// A line of text (section 2.1 of the specification).
     V1,
-    /// Binary.
+    /// Binary (section 2.2).
     V2,
 }
 
 /// What says that nothing is known of a client, in version 2.
 const V2_UNKNOWN: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
 
-/// The header before what is sent on a client's behalf: from `source` to `destination`. None: nothing is known of it (`UNKNOWN`,
-/// `LOCAL`).
+/// The header before what is sent on a client's behalf. `ends`: the client's address and the one it came in at; none: nothing is known of
+/// them (`UNKNOWN`, `LOCAL`).
 pub fn header(version: Version, ends: Option<(SocketAddr, SocketAddr)>) -> Vec<u8> {
     let ends = ends.map(of_one_family);
     match version {

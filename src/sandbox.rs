@@ -91,7 +91,8 @@ impl Plan {
         }
     }
 
-    /// Behind the change of user, and while the process has one thread.
+    /// Behind the change of user, and while the process has one thread: what is laid on it now, each later one inherits. Nothing of it is
+    /// taken back. What the kernel has not (Landlock: before 5.13) is in what is returned, and no error.
     pub fn confine_process(&self) -> InForce {
         let mut in_force = InForce::default();
         if self.mode == Sandbox::Off {
@@ -108,7 +109,7 @@ impl Plan {
     }
 }
 
-/// Leaves the calling thread, whose reactor is there, what a worker needs.
+/// Leaves the calling thread, whose reactor is there, what a worker needs. As [`Plan::confine_process`] it fails in no part.
 pub fn confine_worker(config: &Config) -> InForce {
     let (mode, ring) = (config.main.sandbox, config.main.driver == Driver::IoUring);
     let mut in_force = InForce::default();

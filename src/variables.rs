@@ -2,7 +2,9 @@
 //!
 //! A [`Template`] is compiled once from the configuration and expanded for every request by a [`Scope`].
 
-use std::sync::OnceLock;
+use std::sync::{LazyLock, OnceLock};
+
+use jiff::tz::TimeZone;
 
 use crate::{limits::EXPANSION_BYTES, proxy_protocol::Tlv};
 
@@ -18,6 +20,13 @@ pub fn hostname() -> &'static str {
         let name = nix::unistd::gethostname().unwrap_or_default();
         name.to_string_lossy().to_ascii_lowercase()
     })
+}
+
+/// The zone of `$time_local`, `$time_iso8601` and the error log: what `TZ` or /etc/localtime said when first asked for. Read once, as nginx'
+/// libc does: a worker may not open files, and would be on UTC once jiff looks again, after five minutes.
+pub fn local_zone() -> TimeZone {
+    static ZONE: LazyLock<TimeZone> = LazyLock::new(TimeZone::system);
+    ZONE.clone()
 }
 
 /// Index of a variable that requests can write: made by `set`, by a named capture, or by a `map`.

@@ -2,11 +2,12 @@
 
 use std::{
     cell::RefCell,
-    sync::LazyLock,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use jiff::{Timestamp, tz::TimeZone};
+
+use crate::variables::local_zone;
 
 /// The last second formatted: a busy thread formats the time once a second, not once a line.
 struct Formatted {
@@ -18,21 +19,13 @@ thread_local! {
     static LAST: RefCell<Formatted> = const { RefCell::new(Formatted { second: i64::MIN, text: String::new() }) };
 }
 
-/// Read once, as nginx' libc does: a worker may not open files.
-static ZONE: LazyLock<TimeZone> = LazyLock::new(TimeZone::system);
-
-/// Reads which zone the local time is of, while files can be opened.
-pub(super) fn read_zone() {
-    LazyLock::force(&ZONE);
-}
-
-/// Appends `2026/11/21 22:09:28`, in the zone that `TZ` or `/etc/localtime` said when the program started.
+/// Appends `2026/11/21 22:09:28`, in the [`local_zone`].
 pub(super) fn append_local_time(out: &mut Vec<u8>) {
     // A clock before 1970 is shown as 1970: a wrong clock must not keep a line from being written.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
     LAST.with_borrow_mut(|last| {
         if last.second != now {
-            *last = Formatted { second: now, text: format_second(now, ZONE.clone()) };
+            *last = Formatted { second: now, text: format_second(now, local_zone()) };
         }
         out.extend_from_slice(last.text.as_bytes());
     });

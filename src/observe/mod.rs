@@ -39,6 +39,7 @@ use crate::{
     config::{Config, ErrorLog, Level, LogBuffer, LogTarget, Settings},
     limits::{LOG_FLUSH_MS, LOG_RECORD_BYTES},
     request::Request,
+    variables::local_zone,
 };
 
 /// The logs that a configuration names, written by one thread of their own. Configurations that follow each other share the thread,
@@ -176,7 +177,8 @@ impl Logs {
     }
 
     fn prepare_targets(main: &[ErrorLog], targets: &Targets<'_>, prefix: &Path) -> Result<Arc<Logs>, Vec<String>> {
-        clock::read_zone();
+        // Read while files can be opened.
+        local_zone();
         let writing = Arc::<Writing>::default();
         let logs = Self::open_with(main, targets, prefix, writing, &Index::default())?;
         logs.lead();

@@ -14,7 +14,7 @@ use base64::{
     Engine, alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
-use jiff::Zoned;
+use jiff::Timestamp;
 
 use super::{Address, Attempt, Request};
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
     http::{fields::Fields, head::Version},
     limits::VARIABLE_DEPTH,
     route::rewrite::Rewritable,
-    variables::{Known, NGINX_VERSION, Scope, Variable, hostname},
+    variables::{Known, NGINX_VERSION, Scope, Variable, hostname, local_zone},
     zone::Limited,
 };
 
@@ -244,13 +244,17 @@ impl Request {
 fn process_wide(known: Known, out: &mut Vec<u8>) -> bool {
     match known {
         Known::Msec => seconds(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(), out),
-        Known::TimeLocal => print(format_args!("{}", Zoned::now().strftime("%d/%b/%Y:%H:%M:%S %z")), out),
-        Known::TimeIso8601 => print(format_args!("{}", Zoned::now().strftime("%Y-%m-%dT%H:%M:%S%:z")), out),
+        Known::TimeLocal => local_time("%d/%b/%Y:%H:%M:%S %z", out),
+        Known::TimeIso8601 => local_time("%Y-%m-%dT%H:%M:%S%:z", out),
         Known::Hostname => put(hostname().as_bytes(), out),
         Known::Pid => print(format_args!("{}", process::id()), out),
         Known::NginxVersion => put(NGINX_VERSION.as_bytes(), out),
         _ => false,
     }
+}
+
+fn local_time(format: &str, out: &mut Vec<u8>) -> bool {
+    print(format_args!("{}", Timestamp::now().to_zoned(local_zone()).strftime(format)), out)
 }
 
 impl Address {

@@ -79,7 +79,7 @@ bitflags! {
         const NOTIFIED = 1 << 10;
         /// The receiver was sent FIN, or is gone.
         const PASSED_ON = 1 << 11;
-        /// It took nothing the last time; EPOLLOUT will tell when that is over.
+        /// It took less than it was given the last time; EPOLLOUT will tell when that is over.
         const FULL = 1 << 12;
         /// It was the first to end.
         const FIRST = 1 << 13;

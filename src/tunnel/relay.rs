@@ -385,7 +385,7 @@ impl Tunnel {
             Err(error) => return Err(self.deaf(to, &error)),
         };
         self.wait(from, Waiting::Bytes(Rest { bytes: bytes[sent..].into(), sent: 0 }));
-        self.half_mut(to).set(Marks::WANTS_OUTPUT);
+        self.half_mut(to).set(Marks::FULL | Marks::WANTS_OUTPUT);
         Ok(())
     }
 

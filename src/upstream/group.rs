@@ -281,7 +281,7 @@ impl Group {
         }))
     }
 
-    /// The peer failed. True when that counts it out now (worth a line in the log).
+    /// The peer failed: one of the `max_fails` within `fail_timeout`. True when that counts it out now (worth a line in the log).
     pub fn failed(&self, peer: usize, now: Instant) -> bool {
         let Some(server) = self.peers.get(peer).filter(|_| !self.is_single()) else { return false };
         let turn = &mut self.turns()[peer];

@@ -236,7 +236,7 @@ impl Ports {
         max
     }
 
-    /// Takes note that this host has not a source address, or has it again.
+    /// Takes note that this host has not a source address (bind(2): EADDRNOTAVAIL), or has it again.
     pub fn note_source(&self, source: IpAddr, there: bool) {
         if there && !self.is_missing_some.load(Relaxed) {
             return;

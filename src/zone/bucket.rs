@@ -1,8 +1,9 @@
-//! nginx's leaky bucket.
+//! nginx's leaky bucket (`ngx_http_limit_req_lookup`).
 
 use crate::config::ONE_REQUEST;
 
-/// What is left of the requests that came, when it leaks at the rate that is allowed. Times are milliseconds from any moment.
+/// What is left of the requests that came, when it leaks at the rate that is allowed. Times are milliseconds from any moment,
+/// an excess is thousandths of a request, and a rate so many of them a second.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Bucket {
     excess: u64,
@@ -15,7 +16,7 @@ impl Bucket {
         Self { excess: 0, last_ms: now_ms }
     }
 
-    /// The excess with one more request now; `rate` per second.
+    /// The excess with one more request now.
     pub fn with_one_more(&self, rate: u64, now_ms: u64) -> u64 {
         self.excess.saturating_add(ONE_REQUEST).saturating_sub(self.leaked(rate, now_ms))
     }

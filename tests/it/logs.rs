@@ -171,6 +171,22 @@ fn nothing_a_client_sends_makes_a_line_of_its_own() {
     assert!(log.lines().all(|line| line.starts_with("127.0.0.1 - - [")), "{log}");
 }
 
+/// Also once workers may open no file.
+#[test]
+fn local_time_is_of_the_zone_that_the_program_was_started_in() {
+    beyond_nginx!();
+    let text = "log_format time '$time_local|$time_iso8601'; access_log %dir%/time.log time; server { listen %http%; return 204; }";
+    let proxy = Proxy::config(text).main("error_log %dir%/error.log info;").env("TZ", "EST5").start();
+    proxy.get("/");
+    let line = proxy.written("time.log", &["|"]);
+    assert!(line.contains(" -0500|") && line.ends_with("-05:00"), "{line}");
+    // 22/Nov/2026:06:31:05 -0500, and 2026/11/22 06:31:05 in the error log.
+    let hour = line.split(':').nth(1).expect("an hour");
+    let ready = proxy.written("error.log", &[" ready: "]);
+    let near = line[12..].split(' ').next().expect("a time");
+    assert!(ready[11..].starts_with(hour) || near.contains(":00:"), "{ready}: {line}");
+}
+
 #[test]
 fn a_request_begins_with_its_first_byte() {
     let proxy = Proxy::config(

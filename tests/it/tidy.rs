@@ -234,6 +234,15 @@ fn no_deadline_goes_by_the_time_of_day() {
     assert_eq!(readers, READERS);
 }
 
+/// Who asks which zone the local time is of may open files for it, again and again: a worker may not.
+#[test]
+fn the_local_zone_is_read_in_one_place() {
+    let zone = Regex::new(r"\b(Zoned::now|TimeZone::(system|try_system))\b").expect("a pattern");
+    let readers: Vec<String> =
+        sources().iter().filter(|source| zone.is_match(&source.code)).map(|source| source.path.clone()).collect();
+    assert_eq!(readers, ["src/variables.rs"]);
+}
+
 #[test]
 fn nothing_is_left_to_do() {
     let in_code = Regex::new(r"\b(todo|unimplemented|dbg)!").expect("a pattern");

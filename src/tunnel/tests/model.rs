@@ -34,6 +34,8 @@ enum Step {
     Turns(u8),
     /// An event comes that has nothing to tell.
     Spurious(Side),
+    /// A far end that speaks TLS 1.3 changes its key, and wants the other's changed: an answer to what may have been read in between.
+    Rekey(Side),
     /// The client is due a ping.
     Ping,
     /// The tunnel is told to end.
@@ -62,6 +64,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => side().prop_map(Step::Finish),
         1 => side().prop_map(Step::Reset),
         2 => side().prop_map(Step::Spurious),
+        2 => side().prop_map(Step::Rekey),
         2 => Just(Step::Ping),
         1 => Just(Step::Part),
         2 => Just(Step::Move),
@@ -77,6 +80,8 @@ struct Case {
     buffers: Option<usize>,
     /// Lengths of the frames that each sends.
     lengths: [Vec<usize>; 2],
+    /// How much of them came before the tunnel was one.
+    early: [usize; 2],
     steps: Vec<Step>,
 }
 
@@ -86,8 +91,9 @@ fn case(tls: bool) -> impl Strategy<Value = Case> {
     let lengths =
         || prop::collection::vec(prop_oneof![amount(19).prop_map(|length| length - 1), 0usize..400_000], 1..16);
     let buffers = prop_oneof![1 => Just(None), 2 => Just(Some(8 << 10)), 2 => Just(Some(64 << 10))];
-    (ends, buffers, [lengths(), lengths()], prop::collection::vec(step(), 1..80))
-        .prop_map(|(tls, buffers, lengths, steps)| Case { tls, buffers, lengths, steps })
+    let early = || prop_oneof![2 => Just(0), 1 => amount(16)];
+    (ends, buffers, [lengths(), lengths()], [early(), early()], prop::collection::vec(step(), 1..80))
+        .prop_map(|(tls, buffers, lengths, early, steps)| Case { tls, buffers, lengths, early, steps })
 }
 
 /// How what an end receives has come to its end.
@@ -117,14 +123,14 @@ struct End {
 }
 
 impl End {
-    fn new(mut far: Far, stream: Vec<u8>, buffers: Option<usize>) -> Self {
+    fn new(mut far: Far, stream: Vec<u8>, sent: usize, buffers: Option<usize>) -> Self {
         far.socket.set_nonblocking(true).unwrap();
         small(&SockRef::from(&far.socket), buffers);
         if let Some(tls) = &mut far.tls {
             tls.set_buffer_limit(Some(64 << 10));
         }
         let (far, received) = (Some(far), Vec::new());
-        Self { far, stream, sent: 0, received, ending: None, finished: false, shut: false, reset: false, heard: false }
+        Self { far, stream, sent, received, ending: None, finished: false, shut: false, reset: false, heard: false }
     }
 
     fn said(&self) -> &[u8] {
@@ -172,6 +178,14 @@ impl End {
             if let Some(tls) = self.far.as_mut().and_then(|far| far.tls.as_mut()) {
                 tls.send_close_notify();
             }
+            self.flush();
+        }
+    }
+
+    fn rekey(&mut self) {
+        if let Some(tls) = self.far.as_mut().filter(|_| !self.finished).and_then(|far| far.tls.as_mut()) {
+            // TLS 1.2 has none.
+            let _ = tls.refresh_traffic_keys();
             self.flush();
         }
     }
@@ -230,15 +244,16 @@ impl Model {
         let [(client, near_client), (backend, near_backend)] = [end(Side::Client), end(Side::Upstream)];
         // The bench has hands of its own on both far ends; here they must be the only ones.
         let idle = [connection().0, connection().0];
-        let bench = Bench::over(idle, [near_client, near_backend], Some(0), Terms::default(), b"", b"");
-        let stream = |side: Side| {
+        let streams = [Side::Client, Side::Upstream].map(|side| {
             let frames = case.lengths[side as usize].iter().enumerate();
             frames.flat_map(|(number, length)| numbered(side, number, *length)).collect::<Vec<u8>>()
-        };
-        let ends = [
-            End::new(client, stream(Side::Client), case.buffers),
-            End::new(backend, stream(Side::Upstream), case.buffers),
-        ];
+        });
+        let early = [0, 1].map(|side| &streams[side][..case.early[side].min(streams[side].len())]);
+        let bench = Bench::over(idle, [near_client, near_backend], Some(0), Terms::default(), early[0], early[1]);
+        let sent = early.map(<[u8]>::len);
+        let [of_client, of_backend] = streams;
+        let ends =
+            [End::new(client, of_client, sent[0], case.buffers), End::new(backend, of_backend, sent[1], case.buffers)];
         Self { bench, ends, pings: 0, parted: false, first: None }
     }
 
@@ -275,6 +290,7 @@ impl Model {
                 let Some(number) = self.number() else { return };
                 self.bench.table.note(&[Event { token: token(number, side), flags: EpollFlags::EPOLLIN }]);
             }
+            Step::Rekey(side) => self.end(side).rekey(),
             Step::Ping => {
                 let Some(number) = self.number() else { return };
                 self.pings += 1;
@@ -360,6 +376,13 @@ impl Model {
         (self.bench.outcome(), self)
     }
 
+    /// The table's count of what waits is that of its tunnels.
+    fn count_held(&self) {
+        let table = &self.bench.table;
+        let held = self.number().and_then(|number| table.tunnels.get(number)).map_or(0, Tunnel::held);
+        assert_eq!(table.held(), held, "{}", self.tell());
+    }
+
     /// What every tunnel must have come to.
     fn judge(&self, outcome: &Outcome) {
         let [client, backend] = &self.ends;
@@ -367,6 +390,7 @@ impl Model {
         assert!(client.said().starts_with(&backend.received), "the backend got something else: {}", self.tell());
         assert!(backend.said().starts_with(&words.theirs), "the client got something else: {}", self.tell());
         assert!((self.parted || !words.closed) && words.pings <= self.pings);
+        assert_eq!((self.bench.table.held(), self.bench.table.pipes_in_use()), (0, 0), "something is left behind");
         match [client.reset, backend.reset] {
             [false, false] => self.judge_clean_end(outcome, &words),
             [true, false] => self.judge_reset(outcome, Side::Client),
@@ -465,7 +489,10 @@ fn words(received: &[u8]) -> Words {
 
 fn run(case: &Case) {
     let mut model = Model::new(case);
-    case.steps.iter().for_each(|step| model.take(*step));
+    for step in &case.steps {
+        model.take(*step);
+        model.count_held();
+    }
     let (outcome, model) = model.end_all();
     model.judge(&outcome);
 }

@@ -285,3 +285,19 @@ proptest! {
         prop_assert!(stream.starts_with(&whole[..whole.len() - CLOSE_1012.len()]));
     }
 }
+
+/// It is sent when nothing waits, but the socket may have no room left all the same: exactly what it took has filled it.
+#[test]
+fn a_ping_to_a_client_that_takes_nothing_comes_later() {
+    let mut bench = Bench::new(Some(0));
+    let near = bench.table.tunnels.get(0).unwrap().fd(Side::Client);
+    let mut filled = 0;
+    while let Ok(count) = sys::send(near, &[0; 4096]) {
+        filled += count;
+    }
+    let Bench { table, scratch, .. } = &mut bench;
+    table.with(0, scratch, |tunnel, tools| tunnel.ping(tools).map(|()| None));
+    bench.expect(Side::Client, &vec![0; filled]);
+    bench.expect(Side::Client, &[0x89, 0]);
+    assert_eq!(bench.table.held(), 0);
+}

@@ -243,6 +243,28 @@ fn tunnels_that_count_alike_share_one_place_in_memory() {
     assert_eq!(group.seen(Instant::now())[0].conns, 0);
 }
 
+#[test]
+fn tunnels_from_each_address_of_ours_count_in_its_ports() {
+    let (group, ports) = (group(&[server(1)]), crate::upstream::ports::Ports::default());
+    let leg = |source: &str| {
+        let choice = group.choose(&mut Tried::default(), Instant::now()).expect("a place");
+        let port = ports.take(source.parse().ok(), "127.0.0.1:80".parse().unwrap());
+        group.leg(choice, None, Some(port))
+    };
+    let _legs = ["10.0.0.1", "10.0.0.2", "10.0.0.2"].map(leg);
+    assert_eq!(ports.seen().iter().map(|seen| seen.used).collect::<Vec<_>>(), [2, 1]);
+}
+
+#[test]
+fn a_server_that_is_drained_is_not_among_the_full() {
+    let full = UpstreamServer { max_conns: 1, ..server(1) };
+    let group = group(&[full.clone(), full]);
+    let _held = [(); 2].map(|()| group.choose(&mut Tried::default(), Instant::now()));
+    assert_eq!(group.full(), 2);
+    group.set_drained(0, true);
+    assert_eq!(group.full(), 1);
+}
+
 /// nginx's algorithm once more, as plainly as can be, on a clock of whole seconds.
 struct Model {
     peers: Vec<(i64, u32, u64, bool)>,     // weight, max_fails, fail_timeout, down

@@ -1,8 +1,9 @@
 //! Clients that come and go at once, many of them.
 
 use std::{
+    fs,
     io::Write,
-    net::SocketAddr,
+    net::{SocketAddr, TcpStream},
     thread,
     time::{Duration, Instant},
 };
@@ -10,7 +11,7 @@ use std::{
 use socket2::{Domain, Socket, Type};
 
 use super::{site, tunnels};
-use crate::util::{Backend, Leaks, beyond_nginx, eventually, leaks::figure};
+use crate::util::{Backend, Leaks, Proxy, beyond_nginx, eventually, frames, leaks::figure};
 
 /// Half a request, and the first half of a record that may become a ClientHello.
 const BEGINNINGS: [&[u8]; 3] =
@@ -74,4 +75,56 @@ fn a_hundred_thousand_that_come_and_go_leave_nothing_behind() {
     assert!(proxy.log().lines().count() < 20, "{}", proxy.log());
     drop(open);
     before.assert_same_within(&proxy, 16 << 20);
+}
+
+/// Backends that accept nobody: connections to them wait in their queues, and have no descriptor here. As many as the queues must have
+/// room for (listen(2), `somaxconn`).
+fn silent(room: usize) -> Vec<Socket> {
+    let text = fs::read_to_string("/proc/sys/net/core/somaxconn").expect("somaxconn");
+    let most = text.trim().parse::<usize>().expect("a number").min(8_192);
+    let listen = |_| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("bind");
+        socket.listen(most as i32).expect("listen");
+        socket
+    };
+    (0..=room / most).map(listen).collect()
+}
+
+/// `limits::HANDSHAKES_PENDING`, which no setting takes away: two descriptors each, of one worker.
+#[test]
+fn upgrades_under_way_are_bounded_without_any_setting() {
+    beyond_nginx!();
+    const MOST: usize = 8_192;
+    let (silent, echo) = (silent(MOST), Backend::echo());
+    let address =
+        |socket: &Socket| socket.local_addr().ok().and_then(|address| address.as_socket()).expect("its address");
+    let servers: String = silent.iter().map(|socket| format!("server {} max_fails=0;", address(socket))).collect();
+    let text = format!(
+        "upstream silent {{ {servers} }}
+         server {{ listen %http% backlog=4096; location / {{ proxy_pass http://silent; }}
+             location /echo {{ proxy_pass http://%backend%; }} location /plain {{ return 200; }} }}"
+    );
+    let main = "worker_processes 1; error_log stderr warn; events { worker_connections 19000; }";
+    let proxy = Proxy::config(&text).main(main).watched().set("backend", echo.address()).start();
+    let request = frames::request("/", "x");
+    let begun = Instant::now();
+    let mut waiting = Vec::new();
+    let under_way = || figure(&proxy, "longsplice_connections{state=\"writing\"}") as usize;
+    while waiting.len() < MOST {
+        for _ in 0..1_024 {
+            let mut client = TcpStream::connect(proxy.http()).expect("connect");
+            client.write_all(request.as_bytes()).expect("a request");
+            waiting.push(client);
+        }
+        // More would only fill the queue of the listener.
+        assert!(eventually(|| under_way() >= waiting.len()), "{} of {}: {}", under_way(), waiting.len(), proxy.log());
+    }
+    eprintln!("{MOST} upgrades under way after {:?}", begun.elapsed());
+    let head = proxy.connect().upgrade("/echo");
+    assert!(head.status() == 503 && head.get("retry-after").is_some(), "{head:?}");
+    proxy.logged(&["[warn]", "limiting upgrades, 1 refused (503 handshake_brake)"]);
+    assert_eq!(proxy.get("/plain").status(), 200, "plain requests are not upgrades");
+    drop(waiting.pop());
+    assert!(eventually(|| proxy.connect().upgrade("/echo").status() == 101), "there is room again");
 }

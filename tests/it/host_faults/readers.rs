@@ -7,9 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::sys::signal::Signal;
 use socket2::{Domain, Socket, Type};
 
-use crate::util::{Leaks, PATIENCE, Proxy, Wire, beyond_nginx, eventually, frames, leaks::figure, tls};
+use super::stopped::stop;
+use crate::util::{Leaks, PATIENCE, Proxy, Wire, beyond_nginx, eventually, frames, leaks::figure, proxy::Setup, tls};
 
 /// Of each socket of ours. With those that the kernel grows by itself a thousand tunnels would hold all the memory it has for TCP.
 const SOCKET_BYTES: usize = 16 << 10;
@@ -153,8 +155,12 @@ struct Site {
 
 impl Site {
     fn start() -> Self {
+        Self::of(Proxy::config(TEXT).certificate("x", &["x"]))
+    }
+
+    fn of(setup: Setup) -> Self {
         let ends = Ends::listen();
-        let setup = Proxy::config(TEXT).certificate("x", &["x"]).watched().set("backend", ends.address);
+        let setup = setup.watched().set("backend", ends.address);
         let streams = [true, false].map(|masked| Arc::new(frames::stream(1 << 20, 3, masked)));
         Self { proxy: setup.start(), ends, streams, tls: tls::Client::default() }
     }
@@ -249,4 +255,42 @@ fn readers_that_stop_are_let_go_with_a_reason() {
     assert!(eventually(|| closed("client_lost") + closed("upstream_lost") == 10), "{}", proxy.log());
     drop(stuck);
     before.assert_same_within(proxy, 32 << 20);
+}
+
+/// `limits::HELD_BYTES`: 64 MiB, and behind that what `CROWDED_READ_BYTES` brings each. Without it these would hold half as much again.
+#[test]
+fn past_64_mib_that_readers_have_not_taken_each_read_takes_little() {
+    beyond_nginx!();
+    const TUNNELS: usize = 600;
+    const PUSHED: usize = 300 << 10;
+    if count() < TUNNELS {
+        eprintln!("skipped: the kernel has too little memory for TCP (tcp_mem)");
+        return;
+    }
+    let text = "server { listen %http% rcvbuf=1m; location / { proxy_pass http://%backend%; } }";
+    let mut site = Site::of(Proxy::config(text).main("user root; worker_processes 1;"));
+    let tunnel = |_| {
+        let mut client = site.proxy.connect();
+        client.websocket("/");
+        Stuck([End::new(client, &site.streams[0]), End::new(site.ends.last(), &site.streams[1])])
+    };
+    let mut stuck: Vec<_> = (0..TUNNELS).map(tunnel).collect();
+    // While it is stopped more comes for each than one read takes.
+    stop(&mut site.proxy);
+    assert!(eventually(|| {
+        let clients = stuck.iter_mut().map(|Stuck([client, _])| client);
+        clients.filter(|client| client.sent < PUSHED).map(End::push).count() == 0
+    }));
+    site.proxy.running().signal(Signal::SIGCONT);
+    let mut held = 0;
+    assert!(eventually(|| {
+        thread::sleep(Duration::from_millis(100));
+        let before = std::mem::replace(&mut held, site.held());
+        held > 0 && held == before
+    }));
+    eprintln!("{TUNNELS} tunnels hold {} MiB", held >> 20);
+    let bound = 64 << 20;
+    assert!(held > bound, "{held} bytes: it came to no bound");
+    assert!(held <= bound + (256 << 10) + TUNNELS as i64 * (16 << 10), "{held} bytes");
+    stuck.drain(..20).for_each(Stuck::read_on);
 }

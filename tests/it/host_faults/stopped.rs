@@ -30,7 +30,7 @@ fn tunnels(proxy: &Proxy, target: &str, count: usize) -> Vec<Wire> {
 }
 
 /// Stops it, and waits until each of its threads has stopped: kill(2) does not.
-fn stop(proxy: &mut Proxy) {
+pub(super) fn stop(proxy: &mut Proxy) {
     proxy.running().signal(Signal::SIGSTOP);
     let is_stopped = |thread: fs::DirEntry| {
         // proc(5): the state stands behind the name in parentheses.

@@ -81,7 +81,14 @@ impl Site {
             .by(program)
             .on(driver)
             .start();
-        Self { proxy, backend, tls: tls::Client::default(), log_read: Cell::default(), seen: RefCell::default() }
+        let site =
+            Self { proxy, backend, tls: tls::Client::default(), log_read: Cell::default(), seen: RefCell::default() };
+        if program == Program::Longsplice {
+            // What it says of itself, and of what this host lacks, comes behind its listening.
+            site.proxy.written("error.log", &[" ready: "]);
+            site.new_lines();
+        }
+        site
     }
 
     pub fn connect(&self, channel: Channel) -> Wire {

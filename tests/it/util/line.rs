@@ -26,7 +26,10 @@ pub struct Line {
 
 impl Line {
     pub fn start(setup: Setup) -> Self {
-        Self { proxy: setup.linked().start() }
+        let line = Self { proxy: setup.linked().start() };
+        // Written behind its listening.
+        assert!(eventually(|| line.pid_file().exists()), "{}", line.proxy.log());
+        line
     }
 
     pub fn pid_file(&self) -> PathBuf {
