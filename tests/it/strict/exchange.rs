@@ -120,7 +120,9 @@ fn expect_lines(site: &Site, mark: &str, count: usize) {
     let mut lines = Vec::new();
     while lines.len() < count && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(1));
-        lines.extend(site.new_lines().into_iter().filter(|line| !line.contains("tunnel closed (")));
+        // That it is ready may be said after it listens.
+        let others = |line: &String| !line.contains("tunnel closed (") && !line.contains(" ready: ");
+        lines.extend(site.new_lines().into_iter().filter(others));
     }
     assert_eq!(lines.len(), count, "lines of the log:\n{}", lines.join("\n"));
     assert!(lines.iter().all(|line| line.contains(mark)), "not every line has {mark}:\n{}", lines.join("\n"));
