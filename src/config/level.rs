@@ -3,21 +3,23 @@
 use super::tree::Directive;
 
 /// A block and what it stands in.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Level<'t> {
     parent: Option<&'t Level<'t>>,
     own: &'t [Directive],
+    /// Those of its own that can be inherited: no blocks. Every location asks for every name, and there may be a great many blocks.
+    plain: Vec<&'t Directive>,
 }
 
 impl<'t> Level<'t> {
     /// The outermost block.
     pub fn new(own: &'t [Directive]) -> Self {
-        Self { parent: None, own }
+        Self { parent: None, own, plain: plain(own) }
     }
 
     /// A block in this one.
     pub fn inner<'a>(&'a self, own: &'a [Directive]) -> Level<'a> {
-        Level { parent: Some(self), own }
+        Level { parent: Some(self), own, plain: plain(own) }
     }
 
     /// What the block itself says.
@@ -35,7 +37,7 @@ impl<'t> Level<'t> {
         let mut level = Some(self);
         while let Some(here) = level {
             let found: Vec<_> =
-                here.own.iter().filter(|directive| names.iter().any(|name| directive.is(name))).collect();
+                here.plain.iter().copied().filter(|directive| names.iter().any(|name| directive.is(name))).collect();
             if !found.is_empty() {
                 return found;
             }
@@ -50,6 +52,10 @@ impl<'t> Level<'t> {
     }
 }
 
+fn plain(own: &[Directive]) -> Vec<&Directive> {
+    own.iter().filter(|directive| directive.block.is_none()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,18 +64,19 @@ mod tests {
     #[test]
     fn a_block_that_sets_none_has_those_of_the_nearest_that_does() {
         let mut report = Report::default();
-        let text = "add 1; add 2; b { c { add 3; } }";
+        let text = "add 1; add 2; more 3; b { c { add 3; } }";
         let file = report.add_source("t", text.to_owned());
         let http = tree::parse(file, text, false, &mut report);
         let http_level = Level::new(&http);
-        let server_level = http_level.inner(http[2].children());
-        let location_level = server_level.inner(http[2].children()[0].children());
+        let server_level = http_level.inner(http[3].children());
+        let location_level = server_level.inner(http[3].children()[0].children());
         let values =
             |level: &Level<'_>| level.all("add").iter().map(|found| found.arg(0).to_owned()).collect::<String>();
         assert_eq!(values(&server_level), "12");
         assert_eq!(values(&location_level), "3");
         assert!(location_level.one("none").is_none());
-        assert_eq!(location_level.all_of(&["add", "b"]).len(), 1, "one list: the block's own add hides the others");
-        assert_eq!(server_level.all_of(&["add", "b"]).len(), 3);
+        assert!(server_level.one("b").is_none(), "a block is nobody's but its own level's");
+        assert_eq!(location_level.all_of(&["add", "more"]).len(), 1, "one list: the block's own add hides the others");
+        assert_eq!(server_level.all_of(&["add", "more"]).len(), 3);
     }
 }
