@@ -34,7 +34,7 @@ impl Build<'_> {
     /// Everything outside of `http`.
     pub(super) fn main(&mut self, directives: &[Directive], default_log: ErrorLog) -> Main {
         let level = Level::new(directives);
-        let events = level.own("events").next().map(Directive::children).unwrap_or_default();
+        let events = level.one("events").map(Directive::children).unwrap_or_default();
         let events = Level::new(events);
         let workers = self.workers(&level);
         let mut error_logs = self.error_logs(&level);
