@@ -73,10 +73,10 @@ impl Needs {
 
     /// For a file.
     pub fn of_config(tunnels: u64, config: &Config) -> Self {
-        let groups = config.upstreams.iter().enumerate().map(|(index, group)| {
+        let groups = config.upstreams.iter().zip(sources(config)).map(|(group, sources)| {
             let serving = group.servers.iter().filter(|server| !server.down && !server.backup);
             let addresses = serving.filter(|server| !matches!(server.address, BackendAddress::Unix(_))).count();
-            Narrowest { name: group.name.to_string(), addresses: addresses as u64, sources: sources_of(config, index) }
+            Narrowest { name: group.name.to_string(), addresses: addresses as u64, sources: sources.max(1) }
         });
         Self {
             tunnels: tunnels.min(DOCTOR_TUNNELS),
@@ -151,18 +151,19 @@ impl Needs {
     }
 }
 
-/// Addresses of ours that connections to a group come from, in the location that has the fewest.
-fn sources_of(config: &Config, group: usize) -> u64 {
-    let locations = config.servers.iter().flat_map(|server| &server.locations);
-    let passed = locations.filter(|location| match &location.content {
-        Content::Proxy(pass) => matches!(pass.target, ProxyTarget::Upstream(index, _) if index == group),
-        _ => false,
-    });
-    let sources = passed.map(|location| match &location.settings.bind {
-        Some(Bind::Pool(sources)) => sources.addresses().filter(IpAddr::is_ipv4).count().max(1),
-        Some(Bind::Variable(_)) | None => 1,
-    });
-    sources.min().unwrap_or(1) as u64
+/// Addresses of ours that connections to each group come from, in the location that has the fewest; 0 where none passes to it.
+fn sources(config: &Config) -> Vec<u64> {
+    let mut fewest = vec![0; config.upstreams.len()];
+    for location in config.servers.iter().flat_map(|server| &server.locations) {
+        let Content::Proxy(pass) = &location.content else { continue };
+        let ProxyTarget::Upstream(group, _) = pass.target else { continue };
+        let sources = match &location.settings.bind {
+            Some(Bind::Pool(sources)) => sources.addresses().filter(IpAddr::is_ipv4).count().max(1) as u64,
+            Some(Bind::Variable(_)) | None => 1,
+        };
+        fewest[group] = if fewest[group] == 0 { sources } else { sources.min(fewest[group]) };
+    }
+    fewest
 }
 
 /// How many tunnels so many descriptors hold.

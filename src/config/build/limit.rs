@@ -118,7 +118,7 @@ impl Build<'_> {
     /// `limit_conn` and its like at a level.
     pub(super) fn limit_conn(&mut self, level: &Level<'_>) -> LimitConn {
         let limits = level.all("limit_conn");
-        self.not_twice(&limits, |directive| Some(directive.arg(0)));
+        self.not_twice(limits, |directive| Some(directive.arg(0)));
         LimitConn {
             limits: limits.iter().filter_map(|directive| self.connections(directive)).collect(),
             status: self.limit_status(level, "limit_conn_status"),
@@ -142,7 +142,7 @@ impl Build<'_> {
     /// `limit_req` and its like at a level.
     pub(super) fn limit_req(&mut self, level: &Level<'_>) -> LimitReq {
         let limits = level.all("limit_req");
-        self.not_twice(&limits, |directive| directive.args.iter().find_map(|word| word.text.strip_prefix("zone=")));
+        self.not_twice(limits, |directive| directive.args.iter().find_map(|word| word.text.strip_prefix("zone=")));
         let log_level = self.limit_level(level, "limit_req_log_level");
         LimitReq {
             limits: limits.iter().filter_map(|directive| self.pace(directive)).collect(),

@@ -214,7 +214,7 @@ impl Build<'_> {
 
     /// The error logs that hold at a level; none: those of the main context.
     pub(super) fn error_logs(&mut self, level: &Level<'_>) -> Vec<ErrorLog> {
-        level.all("error_log").into_iter().filter_map(|directive| self.error_log(directive)).collect()
+        level.all("error_log").iter().filter_map(|directive| self.error_log(directive)).collect()
     }
 
     fn error_log(&mut self, directive: &Directive) -> Option<ErrorLog> {

@@ -74,6 +74,8 @@ pub fn config(
         formats: Vec::new(),
         log_buffers: HashMap::new(),
         upstreams: Vec::new(),
+        declared_names: HashMap::new(),
+        passed_names: HashMap::new(),
         declared: Vec::new(),
         backend_tls: Vec::new(),
         believed: HashMap::new(),
@@ -123,6 +125,9 @@ struct Build<'r> {
     upstreams: Vec<Upstream>,
     /// Places of the `upstream` blocks, which are first in `upstreams`.
     declared: Vec<Span>,
+    /// Where in `upstreams` a block of this name is (in lower case), and where a group that `proxy_pass` made.
+    declared_names: HashMap<String, usize>,
+    passed_names: HashMap<String, usize>,
     /// Each distinct set of `proxy_ssl_*` once: it is inherited by every location, and reading authorities takes time.
     backend_tls: Vec<(BackendTlsOptions, Arc<BackendTls>)>,
     /// Whom each block's `set_real_ip_from` names, by the place of the first.

@@ -20,7 +20,7 @@ impl Build<'_> {
     pub(super) fn real_ip(&mut self, level: &Level<'_>) -> Option<RealIp> {
         let header = self.real_ip_header(level);
         let recursive = self.value(level, "real_ip_recursive", &values::FLAG);
-        let from = self.believed(&level.all("set_real_ip_from"));
+        let from = self.believed(level.all("set_real_ip_from"));
         (!from.is_empty()).then_some(RealIp { from, header, recursive })
     }
 

@@ -58,7 +58,7 @@ impl Build<'_> {
     /// Certificates and keys are paired by their order.
     fn certificates(&mut self, level: &Level<'_>) -> Vec<(PathBuf, PathBuf)> {
         let (certificates, keys) = (level.all("ssl_certificate"), level.all("ssl_certificate_key"));
-        certificates.iter().chain(&keys).for_each(|directive| self.constant_path(directive, 0));
+        certificates.iter().chain(keys).for_each(|directive| self.constant_path(directive, 0));
         for certificate in certificates.iter().skip(keys.len()) {
             let message = format!("no \"ssl_certificate_key\" is defined for certificate \"{}\"", certificate.arg(0));
             self.error(certificate.span(), message);
@@ -68,7 +68,7 @@ impl Build<'_> {
         }
         certificates
             .iter()
-            .zip(&keys)
+            .zip(keys)
             .map(|(certificate, key)| (self.conf_path(certificate.arg(0)), self.conf_path(key.arg(0))))
             .collect()
     }

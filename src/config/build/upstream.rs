@@ -20,10 +20,11 @@ impl Build<'_> {
         for directive in http.own("upstream") {
             let name = directive.arg(0);
             let span = directive.arg_span(0);
-            let first = self.upstreams.iter().position(|known| known.name.eq_ignore_ascii_case(name));
-            if let Some(first) = first.and_then(|index| self.declared.get(index)) {
+            let new = self.upstreams.len();
+            let known = *self.declared_names.entry(name.to_ascii_lowercase()).or_insert(new);
+            if known != new {
                 let error = Diagnostic::error(span, format!("duplicate upstream \"{name}\""));
-                self.report.push(error.related(*first, "it is here already"));
+                self.report.push(error.related(self.declared[known], "it is here already"));
                 continue;
             }
             let servers = self.upstream_servers(directive);
@@ -135,19 +136,19 @@ impl Build<'_> {
             BackendAddress::Name(host, port) => (format!("{host}:{port}"), host.to_string()),
             BackendAddress::Unix(path) => (format!("unix:{}", path.display()), String::new()),
         };
-        let declared = |known: &Upstream| known.declared && known.name.eq_ignore_ascii_case(&host);
-        if let Some(index) = self.upstreams.iter().position(declared) {
+        if let Some(&index) = self.declared_names.get(&host.to_ascii_lowercase()) {
             if let Some(port) = written {
                 let error = Diagnostic::error(span, format!("upstream \"{host}\" may not have port {port}"));
                 self.report.push(error.help("its servers have the ports"));
             }
             return Some(index);
         }
-        if let Some(index) = self.upstreams.iter().position(|known| !known.declared && *known.name == *name) {
+        if let Some(&index) = self.passed_names.get(&name) {
             return Some(index);
         }
         let place = self.report.place(span).into();
         let servers = vec![UpstreamServer::new(address, &name)];
+        self.passed_names.insert(name.clone(), self.upstreams.len());
         self.upstreams.push(Upstream { name: name.into(), place, servers, declared: false, keepalive: None });
         Some(self.upstreams.len() - 1)
     }
