@@ -162,6 +162,17 @@ mod tests {
     }
 
     #[test]
+    fn one_connection_does_not_try_every_address_of_a_long_pool() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (backend, ports) = (Backend::Tcp(listener.local_addr().unwrap()), Ports::default());
+        let mut pool: Vec<_> = (0..SOURCES_TRIED).map(|number| format!("198.51.100.{number}")).collect();
+        pool.push("127.0.0.2".to_owned());
+        let sources = sources(&pool.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!(reason(begin(&backend, Some(&sources), &ports)), NO_PORT);
+        assert_eq!(reason(begin(&backend, Some(&sources), &ports)), "begun", "the next one begins elsewhere");
+    }
+
+    #[test]
     fn what_this_host_lacks_is_told_apart_and_no_backend_s_fault() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (backend, ports) = (Backend::Tcp(listener.local_addr().unwrap()), Ports::default());

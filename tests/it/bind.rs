@@ -398,6 +398,22 @@ fn another_server_is_asked_when_the_ports_to_one_are_used_up() {
     proxy.logged(&["no local port is left", "(502 upstream_ports)"]);
 }
 
+/// bind(2) alone would take a port for good, whatever it leads to: IP_BIND_ADDRESS_NO_PORT (ip(7)) leaves it to connect(2).
+#[test]
+fn a_port_of_a_source_address_leads_to_each_backend() {
+    beyond_nginx!();
+    if !own_network("40000 40003") {
+        return;
+    }
+    let backends = [echo(), echo()];
+    let servers = format!("server {}; server {};", backends[0].address(), backends[1].address());
+    let proxy = by_unix(&servers, "proxy_bind 127.0.0.2;", Driver::Epoll);
+    let mut tunnels: Vec<_> = (0..8).map(|_| unix_tunnel(&proxy, "/").expect("a port")).collect();
+    assert_eq!(backends.each_ref().map(Backend::connections), [4, 4]);
+    tunnels.iter_mut().for_each(|tunnel| tunnel.echoes("each of them"));
+    assert_eq!(unix_tunnel(&proxy, "/").err(), Some(502));
+}
+
 #[test]
 fn a_source_address_may_come_from_a_variable() {
     beyond_nginx!();
