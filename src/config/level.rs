@@ -1,6 +1,6 @@
 //! Inheritance: a block, and the blocks around it.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, iter};
 
 use super::tree::Directive;
 
@@ -30,29 +30,21 @@ impl<'t> Level<'t> {
 
     /// What holds here: the block's own directives of this name if it has any, else those of the nearest block around it that has.
     pub fn all(&self, name: &str) -> &[&'t Directive] {
-        let mut level = Some(self);
-        while let Some(here) = level {
-            if let Some(found) = here.own.get(name) {
-                return found;
-            }
-            level = here.parent;
-        }
-        &[]
+        self.outwards().find_map(|level| level.own.get(name)).map_or(&[], Vec::as_slice)
     }
 
     /// As [`Level::all`], of several names that make one list, in the order of the file.
     pub fn all_of(&self, names: &[&str]) -> Vec<&'t Directive> {
-        let mut level = Some(self);
-        while let Some(here) = level {
-            let mut found: Vec<_> = names.iter().flat_map(|name| here.own(name)).collect();
-            if !found.is_empty() {
-                // All of one slice.
-                found.sort_by_key(|directive| std::ptr::from_ref(*directive));
-                return found;
-            }
-            level = here.parent;
-        }
-        Vec::new()
+        let of = |level: &Level<'t>| names.iter().flat_map(|name| level.own(name)).collect::<Vec<_>>();
+        let mut found = self.outwards().map(of).find(|found| !found.is_empty()).unwrap_or_default();
+        // All of one slice.
+        found.sort_by_key(|directive| std::ptr::from_ref(*directive));
+        found
+    }
+
+    /// The block, the one it stands in, and so on.
+    fn outwards(&self) -> impl Iterator<Item = &Level<'t>> {
+        iter::successors(Some(self), |level| level.parent)
     }
 
     /// The first of [`Level::all`], for directives that stand once.
